@@ -1,0 +1,38 @@
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+CPU_TORCH = torch==2.13.0 torchvision==0.28.0
+
+.PHONY: demo test test-slow lint format bench docs wheel clean
+
+demo: $(VENV)/installed       ## index real photographs, search and label them; PHOTOS=DIR for your own
+	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+test: $(VENV)/installed       ## run the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed  ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed       ## check style and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(VENV)/installed     ## rewrite the code in the house style
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(VENV)/installed      ## rerun the figures in bench/RESULTS.md
+	$(BIN)/python bench/quality.py && $(BIN)/python bench/incremental.py
+
+docs: $(VENV)/installed       ## write the command table into README.md
+	$(BIN)/python -m search.cli.reference README.md
+
+wheel: $(VENV)/installed      ## build the wheel and the sdist into dist/
+	$(BIN)/python -m build --outdir dist
+
+clean:                        ## remove what make made
+	rm -rf $(VENV) build dist demo
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q "pip>=25.1"
+	$(BIN)/pip install -q -c constraints.txt $(CPU_TORCH) -e . --group demo --group dev
+	@touch $@

@@ -1,0 +1,97 @@
+"""Everything this package raises on purpose.
+
+    SearchError
+    ├── UsageError            a call that can't be meant: unknown label file, weight that is no number
+    │   └── QueryError        a query that can't be understood
+    ├── PhotoError            one photo can't be used; carries the reason code that reports list
+    ├── ModelError            a model can't be found, fetched, read or trusted
+    │   ├── ModelUnavailable  not on this machine and can't be fetched now
+    │   └── CheckpointError   weights that are damaged, incomplete or of another architecture
+    ├── EncoderMismatch       the library was indexed with another model
+    ├── DimensionError        vectors of another width than the index holds
+    └── LibraryError          the library itself
+        ├── LibraryNotFound   there is none at that place
+        ├── OldLibrary        made by an older version; `search upgrade` brings it up to date
+        ├── NewerLibrary      made by a newer version; nothing was touched
+        ├── LibraryBusy       another process is writing to it
+        └── StorageError      the disk is full or not writable
+
+`hint` says what to do next; it is part of the text and also a field of its own.
+"""
+
+from __future__ import annotations
+
+
+class SearchError(Exception):
+    """Say what happened, to what, and (`hint`) what to do next."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class UsageError(SearchError):
+    """The call can't be meant as it stands."""
+
+
+class QueryError(UsageError):
+    """The query can't be understood."""
+
+
+class PhotoError(SearchError):
+    """One photo can't be used.
+
+    reason: a code from `search.types.SkipReason`; `message` is the detail.
+    """
+
+    def __init__(self, reason: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class ModelError(SearchError):
+    """A model can't be found, fetched, read or trusted."""
+
+
+class ModelUnavailable(ModelError):
+    """The model is not on this machine and can't be fetched now."""
+
+
+class CheckpointError(ModelError):
+    """The weights are damaged, incomplete or belong to another architecture."""
+
+
+class EncoderMismatch(SearchError):
+    """The library was indexed with another model than the one asked for."""
+
+
+class DimensionError(SearchError):
+    """Vectors have another width than the index holds."""
+
+
+class LibraryError(SearchError):
+    """The library itself is the trouble."""
+
+
+class LibraryNotFound(LibraryError):
+    """There is no library at that place."""
+
+
+class OldLibrary(LibraryError):
+    """The catalog was made by an older version."""
+
+
+class NewerLibrary(LibraryError):
+    """The catalog was made by a newer version; it was left untouched."""
+
+
+class LibraryBusy(LibraryError):
+    """Another process is writing to the library."""
+
+
+class StorageError(LibraryError):
+    """The disk is full or not writable; everything committed stays searchable."""

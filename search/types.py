@@ -1,0 +1,238 @@
+"""Frozen values that travel between the rooms, and the array shapes they share.
+
+Paths are `str` with surrogateescape, so that any file name survives; the catalog keeps bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Ids: TypeAlias = npt.NDArray[np.int64]
+    """(N,) photo ids."""
+    Vectors: TypeAlias = npt.NDArray[np.float32]
+    """(N, D) unit rows."""
+    Pixels: TypeAlias = npt.NDArray[np.uint8]
+    """(H, W, 3) RGB; batches are (N, H, W, 3)."""
+
+
+class SkipReason(StrEnum):
+    """Why a file is not in the library."""
+
+    DECODE_ERROR = "decode_error"
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    UNREADABLE = "unreadable"
+    UNSTABLE = "unstable"
+    BAD_VECTOR = "bad_vector"
+
+
+class TakenAtSource(StrEnum):
+    """Where a photo's date comes from."""
+
+    EXIF = "exif"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """A file as the walk saw it, unopened."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A file that was left out, and why."""
+
+    path: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoInfo:
+    """What one image file says of itself.
+
+    width, height: pixels, upright.   orientation: EXIF 1…8, 1 where absent.
+    taken_at: wall-clock time where it was taken, with tzinfo only if the offset is known.
+    latitude, longitude: degrees, WGS 84.
+    """
+
+    format: str
+    width: int
+    height: int
+    orientation: int = 1
+    taken_at: datetime | None = None
+    taken_at_source: TakenAtSource | None = None
+    camera: str | None = None
+    lens: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """What the catalog knows of one image."""
+
+    id: int
+    root: str
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    content_hash: str
+    info: PhotoInfo
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions on photo fields; every one given must hold.
+
+    folder: absolute path, sub-folders included.   after, before: after <= taken_at < before, compared as
+    wall-clock time.   camera: part of the camera's name, any case.   near: latitude, longitude, radius in km.
+    labels: all of them.
+    """
+
+    folder: str | None = None
+    after: datetime | None = None
+    before: datetime | None = None
+    camera: str | None = None
+    near: tuple[float, float, float] | None = None
+    labels: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """False when nothing is asked for: every photo passes."""
+        return self != Filter()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One answer: `score` is the cosine, `relevance` in [0, 1] is calibrated (search.relevance)."""
+
+    score: float
+    relevance: float
+    photo: Photo
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hits, best first, with what one must know to trust them."""
+
+    query: str
+    encoder: str
+    hits: tuple[Hit, ...]
+    candidates: int
+    truncated_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """A label on a photo: `probability` under the label set, `score` the cosine."""
+
+    label: str
+    probability: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPhoto:
+    """A photo's labels, best first."""
+
+    path: str
+    labels: tuple[LabelScore, ...]
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """What `label` did: the set it used, the photos it labelled, the files it could not read."""
+
+    encoder: str
+    labels: tuple[str, ...]
+    templates: tuple[str, ...]
+    photos: tuple[LabelledPhoto, ...]
+    skipped: tuple[Skip, ...] = ()
+
+
+class Stage(StrEnum):
+    """What a run is at."""
+
+    SCAN = "scanning"
+    RECOGNISE = "recognising"
+    ENCODE = "encoding"
+    LABEL = "labelling"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: files done of `total`, None while that is not known."""
+
+    stage: Stage
+    done: int
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What a run did. Every file seen is in exactly one of added, updated, moved, unchanged, skipped."""
+
+    encoder: str
+    photos: int
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    unchanged: int = 0
+    gone: int = 0
+    offline: int = 0
+    skipped: tuple[Skip, ...] = ()
+    encoded: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def images_per_second(self) -> float:
+        """Photos encoded per second of the whole run."""
+        return self.encoded / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RootStatus:
+    """One indexed folder."""
+
+    path: str
+    online: bool
+    photos: int
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderStatus:
+    """One model that has vectors in the library."""
+
+    name: str
+    dim: int
+    photos: int
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryStatus:
+    """The library at a glance."""
+
+    path: str
+    photos: int
+    roots: tuple[RootStatus, ...]
+    encoders: tuple[EncoderStatus, ...]
+    index: Mapping[str, int | str] = field(default_factory=dict)
+    skipped: int = 0
+    schema: str = ""
