@@ -1,0 +1,436 @@
+"""One image file -> upright RGB pixels, what the file says of itself, and its content hash.
+
+The only module that lets Pillow open a file. What is on disk may be damaged, hostile, half written or no
+picture at all: `load` gives a LoadedPhoto or raises PhotoError with a reason, and nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import io
+import os
+import re
+import stat
+import struct
+import threading
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import PIL
+from PIL import ExifTags, Image, ImageCms, ImageFile, TiffImagePlugin
+
+from search.errors import PhotoError
+from search.photos import metadata
+from search.types import FileStat, PhotoInfo, SkipReason
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+SUPPORTED_FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "DIB",
+    "TIFF",
+    "JPEG2000",
+    "PPM",
+    "AVIF",
+    "HEIF",
+)
+"""Formats that are decoded, by Pillow's names. Anything else is refused unread: PDF, EPS, FITS, ..."""
+
+DECODER = f"pillow {PIL.__version__} pi_heif {importlib.metadata.version('pi-heif')}"
+"""The decoders and their versions; a file that one version refused may be tried again by the next."""
+
+_PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Jpeg2K", "Ppm", "Avif")
+
+# O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOCTTY: nor a terminal become ours.
+_OPEN_FLAGS = os.O_RDONLY | sum(
+    getattr(os, flag, 0) for flag in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
+)
+
+# The file can't be read now, whatever is in it; other error numbers come from damaged content (a seek to -1).
+_READ_ERRNOS = frozenset(
+    (
+        errno.EIO,
+        errno.ENXIO,
+        errno.ENODEV,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ETIMEDOUT,
+        errno.ENOTCONN,
+        errno.ESTALE,
+    )
+)
+_BOXES = frozenset((b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid"))
+_HEAD_BYTES = 512
+_MAX_DETAIL = 200
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPhoto:
+    """A decoded photo.
+
+    image: mode RGB, sRGB, upright, without metadata; smaller than `info` says if a draft was asked for.
+    content_hash: 32 bytes, SHA-256 of the whole file.   stat: of the very bytes that were decoded.
+    """
+
+    image: Image.Image
+    info: PhotoInfo
+    content_hash: bytes
+    stat: FileStat
+
+
+def load(path: str, *, max_megapixels: float = 200, min_side: int | None = None) -> LoadedPhoto:
+    """Decode one photo.
+
+    max_megapixels: larger pictures are refused by their header, before any pixel is decoded.
+    min_side: pixels; lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, while both sides of the result
+    stay at least twice this. Whoever scales down to `min_side` sees no difference and waits a fraction.
+    Raises PhotoError: unreadable, unstable (it changed meanwhile), empty, unsupported_format, too_large,
+    decode_error. Safe to call from several threads.
+    """
+    max_pixels = round(max_megapixels * 1_000_000)
+    with _open_regular(path) as file:
+        before = _stat(file.fileno())
+        try:
+            image, info = _decode(file, max_pixels=max_pixels, min_side=min_side, mtime_ns=before.st_mtime_ns)
+            digest = _digest(file)
+        except Exception as error:
+            _refuse_changed(file, before)  # half a file is no damaged file
+            if isinstance(error, PhotoError):
+                raise
+            raise _verdict(error) from error
+        _refuse_changed(file, before)
+    return LoadedPhoto(image, info, digest, FileStat(path, before.st_size, before.st_mtime_ns))
+
+
+def content_hash(path: str) -> bytes:
+    """Return the SHA-256 of a regular file, 32 bytes. Raises PhotoError if it can't be read."""
+    with _open_regular(path) as file:
+        try:
+            return _digest(file)
+        except OSError as error:
+            raise PhotoError(SkipReason.UNREADABLE, _reason(error)) from error
+
+
+# ---- the file
+
+
+def _open_regular(path: str) -> BinaryIO:
+    try:
+        fd = os.open(path, _OPEN_FLAGS)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise PhotoError(SkipReason.UNREADABLE, _reason(error)) from error
+    try:
+        if not stat.S_ISREG(_stat(fd).st_mode):
+            raise PhotoError(SkipReason.UNREADABLE, "not a regular file")
+    except PhotoError:
+        os.close(fd)
+        raise
+    return os.fdopen(fd, "rb")
+
+
+def _stat(fd: int) -> os.stat_result:
+    try:
+        return os.fstat(fd)
+    except OSError as error:  # a network drive that went away
+        raise PhotoError(SkipReason.UNREADABLE, _reason(error)) from error
+
+
+def _digest(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
+
+
+def _refuse_changed(file: BinaryIO, before: os.stat_result) -> None:
+    after = _stat(file.fileno())
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise PhotoError(SkipReason.UNSTABLE, "the file changed while it was read")
+
+
+def _refuse_empty(head: bytes) -> None:
+    # After a power loss files are found that have their length, and nothing but NULs in it.
+    if len(head) < 2 or not any(head):
+        raise PhotoError(SkipReason.EMPTY, "nothing but zeros" if len(head) > 1 else "no content")
+
+
+def _refuse_large(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        detail = f"{width} x {height} pixels; the limit is {max_pixels / 1e6:g} megapixels"
+        raise PhotoError(SkipReason.TOO_LARGE, detail)
+
+
+# ---- errors
+
+
+def _verdict(error: Exception) -> PhotoError:
+    """Return the PhotoError that an exception met while decoding amounts to."""
+    if isinstance(error, Image.DecompressionBombError):
+        return PhotoError(SkipReason.TOO_LARGE, _one_line(str(error)))
+    if isinstance(error, OSError) and error.errno in _READ_ERRNOS:
+        return PhotoError(SkipReason.UNREADABLE, _reason(error))
+    return PhotoError(SkipReason.DECODE_ERROR, _one_line(f"{type(error).__name__}: {error}"))
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, without the path that an OSError repeats."""
+    return _one_line((isinstance(error, OSError) and error.strerror) or str(error))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).removesuffix(":")[:_MAX_DETAIL]
+
+
+# ---- Pillow
+
+
+@functools.cache
+def _openers() -> tuple[str, ...]:
+    """Register the decoders of SUPPORTED_FORMATS, and return the names by which Pillow opens them.
+
+    `Image.open` raises KeyError on every file for a name it doesn't know, and "MPO" is one: such files come
+    through the JPEG opener. Registering is idempotent, so threads may race here.
+    """
+    import pi_heif
+
+    for plugin in _PLUGINS:
+        importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    return tuple(name for name in SUPPORTED_FORMATS if name in Image.OPEN)
+
+
+# What `warnings.filterwarnings("ignore", module=r"PIL\.")` adds to the list of filters.
+_SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_settings_lock = threading.Lock()
+
+
+def _settle_pillow(max_pixels: int) -> None:
+    """Put Pillow's process-wide settings into the state that decoding needs; idempotent.
+
+    Warnings: Pillow warns where it forgives (a truncated EXIF tag, a malformed MPO), and a program that makes
+    warnings errors would turn what is forgiven into failures. `catch_warnings` is no way out, since it swaps
+    the process's filters under the feet of other threads. So one filter, for Pillow's modules alone, is kept
+    at the front of the list; it is put back if somebody (a test runner) has replaced the list since.
+
+    Pixel limit: Pillow refuses twice MAX_IMAGE_PIXELS, a second line behind our own check of the header, for
+    what it allocates while it reads the header: a GIF's or WebP's canvas, a TIFF's tiles. It is only ever
+    raised, so that a call with a higher limit and one with a lower can run side by side.
+    """
+    with _settings_lock:
+        if tuple(warnings.filters[:1]) != (_SILENCE,):
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+
+
+def _decode(
+    file: BinaryIO, *, max_pixels: int, min_side: int | None, mtime_ns: int
+) -> tuple[Image.Image, PhotoInfo]:
+    _settle_pillow(max_pixels)
+    image = _identify(file)
+    if image.format in ("HEIF", "AVIF"):
+        _refuse_cut_off(file)
+    _refuse_large(image.size, max_pixels)
+    full_size = image.size
+    drafted = min_side is not None and _draft(image, min_side)
+    turned_by_decoder = _own_orientation(image)
+    image.load()
+    _refuse_large(image.size, max_pixels)  # a HEIF may decode to another size than its header says
+    size = full_size if drafted else image.size
+
+    exif = metadata.exif_of(image)
+    to_do = metadata.orientation_of(exif) if turned_by_decoder is None else 1
+    info = metadata.photo_info(
+        exif,
+        format=image.format or "",
+        size=(size[1], size[0]) if to_do >= 5 else size,
+        orientation=turned_by_decoder or to_do,
+        mtime_ns=mtime_ns,
+    )
+    upright = _turn(_to_rgb(image), to_do)
+    upright.info.clear()
+    return upright, info
+
+
+def _identify(file: BinaryIO) -> ImageFile.ImageFile:
+    """Read the header. The content alone says which format it is, never the name."""
+    head = file.read(_HEAD_BYTES)
+    _refuse_empty(head)
+    try:
+        return Image.open(file, formats=_openers())
+    except PIL.UnidentifiedImageError:
+        claimed = _claimed_format(head[:16])
+        if claimed is None:
+            raise PhotoError(SkipReason.UNSUPPORTED_FORMAT, "no picture in a supported format") from None
+        raise PhotoError(SkipReason.DECODE_ERROR, f"damaged or unusual {claimed} header") from None
+
+
+def _claimed_format(prefix: bytes) -> str | None:
+    """Return the format whose signature a file bears, though its header could not be read."""
+    for name in _openers():
+        accepts = Image.OPEN[name][1]
+        if accepts is not None and accepts(prefix) is True:
+            return name
+    return None
+
+
+def _refuse_cut_off(file: BinaryIO) -> None:
+    """Refuse a HEIF whose end is missing: libheif paints the hole in one colour and reports success.
+
+    The boxes at the top of the container say how long they are (ISO/IEC 14496-12, 4.2). What follows the known
+    ones may be a phone's own appendix, and is let pass.
+    """
+    end = _stat(file.fileno()).st_size
+    at = 0
+    while at + 8 <= end:
+        file.seek(at)
+        size, kind = struct.unpack(">I4s", file.read(8))
+        if size == 1:
+            size = int.from_bytes(file.read(8), "big")
+        if size < 8 or kind not in _BOXES:  # 0: it reaches to the end, wherever that is
+            return
+        at += size
+    if at > end:
+        raise PhotoError(SkipReason.DECODE_ERROR, f"cut off: {end} of {at} bytes are there")
+
+
+def _draft(image: ImageFile.ImageFile, min_side: int) -> bool:
+    """Let libjpeg scale while it decodes, where the format can; say whether it was asked to.
+
+    CMYK is decoded whole: rare, and its variants (YCCK, inverted) are trouble enough without a draft.
+    """
+    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+        return False
+    return image.draft("RGB", (2 * min_side, 2 * min_side)) is not None
+
+
+def _own_orientation(image: ImageFile.ImageFile) -> int | None:
+    """Return the orientation that the decoder itself undoes, None where it leaves that to us.
+
+    Pillow turns TIFFs while loading. libheif follows the container's own transformations, and ISO/IEC
+    23008-12 makes those, not EXIF, the truth. Both drop the tag, so it is read here, before loading.
+    """
+    if image.format == "HEIF":
+        return metadata.valid_orientation(image.info.get("original_orientation"))
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return metadata.valid_orientation(image.tag_v2.get(ExifTags.Base.Orientation))
+    return None
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+# ---- colour
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Return what a viewer on a white page would show, as 8-bit sRGB."""
+    profile = image.info.get("icc_profile")
+    flat = _over_white(_to_8_bit(image))
+    converted = _to_srgb(flat, profile) if profile else None
+    if converted is not None:
+        return converted
+    return flat if flat.mode == "RGB" else flat.convert("RGB")
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit, integer and float samples down; Pillow's own conversion clips them to white."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> (_bits(image) - 8)).astype(np.uint8))
+    if image.mode == "I":
+        return Image.fromarray(_integers_to_8_bit(np.asarray(image)))
+    if image.mode == "F":
+        return Image.fromarray(_floats_to_8_bit(np.asarray(image)))
+    return image
+
+
+def _bits(image: Image.Image) -> int:
+    """Return the significant bits of a 16-bit image's samples: TIFF has 12-bit ones too."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 16
+    bits: int = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+    return min(max(bits, 8), 16)
+
+
+def _integers_to_8_bit(values: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 0xFFFF:
+        return _stretch(values.astype(np.float32))
+    return (values if high <= 0xFF else values >> 8).astype(np.uint8)
+
+
+def _floats_to_8_bit(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 255:
+        return _stretch(values)
+    scale = 255 if high <= 1 else 1
+    return (values * np.float32(scale) + np.float32(0.5)).astype(np.uint8)
+
+
+def _stretch(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Map the smallest value to black and the largest to white; one value alone is black."""
+    halves = values * np.float32(0.5)  # the full span of float32 would overflow it
+    low, span = halves.min(), halves.max() - halves.min()
+    if span == 0:
+        return np.zeros(values.shape, np.uint8)
+    stretched: npt.NDArray[np.float32] = (halves - low) / span * np.float32(255)
+    return (stretched + np.float32(0.5)).astype(np.uint8)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Return the image without palette and transparency.
+
+    What a picture hides under full transparency must not be found by searching for it.
+    """
+    if not image.has_transparency_data:
+        return image.convert("RGB") if image.mode == "P" else image
+    rgba = image.convert("RGBA")
+    page = Image.new("RGB", image.size, "white")
+    page.paste(rgba, mask=rgba.getchannel("A"))
+    return page.convert("L") if image.mode in ("LA", "La") else page  # a grey profile needs grey pixels
+
+
+_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """Return the image in sRGB according to its ICC profile; None where that is of no use.
+
+    Of no use: sRGB already, broken, or made for another kind of pixels. A grey image may bear an RGB profile.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in (source.profile.profile_description or ""):
+            return None
+        mode = _PROFILE_MODES[source.profile.xcolor_space.strip()]
+        if mode == "RGB" and image.mode in ("1", "L", "YCbCr", "RGBX"):
+            image = image.convert("RGB")
+        if image.mode != mode:
+            return None
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except Exception:  # a profile that can't be read is ignored: the picture is still there
+        return None

@@ -1,0 +1,168 @@
+"""The walk: which photo files lie under a folder. Opens no file and imports nothing but the standard library.
+
+What is skipped and what is unknown are kept apart. Hidden, excluded and junk names are skipped in silence.
+A folder that can't be listed or a file that can't be examined is reported, because nobody may conclude
+that the photos below it are gone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import TypeAlias
+
+from search.types import FileStat
+
+OnError: TypeAlias = Callable[[str, OSError], None]
+
+PHOTO_SUFFIXES = frozenset(
+    "." + name
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"),
+        *("jp2", "j2k", "j2c", "jpf", "jpx", "pnm", "ppm", "pgm", "pbm", "pfm"),
+        *("avif", "heic", "heif", "hif"),
+    )
+)
+"""Endings of photo files, lower-case, with their dot. Content decides later what a file really is."""
+
+# What cameras, network drives and operating systems leave between photos: previews, bins, resource forks.
+_JUNK_PREFIXES = ("._", ".trash")
+_JUNK_NAMES = frozenset(
+    (
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "@recently-snapshot",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "lost+found",
+        "thumbs.db",
+        "desktop.ini",
+        "__macosx",
+        ".ds_store",
+        ".thumbnails",
+        ".spotlight-v100",
+        ".fseventsd",
+        ".temporaryitems",
+        ".documentrevisions-v100",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """What the walk leaves out.
+
+    exclude: globs (fnmatch), each tried on the path relative to the root, with "/" between names, and on
+    every single name, of files and folders; `*` also crosses "/".   include_hidden: leading dots too.
+    follow_symlinks: links to files and folders too; each folder is still entered only once.
+    """
+
+    exclude: tuple[str, ...] = ()
+    include_hidden: bool = False
+    follow_symlinks: bool = False
+
+
+_DEFAULT = ScanOptions()
+
+
+def scan(root: str, options: ScanOptions = _DEFAULT, *, on_error: OnError | None = None) -> Iterator[FileStat]:
+    """Yield the photo files under a folder, or the one file named, as they are met.
+
+    The order is that of the names, folder by folder; one folder's names are held at a time, not the tree's.
+    root: a folder, or a file, which is yielded whatever its suffix.   on_error: gets the path of a file or
+    folder that can't be examined, and why; the walk goes on, and everything at or below that path is unknown.
+    Only regular files are yielded. Names that are no valid text survive (surrogateescape).
+    """
+    return _Walk(options, on_error or _ignore).run(root)
+
+
+def _ignore(path: str, error: OSError) -> None:
+    """Stand in for the caller who doesn't ask."""
+
+
+class _Walk:
+    """One walk: its options, whom to tell of errors, and the folders already entered."""
+
+    def __init__(self, options: ScanOptions, on_error: OnError) -> None:
+        self._options = options
+        self._on_error = on_error
+        self._entered: set[tuple[int, int]] = set()
+        self._excluded = tuple(pattern.rstrip("/") for pattern in options.exclude)
+
+    def run(self, root: str) -> Iterator[FileStat]:
+        try:
+            found = os.stat(root)
+        except OSError as error:
+            self._on_error(root, error)
+            return
+        if stat.S_ISREG(found.st_mode):
+            yield FileStat(root, found.st_size, found.st_mtime_ns)
+        elif stat.S_ISDIR(found.st_mode):
+            yield from self._below(root)
+
+    def _below(self, root: str) -> Iterator[FileStat]:
+        # A stack rather than recursion: a tree may be deeper than Python's call stack.
+        stack = self._list(root, "")
+        while stack:
+            entry, relative = stack.pop()
+            try:
+                if entry.is_dir(follow_symlinks=self._options.follow_symlinks):
+                    stack += self._list(entry.path, relative + "/")
+                elif found := self._photo(entry):
+                    yield found
+            except OSError as error:
+                self._on_error(entry.path, error)
+
+    def _list(self, folder: str, prefix: str) -> list[tuple[os.DirEntry[str], str]]:
+        """Return the wanted entries of a folder with their relative paths, the first name last."""
+        try:
+            if self._seen(folder):
+                return []
+            with os.scandir(folder) as entries:
+                wanted = [(entry, prefix + entry.name) for entry in entries if self._wants(entry.name, prefix)]
+        except OSError as error:
+            self._on_error(folder, error)
+            return []
+        return sorted(wanted, key=lambda pair: pair[0].name, reverse=True)
+
+    def _seen(self, folder: str) -> bool:
+        """Remember a folder; say whether it was entered before.
+
+        Only links are tracked so: some network drives hand out the same inode twice, and a plain walk must
+        not lose a folder to that.
+        """
+        if not self._options.follow_symlinks:
+            return False
+        found = os.stat(folder)
+        key = (found.st_dev, found.st_ino)
+        if key in self._entered:
+            return True
+        self._entered.add(key)
+        return False
+
+    def _wants(self, name: str, prefix: str) -> bool:
+        folded = name.casefold()
+        if folded in _JUNK_NAMES or folded.startswith(_JUNK_PREFIXES):
+            return False
+        if name.startswith(".") and not self._options.include_hidden:
+            return False
+        return not any(fnmatch(name, glob) or fnmatch(prefix + name, glob) for glob in self._excluded)
+
+    def _photo(self, entry: os.DirEntry[str]) -> FileStat | None:
+        """Return the entry if it is a regular file with a photo's suffix. Raises OSError if unknown."""
+        if not _has_photo_suffix(entry.name):
+            return None
+        found = entry.stat(follow_symlinks=self._options.follow_symlinks)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return FileStat(entry.path, found.st_size, found.st_mtime_ns)
+
+
+def _has_photo_suffix(name: str) -> bool:
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem) and dot + suffix.lower() in PHOTO_SUFFIXES

@@ -1,0 +1,607 @@
+"""Decoding: right pixels from every kind of file, and one clear verdict on everything else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pi_heif
+import pytest
+from PIL import ExifTags, Image, ImageFile
+
+from search.errors import PhotoError
+from search.photos import decode
+from search.photos.decode import DECODER, SUPPORTED_FORMATS, content_hash, load
+from search.types import SkipReason
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+FAULTS = DATA / "faults"
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+INVERSE = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How a camera held so stores an upright picture."""
+
+
+def picture(width: int = 48, height: int = 32) -> Image.Image:
+    """A picture that no turn and no mirror maps to itself, smooth enough for JPEG."""
+    image = Image.new("RGB", (width, height), BLUE)
+    image.paste(RED, (0, 0, width // 2, height // 2))
+    image.paste(WHITE, (width // 2, 0, width, height // 4))
+    return image
+
+
+def pixels(path: Path, **options: Any) -> npt.NDArray[np.uint8]:
+    return np.asarray(load(str(path), **options).image)
+
+
+def colour(path: Path) -> tuple[int, ...]:
+    """Return the colour of a file's first pixel."""
+    return tuple(int(band) for band in pixels(path)[0, 0])
+
+
+def refusal(path: Path | str, **options: Any) -> PhotoError:
+    with pytest.raises(PhotoError) as caught:
+        load(str(path), **options)
+    assert "\n" not in caught.value.message
+    assert len(caught.value.message) <= 200
+    assert str(path) not in caught.value.message
+    return caught.value
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *, depth: int, colours: int, body: bytes, extra: bytes = b"") -> bytes:
+    """Return a PNG made by hand. colours: 0 grey, 2 RGB."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+
+
+# ---- which way is up
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg", "avif"])
+def test_eight_orientations_give_the_same_upright_picture(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    turn = INVERSE[orientation]
+    stored = picture() if turn is None else picture().transpose(turn)
+    options = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}, "avif": {"quality": 100}}
+    path = tmp_path / f"a.{suffix}"
+    stored.save(path, exif=exif, **options.get(suffix, {}))
+    photo = load(str(path))
+    difference = np.abs(np.asarray(photo.image, int) - np.asarray(picture(), int))
+    assert difference.mean() <= (0 if suffix in ("png", "tif", "webp") else 3)  # jpg, avif: lossy
+    assert (photo.info.width, photo.info.height) == photo.image.size == (48, 32)
+    assert photo.info.orientation == orientation
+
+
+def test_orientation_holds_for_a_draft(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    picture(1600, 1200).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif)
+    photo = load(str(tmp_path / "a.jpg"), min_side=150)
+    assert (photo.info.width, photo.info.height) == (1600, 1200)
+    assert photo.image.size == (400, 300)
+    small = np.asarray(picture(400, 300), int)
+    assert np.abs(np.asarray(photo.image, int) - small).mean() < 3  # lossy
+
+
+def test_junk_exif_does_not_cost_the_photo(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(1, 1, depth=8, colours=2, body=b"\0\xff\0\0", extra=chunk(b"eXIf", b"Lorem ipsum")))
+    assert colour(path) == RED
+    picture().save(tmp_path / "b.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\xff" * 40)
+    assert load(str(tmp_path / "b.jpg")).info.orientation == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["exif-samples/heic/mobile/iphone_13_pro_max.HEIC", "pillow-heif/heif_other/arrow.heic"]
+)
+def test_heic_is_turned_once(name: str) -> None:
+    path = FAULTS / name
+    if not path.exists():
+        pytest.skip("the optional HEIC samples are not here, and nothing here writes HEIC")
+    heif = pi_heif.open_heif(path)  # libheif's own rendering, which follows the container
+    truth = Image.frombytes(heif.mode, heif.size, heif.data, "raw", heif.mode, heif.stride).convert("RGB")
+    photo = load(str(path))
+    assert (photo.info.format, photo.image.size) == ("heif", truth.size)
+    difference = np.asarray(photo.image.resize((32, 32)), int) - np.asarray(truth.resize((32, 32)), int)
+    assert np.abs(difference).mean() < 12  # the profile was applied; a turned picture differs by more than 40
+
+
+# ---- depth
+
+
+def ramp() -> npt.NDArray[np.uint16]:
+    return np.linspace(0, 65535, 256 * 4).astype(np.uint16).reshape(4, 256)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm", "jp2"])
+def test_16_bit_grey_keeps_its_tones(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(ramp()).save(path)
+    assert pixels(path).mean() == pytest.approx(127.5, abs=1)  # rounding down
+    assert np.array_equal(pixels(path)[..., 0], ramp() >> 8)
+
+
+def test_16_bit_big_endian_tiff_keeps_its_tones(tmp_path: Path) -> None:
+    longs = {256: 256, 257: 4, 273: 110, 278: 4, 279: 2048}  # width, height, offset, rows, bytes
+    shorts = {258: 16, 259: 1, 262: 1}  # bits, no compression, black is zero
+    entries = [(tag, struct.pack(">HHII", tag, 4, 1, value)) for tag, value in longs.items()]
+    entries += [(tag, struct.pack(">HHIHH", tag, 3, 1, value, 0)) for tag, value in shorts.items()]
+    directory = struct.pack(">H", len(entries)) + b"".join(entry for _, entry in sorted(entries)) + b"\0" * 4
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"MM\0*\0\0\0\x08" + directory + ramp().astype(">u2").tobytes())
+    assert np.array_equal(pixels(path)[..., 0], ramp() >> 8)
+
+
+def test_16_bit_colour_png_keeps_its_tones(tmp_path: Path) -> None:
+    body = b"\0" + struct.pack(">6H", 0xFF80, 0x8000, 0x0040, 0, 0xFFFF, 0)
+    (tmp_path / "a.png").write_bytes(png(2, 1, depth=16, colours=2, body=body))
+    assert pixels(tmp_path / "a.png").tolist() == [[[255, 128, 0], [0, 255, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 100, 255], [0, 100, 255]),
+        ([0, 256, 65535], [0, 1, 255]),
+        ([-100, 0, 100], [0, 128, 255]),
+        ([0, 1_000_000, 2_000_000], [0, 128, 255]),
+        ([70000, 70000, 70000], [0, 0, 0]),
+    ],
+)
+def test_integers_are_scaled_by_their_range(tmp_path: Path, values: list[int], expected: list[int]) -> None:
+    Image.fromarray(np.array([values], np.int32)).save(tmp_path / "a.tif")
+    assert pixels(tmp_path / "a.tif")[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 0.5, 1], [0, 128, 255]),
+        ([0, 100, 255], [0, 100, 255]),
+        ([-1, 0, 1], [0, 128, 255]),
+        ([0, 500, 1000], [0, 128, 255]),
+        ([np.nan, 0.5, np.inf], [0, 128, 0]),
+        ([-3.4e38, 0, 3.4e38], [0, 128, 255]),
+        ([0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_floats_are_scaled_by_their_range(tmp_path: Path, values: list[float], expected: list[int]) -> None:
+    Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tif")
+    assert pixels(tmp_path / "a.tif")[0, :, 0].tolist() == expected
+
+
+def test_one_bit_and_grey_become_rgb(tmp_path: Path) -> None:
+    Image.new("1", (2, 2), 1).save(tmp_path / "a.png")
+    Image.new("L", (2, 2), 77).save(tmp_path / "b.png")
+    assert colour(tmp_path / "a.png") == WHITE
+    assert colour(tmp_path / "b.png") == (77, 77, 77)
+
+
+# ---- transparency and palettes
+
+
+def test_colour_hidden_under_full_transparency_comes_out_white(tmp_path: Path) -> None:
+    for suffix in ("png", "webp", "tif"):
+        path = tmp_path / f"a.{suffix}"
+        Image.new("RGBA", (4, 4), (*RED, 0)).save(
+            path, **({"lossless": True, "exact": True} if suffix == "webp" else {})
+        )
+        assert colour(path) == WHITE
+
+
+def test_half_transparent_black_is_grey_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (2, 2), (0, 0, 0, 128)).save(tmp_path / "a.png")
+    Image.new("LA", (2, 2), (0, 128)).save(tmp_path / "b.png")
+    assert colour(tmp_path / "a.png") == colour(tmp_path / "b.png") == (127, 127, 127)
+
+
+@pytest.mark.parametrize("transparency", [0, b"\x00\xff"])
+def test_transparent_palette_entry_comes_out_white(tmp_path: Path, transparency: int | bytes) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "a.png", transparency=transparency)
+    assert pixels(tmp_path / "a.png").tolist() == [[list(WHITE), list(GREEN)]]
+
+
+def test_colour_key_of_an_rgb_png_comes_out_white(tmp_path: Path) -> None:
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), GREEN)
+    image.save(tmp_path / "a.png", transparency=RED)
+    assert pixels(tmp_path / "a.png").tolist() == [[list(WHITE), list(GREEN)]]
+
+
+def test_first_frame_stands_for_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), value) for value in (RED, GREEN, BLUE)]
+    for suffix, options in (("gif", {}), ("png", {}), ("webp", {"lossless": True}), ("tif", {})):
+        path = tmp_path / f"a.{suffix}"
+        frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+        assert colour(path) == RED
+
+
+def test_mpo_is_a_jpeg_with_more_behind_it(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), RED).save(
+        tmp_path / "a.mpo", save_all=True, append_images=[Image.new("RGB", (8, 8), BLUE)]
+    )
+    photo = load(str(tmp_path / "a.mpo"))
+    assert photo.info.format == "mpo"
+    assert np.abs(np.asarray(photo.image, int) - RED).max() <= 2  # lossy
+
+
+# ---- colour spaces and profiles
+
+
+def icc_profile(red: tuple[float, ...], green: tuple[float, ...], blue: tuple[float, ...]) -> bytes:
+    """Return a minimal ICC v2 display profile: three primaries (XYZ under D50), gamma 2.2."""
+
+    def xyz(values: tuple[float, ...]) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(2.2 * 256), 0)
+    text = b"test\0"
+    description = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + b"\0" * (78 + 3)
+    tags = {b"desc": description, b"wtpt": xyz((0.9642, 1, 0.8249)), b"rXYZ": xyz(red), b"gXYZ": xyz(green)}
+    tags |= {b"bXYZ": xyz(blue), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    at = 128 + 4 + 12 * len(tags)
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += name + struct.pack(">II", at + len(body), len(data))
+        body += data + b"\0" * (-len(data) % 4)
+    header = struct.pack(">I4sI", at + len(body), b"none", 0x02400000) + b"mntrRGB XYZ " + b"\0" * 12 + b"acsp"
+    header = header.ljust(68, b"\0") + struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + table + body
+
+
+SRGB_RED, SRGB_GREEN, SRGB_BLUE = (0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
+P3_RED, P3_GREEN, P3_BLUE = (0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)
+
+
+def test_profile_with_swapped_primaries_swaps_the_colours(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), RED).save(
+        tmp_path / "a.png", icc_profile=icc_profile(SRGB_GREEN, SRGB_RED, SRGB_BLUE)
+    )
+    assert np.abs(np.subtract(colour(tmp_path / "a.png"), GREEN)).max() <= 3  # 16-bit primaries
+
+
+def test_display_p3_is_converted_to_srgb(tmp_path: Path) -> None:
+    profile = icc_profile(P3_RED, P3_GREEN, P3_BLUE)
+    Image.new("RGB", (4, 4), (200, 100, 100)).save(tmp_path / "a.png", icc_profile=profile)
+    # By hand: linear (.586, .128, .128) -> P3 to sRGB matrix (1.2249 -.2247 0; -.0420 1.0419 0; -.0197 -.0786
+    # 1.0979) -> (.689, .108, .119) -> sRGB curve.
+    assert np.abs(np.subtract(colour(tmp_path / "a.png"), (215, 92, 96))).max() <= 2  # gamma 2.2 is not the curve
+    Image.new("RGB", (4, 4), WHITE).save(tmp_path / "b.png", icc_profile=profile)
+    assert np.abs(np.subtract(colour(tmp_path / "b.png"), WHITE)).max() <= 1  # rounding of the primaries
+
+
+@pytest.mark.parametrize("profile", [b"junk", b"\0" * 200, icc_profile(P3_RED, P3_GREEN, P3_BLUE)[:200]])
+def test_broken_profile_is_ignored(tmp_path: Path, profile: bytes) -> None:
+    Image.new("RGB", (4, 4), (200, 100, 100)).save(tmp_path / "a.png", icc_profile=profile)
+    assert colour(tmp_path / "a.png") == (200, 100, 100)
+
+
+def test_rgb_profile_applies_to_a_grey_picture_and_not_to_cmyk(tmp_path: Path) -> None:
+    profile = icc_profile(SRGB_GREEN, SRGB_RED, SRGB_BLUE)
+    Image.new("L", (4, 4), 255).save(tmp_path / "a.png", icc_profile=profile)
+    assert np.abs(np.subtract(colour(tmp_path / "a.png"), WHITE)).max() <= 3  # rounding of the primaries
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "b.tif", icc_profile=profile)
+    assert colour(tmp_path / "b.tif") == RED
+
+
+def test_cmyk_jpeg_has_its_colours(tmp_path: Path) -> None:
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
+    for options in ({}, {"min_side": 4}):
+        photo = load(str(tmp_path / "a.jpg"), **options)
+        assert np.abs(np.asarray(photo.image, int) - RED).max() <= 3  # lossy
+        assert photo.image.size == (64, 64)
+
+
+def test_lab_tiff_has_its_colours(tmp_path: Path) -> None:
+    Image.new("LAB", (4, 4), (255, 128, 128)).save(tmp_path / "a.tif")
+    assert np.abs(np.subtract(colour(tmp_path / "a.tif"), WHITE)).max() <= 3  # 8-bit a*, b*
+
+
+# ---- formats
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format", "options"),
+    [
+        ("jp2", "jpeg2000", {}),
+        ("avif", "avif", {"quality": 100, "subsampling": "4:4:4"}),
+        ("webp", "webp", {"lossless": True}),
+        ("ppm", "ppm", {}),
+        ("bmp", "bmp", {}),
+        ("dib", "dib", {}),
+        ("gif", "gif", {}),
+        ("tif", "tiff", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_every_format_decodes(tmp_path: Path, suffix: str, format: str, options: dict[str, Any]) -> None:
+    path = tmp_path / f"a.{suffix}"
+    picture().save(path, **options)
+    photo = load(str(path))
+    assert photo.info.format == format
+    assert np.abs(np.asarray(photo.image, int) - np.asarray(picture(), int)).max() <= 3  # AVIF's rounding
+    assert (photo.image.mode, photo.image.info) == ("RGB", {})
+
+
+def test_every_supported_format_can_be_opened() -> None:
+    assert set(SUPPORTED_FORMATS) - set(decode._openers()) == {"MPO"}  # comes through the JPEG opener
+    assert "HEIF" in decode._openers()
+    assert set(decode._openers()) <= set(Image.OPEN)
+
+
+def test_decoder_names_its_versions() -> None:
+    assert f"pillow {Image.__version__} pi_heif {pi_heif.__version__}" == DECODER
+
+
+def test_content_decides_not_the_name(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.jpg", "PNG")
+    assert np.array_equal(pixels(tmp_path / "a.jpg"), np.asarray(picture()))
+    assert load(str(tmp_path / "a.jpg")).info.format == "png"
+
+
+# ---- drafts
+
+
+@pytest.mark.parametrize(
+    ("min_side", "expected"),
+    [
+        (50, (150, 100)),
+        (51, (300, 200)),
+        (100, (300, 200)),
+        (101, (600, 400)),
+        (500, (1200, 800)),
+        (900, (1200, 800)),
+    ],
+)
+def test_draft_keeps_both_sides_at_twice_the_minimum(
+    tmp_path: Path, min_side: int, expected: tuple[int, int]
+) -> None:
+    picture(1200, 800).save(tmp_path / "a.jpg")
+    photo = load(str(tmp_path / "a.jpg"), min_side=min_side)
+    assert (photo.info.width, photo.info.height) == (1200, 800)
+    assert photo.image.size == expected
+
+
+def test_draft_leaves_other_formats_whole(tmp_path: Path) -> None:
+    picture(400, 300).save(tmp_path / "a.png")
+    assert load(str(tmp_path / "a.png"), min_side=10).image.size == (400, 300)
+
+
+# ---- what can't be used
+
+
+SAVERS: dict[str, dict[str, Any]] = {
+    "jpg": {},
+    "png": {},
+    "gif": {},
+    "webp": {},
+    "bmp": {},
+    "tif": {},
+    "jp2": {},
+    "avif": {},
+}
+
+
+@pytest.mark.parametrize("suffix", SAVERS)
+def test_truncated_file_is_a_decode_error(tmp_path: Path, suffix: str) -> None:
+    rng = np.random.default_rng(1)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(
+        buffer, {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(suffix, suffix)
+    )
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(buffer.getvalue()[: buffer.tell() // 2])
+    assert refusal(path).reason == SkipReason.DECODE_ERROR
+
+
+def test_truncated_heic_is_a_decode_error(tmp_path: Path) -> None:
+    source = FAULTS / "pillow-heif/heif_other/arrow.heic"
+    if not source.exists():
+        pytest.skip("the optional HEIC samples are not here, and nothing here writes HEIC")
+    data = source.read_bytes()
+    for share in (0.5, 0.9, 0.99):
+        (tmp_path / "a.heic").write_bytes(data[: int(len(data) * share)])
+        assert refusal(tmp_path / "a.heic").reason == SkipReason.DECODE_ERROR
+    (tmp_path / "a.heic").write_bytes(data + b"a phone's own appendix")
+    assert load(str(tmp_path / "a.heic")).info.format == "heif"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"\0", b"\0" * 5000])
+def test_nothing_in_a_file_is_empty(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert refusal(tmp_path / "a.jpg").reason == SkipReason.EMPTY
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<!DOCTYPE html><title>404</title>",
+        b"%PDF-1.4\n",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"\0\0\1\0\1\0",
+        b"hello there",
+    ],
+)
+def test_what_is_no_supported_picture_is_unsupported(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert refusal(tmp_path / "a.jpg").reason == SkipReason.UNSUPPORTED_FORMAT
+
+
+def test_picture_cut_off_in_its_header_is_damaged_not_unsupported(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:10])
+    error = refusal(tmp_path / "a.png")
+    assert (error.reason, error.message) == (SkipReason.DECODE_ERROR, "damaged or unusual PNG header")
+
+
+def test_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(60_000, 60_000, depth=1, colours=0, body=b""))
+    frame = b"\x21\xf9\x04\x08\0\0\0\0" + b"," + struct.pack("<4HB", 0, 0, 65535, 65535, 0) + b"\x08\0;"
+    (tmp_path / "a.gif").write_bytes(b"GIF89a" + struct.pack("<2H3B", 1, 1, 0, 0, 0) + frame)
+    (tmp_path / "a.bmp").write_bytes(
+        b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    )
+    start = time.process_time()
+    assert {refusal(tmp_path / f"a.{suffix}").reason for suffix in ("png", "gif", "bmp")} == {SkipReason.TOO_LARGE}
+    assert time.process_time() - start < 1
+
+
+def test_pixel_limit_is_the_callers(tmp_path: Path) -> None:
+    Image.new("L", (1000, 1001)).save(tmp_path / "a.png")
+    error = refusal(tmp_path / "a.png", max_megapixels=1)
+    assert (error.reason, error.message) == (SkipReason.TOO_LARGE, "1000 x 1001 pixels; the limit is 1 megapixels")
+    assert load(str(tmp_path / "a.png"), max_megapixels=1.001).image.size == (1000, 1001)
+
+
+@pytest.mark.parametrize("act", [load, content_hash])
+def test_what_is_no_regular_file_is_unreadable_at_once(tmp_path: Path, act: Callable[[str], object]) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    for path in (
+        tmp_path / "pipe.jpg",
+        tmp_path / "folder.jpg",
+        tmp_path / "none.jpg",
+        Path("/dev/null"),
+        "a\0.jpg",
+    ):
+        with pytest.raises(PhotoError) as caught:
+            act(str(path))
+        assert caught.value.reason == SkipReason.UNREADABLE
+        assert str(tmp_path) not in caught.value.message
+
+
+def test_file_that_changes_meanwhile_is_unstable(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture(2000, 2000).save(path)
+    started, done = threading.Event(), threading.Event()
+
+    def touch() -> None:
+        moment = 0
+        while not done.is_set():
+            os.utime(path, ns=(moment, moment))
+            moment += 1_000_000
+            started.set()
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    try:
+        started.wait()
+        assert refusal(path).reason == SkipReason.UNSTABLE
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_library_settings_never_let_truncated_files_pass() -> None:
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+# ---- the rest of the promise
+
+
+def test_hash_and_stat_are_of_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    picture().save(path)
+    path.write_bytes(path.read_bytes() + b"a film behind the still" * 1000)
+    os.utime(path, ns=(1, 1_700_000_000_000_000_001))
+    photo = load(str(path))
+    expected = hashlib.sha256(path.read_bytes())
+    assert photo.content_hash.hex() == content_hash(str(path)).hex() == expected.hexdigest()
+    assert (photo.stat.path, photo.stat.size_bytes) == (str(path), path.stat().st_size)
+    assert photo.stat.mtime_ns == 1_700_000_000_000_000_001
+
+
+def test_name_that_is_no_text_is_loaded(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg")
+    picture().save(path, "PNG")
+    assert load(path).stat.path == path
+
+
+def test_what_pillow_forgives_does_not_warn(tmp_path: Path) -> None:
+    entry = struct.pack(">HHII", ExifTags.Base.Model, 2, 1000, 5000)  # a text that lies beyond the end
+    picture().save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + entry + b"\0" * 4)
+    with pytest.warns(UserWarning, match="Skipping tag"), Image.open(tmp_path / "a.jpg") as image:
+        image.getexif()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert load(str(tmp_path / "a.jpg")).info.camera is None
+        warnings.warn("others may still warn", UserWarning, stacklevel=1)
+    assert [str(warning.message) for warning in caught] == ["others may still warn"]
+
+
+def test_threads_get_the_same_as_one(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.jpg", "b.png", "c.webp", "d.tif", "e.avif", "f.jpg")]
+    for path in paths[:-1]:
+        picture(300, 200).save(path)
+    paths[-1].write_bytes(paths[0].read_bytes()[:500])
+
+    def verdict(path: Path) -> str:
+        try:
+            return hashlib.sha256(load(str(path)).image.tobytes()).hexdigest()
+        except PhotoError as error:
+            return str(error.reason)
+
+    alone = [verdict(path) for path in paths]
+    assert alone[-1] == "decode_error"
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(verdict, paths * 8)) == alone * 8
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    load(str(tmp_path / "a.png"))
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    kept = [load(str(tmp_path / "a.png")) for _ in range(5)]
+    for _ in range(5):
+        refusal(tmp_path / "b.png")
+    assert len(kept) == 5
+    assert (len(os.listdir("/proc/self/fd")) if before else 0) == before
+
+
+@pytest.mark.skipif(not (FAULTS / "synthetic").is_dir(), reason="the optional fault corpus is not here")
+def test_every_file_of_the_fault_corpus_gets_one_verdict() -> None:
+    huge = {"legit-16383x10000.webp", "legit-96MP-panorama.jpg"}  # legitimate, and slow
+    loaded, refused = set(), {}
+    for path in sorted((FAULTS / "synthetic").iterdir()):
+        if path.name in huge:
+            continue
+        try:
+            loaded.add((path.name, load(str(path), min_side=224).image.mode))
+        except PhotoError as error:
+            refused[path.name] = error.reason
+    assert {mode for _, mode in loaded} == {"RGB"}
+    assert len(loaded) + len(refused) == len(list((FAULTS / "synthetic").iterdir())) - len(huge)
+    assert refused["zero.jpg"] == refused["one-byte.jpg"] == SkipReason.EMPTY
+    assert refused["bomb-header-2e9.png"] == SkipReason.TOO_LARGE
+    assert refused["html.jpg"] == refused["eps.eps"] == SkipReason.UNSUPPORTED_FORMAT
+    assert refused["trunc-50.jpg"] == SkipReason.DECODE_ERROR
