@@ -1,0 +1,87 @@
+"""What the encoder tests share: pictures, the built-in model, random models, and how to compare."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from search.encoders import Encoder, load_encoder
+from search.encoders.openclip import open_clip
+
+
+@pytest.fixture(scope="session")
+def files() -> Iterator[Path]:
+    """A folder for large random checkpoints, gone after the session (pytest keeps its own for three)."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def builtin() -> Encoder:
+    return load_encoder("builtin", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Image.Image]:
+    """Three pictures: a wide gradient, noise, a tall gradient."""
+    noise = np.random.default_rng(5).integers(0, 256, (70, 70, 3), dtype=np.uint8)
+    return [gradient(300, 120), Image.fromarray(noise), gradient(61, 250)]
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    """Red grows to the right, green downwards, blue towards the corner."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, (x + y) / 2], axis=-1).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def gradient_picture() -> Image.Image:
+    return gradient(160, 120)
+
+
+@pytest.fixture(scope="session")
+def random_clip() -> Callable[..., torch.nn.Module]:
+    """Makes a tiny CLIP in OpenAI's layout with random weights."""
+
+    def make(*, resnet: bool = False, context_length: int = 77) -> torch.nn.Module:
+        torch.manual_seed(1)
+        vision = {"layers": [1, 1, 1, 1], "width": 64, "image_size": 64, "patch_size": None}
+        if not resnet:
+            vision = {"layers": 2, "width": 64, "patch_size": 16, "image_size": 48}
+        text = {"context_length": context_length, "width": 64, "heads": 1, "layers": 2}
+        model = open_clip.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=text, quick_gelu=True).eval()
+        return model.half().float()  # representable in float16, in which OpenAI's files are
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def assert_equal_vectors() -> Callable[..., None]:
+    """Compares an encoder with an open_clip model that reads the same pictures and texts its own way."""
+
+    def check(
+        encoder: Encoder,
+        model: torch.nn.Module,
+        tokenizer: object,
+        pictures: list[Image.Image],
+        texts: list[str],
+    ) -> None:
+        config = open_clip.transform.PreprocessCfg(**encoder.preprocessing.to_dict())
+        transform = open_clip.transform.image_transform_v2(config, is_train=False)
+        with torch.inference_mode():
+            images = model.encode_image(torch.stack([transform(image) for image in pictures]), normalize=True)
+            words = model.encode_text(tokenizer(texts), normalize=True)
+        ours = encoder.encode_images(np.stack([encoder.preprocess(image) for image in pictures]))
+        theirs = images.numpy()
+        for mine, reference in ((ours, theirs), (encoder.encode_texts(texts), words.numpy())):
+            assert (mine * reference).sum(axis=1).min() >= 0.9999
+            # fp32 reduction order, and (x / 255 - mean) / std as one multiplication and one addition
+            np.testing.assert_allclose(mine, reference, atol=2e-5)
+
+    return check
