@@ -1,0 +1,295 @@
+"""Every table and every SQL statement: photos, embeddings per encoder, labels, filters → ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import ColumnElement, and_, func, select
+
+from search.catalog import versions
+from search.catalog.filters import conditions, distance_km
+from search.catalog.rows import to_bytes, to_path, to_photo, unpack_vectors
+from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
+from search.catalog.scopes import is_inside
+from search.catalog.storage import Storage, is_url
+from search.catalog.writer import Writer
+from search.errors import LibraryNotFound
+from search.types import EncoderStatus, Filter, Photo, RootStatus, Skip
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from search.types import Ids, Vectors
+
+__all__ = ["Catalog", "Changes", "EncoderRow", "Writer"]
+
+_CHUNK = 4096  # rows read at a time
+_MAX_PARAMETERS = 500  # ids in one IN (…)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderRow:
+    """What the catalog remembers of a model: enough to answer without loading it."""
+
+    id: int
+    name: str
+    fingerprint: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened to one encoder's vectors after a commit number.
+
+    seq: the commit this brings a reader to.   rebuild: forget everything first.   gone: ids to drop.
+    added: (ids, vectors) chunks; vectors are unit only to float16's precision.
+    """
+
+    seq: int
+    rebuild: bool
+    gone: Ids
+    added: Iterator[tuple[Ids, Vectors]]
+
+
+class Catalog:
+    """Remembers every photo and its embedding per encoder, in any database SQLAlchemy reaches.
+
+    location: a folder or a SQLAlchemy URL.
+    """
+
+    def __init__(self, location: str) -> None:
+        self.location = location if is_url(location) else os.path.abspath(location)
+        self._storage = Storage(self.location)
+        self._checked = False
+
+    def exists(self) -> bool:
+        """Whether there is a library; a database server is taken at its word."""
+        return self._storage.exists()
+
+    def create(self) -> None:
+        """Make the catalog unless it is there."""
+        if self._storage.exists() and self._storage.folder is not None:
+            return
+        with self._storage.writing() as connection:
+            if versions.revision(connection) is None:
+                versions.create(connection)
+
+    def upgrade(self) -> str:
+        """Bring the schema to this version's; returns the revision it had."""
+        if not self._storage.exists():
+            raise self._not_found()
+        return versions.upgrade(self._storage)
+
+    def close(self) -> None:
+        self._storage.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """Yield the library's only writer. Raises LibraryBusy, StorageError."""
+        self._check()
+        with self._storage.writing() as connection:
+            yield Writer(connection)
+
+    def _check(self) -> None:
+        """Refuse a missing, older or newer catalog, once."""
+        if self._checked:
+            return
+        if not self._storage.exists():
+            raise self._not_found()
+        with self._storage.reading() as connection:
+            found = versions.revision(connection)
+        if found is None:
+            raise self._not_found()
+        versions.check(found, self.location)
+        self._checked = True
+
+    def _not_found(self) -> LibraryNotFound:
+        return LibraryNotFound(f"there is no library at {self.location}", hint="make one with 'search index DIR'")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        self._check()
+        with self._storage.reading() as connection:
+            yield connection
+
+    # ---- photos
+
+    def count(self) -> int:
+        """Return the number of photos present."""
+        with self._reading() as connection:
+            return connection.execute(select(func.count()).where(_present())).scalar_one()
+
+    def get(self, ids: Sequence[int]) -> list[Photo]:
+        """Return the photos of these ids, in this order; unknown ids are left out."""
+        with self._reading() as connection:
+            found = {
+                photo.id: photo
+                for start in range(0, len(ids), _MAX_PARAMETERS)
+                for photo in _photos(connection, photos.c.id.in_(ids[start : start + _MAX_PARAMETERS]))
+            }
+        return [found[id_] for id_ in ids if id_ in found]
+
+    def ids_at(self, paths: Sequence[str]) -> list[int]:
+        """Return the ids of the photos known at these absolute paths, present or gone."""
+        ids: list[int] = []
+        with self._reading() as connection:
+            for root_id, root in _roots(connection).items():
+                folder = os.fsdecode(root)
+                places = [to_bytes(os.path.relpath(path, folder)) for path in paths if is_inside(path, folder)]
+                for start in range(0, len(places), _MAX_PARAMETERS):
+                    chunk = photos.c.path.in_(places[start : start + _MAX_PARAMETERS])
+                    query = select(photos.c.id).where(photos.c.root_id == root_id, chunk)
+                    ids += connection.execute(query).scalars()
+        return ids
+
+    def select(self, wanted: Filter) -> Ids | None:
+        """Return the ids that pass, ascending; None when nothing is asked, so that all pass."""
+        if not wanted:
+            return None
+        with self._reading() as connection:
+            query = select(photos.c.id, photos.c.latitude, photos.c.longitude).where(
+                _present(), *conditions(wanted, _roots(connection))
+            )
+            rows = connection.execute(query.order_by(photos.c.id)).all()
+        ids = np.array([row.id for row in rows], np.int64)
+        if wanted.near is None or not len(ids):
+            return ids
+        latitude, longitude, km = wanted.near
+        places = np.array([(row.latitude, row.longitude) for row in rows], np.float64)
+        near: Ids = ids[distance_km(places[:, 0], places[:, 1], latitude, longitude) <= km]
+        return near
+
+    def all_ids(self) -> Ids:
+        """Return the ids of all photos present, ascending."""
+        with self._reading() as connection:
+            rows = connection.execute(select(photos.c.id).where(_present()).order_by(photos.c.id)).scalars()
+            return np.fromiter(rows, np.int64)
+
+    # ---- encoders and their vectors
+
+    def encoder(self, *, name: str | None = None, fingerprint: str | None = None) -> EncoderRow | None:
+        """Return the model of this name (the last one that had it) or fingerprint, else the one that answers."""
+        if fingerprint is not None:
+            wanted = encoders.c.fingerprint == fingerprint
+        elif name is not None:
+            wanted = encoders.c.name == name
+        else:
+            wanted = encoders.c.id == select(state.c.encoder_id).scalar_subquery()
+        query = select(encoders.c.id, encoders.c.name, encoders.c.fingerprint, encoders.c.dim).where(wanted)
+        with self._reading() as connection:
+            row = connection.execute(query.order_by(encoders.c.id.desc())).first()
+        return EncoderRow(*row) if row else None
+
+    def sequence(self) -> int:
+        """Return the number of the last commit."""
+        with self._reading() as connection:
+            seq: int = connection.execute(select(state.c.seq)).scalar_one()
+        return seq
+
+    @contextmanager
+    def changes(self, encoder: EncoderRow, since: int) -> Iterator[Changes]:
+        """Yield what happened to an encoder's vectors after commit `since`, in one consistent view."""
+        with self._reading() as connection:
+            now, purged = connection.execute(select(state.c.seq, state.c.purge_seq)).one()
+            since = since if since >= purged else -1
+            newer = photos.c.seq > since
+            query = select(photos.c.id).where(newer, photos.c.gone_at.is_not(None))
+            yield Changes(
+                seq=now,
+                rebuild=since < 0,
+                gone=np.fromiter(connection.execute(query).scalars(), np.int64),
+                added=_embeddings(connection, encoder, newer),
+            )
+
+    def embeddings(self, encoder: EncoderRow, ids: Sequence[int]) -> tuple[Ids, Vectors]:
+        """Return the vectors of these photos, ids ascending; photos without one are left out."""
+        chunks = []
+        with self._reading() as connection:
+            for start in range(0, len(ids), _MAX_PARAMETERS):
+                wanted = photos.c.id.in_(ids[start : start + _MAX_PARAMETERS])
+                chunks += list(_embeddings(connection, encoder, wanted))
+        if not chunks:
+            return np.empty(0, np.int64), np.empty((0, encoder.dim), np.float32)
+        found, vectors = np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
+        order = np.argsort(found)
+        return found[order], vectors[order]
+
+    # ---- what a library looks like
+
+    def revision(self) -> str:
+        """Return the schema's revision."""
+        with self._reading() as connection:
+            return versions.revision(connection) or ""
+
+    def root_status(self) -> list[RootStatus]:
+        """Return every indexed folder, whether it is reachable now, and how many photos it holds."""
+        query = (
+            select(roots.c.path, func.count(photos.c.id))
+            .select_from(roots.outerjoin(photos, and_(photos.c.root_id == roots.c.id, _present())))
+            .group_by(roots.c.id)
+            .order_by(roots.c.path)
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query).all()
+        return [RootStatus(os.fsdecode(path), os.path.isdir(path), count) for path, count in rows]
+
+    def encoder_status(self) -> list[EncoderStatus]:
+        """Return every model that has vectors of photos present."""
+        query = (
+            select(encoders.c.name, encoders.c.dim, func.count())
+            .select_from(embeddings.join(photos).join(encoders))
+            .where(_present())
+            .group_by(encoders.c.id)
+            .order_by(encoders.c.id)
+        )
+        with self._reading() as connection:
+            return [EncoderStatus(*row) for row in connection.execute(query)]
+
+    def skipped(self) -> list[Skip]:
+        """Return every file that is known but not indexed, with its reason, by path."""
+        query = select(roots.c.path.label("root"), skips).select_from(skips.join(roots))
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(roots.c.path, skips.c.path)).all()
+        return [Skip(to_path(row.root, row.path), row.reason, row.detail) for row in rows]
+
+
+def _present() -> ColumnElement[bool]:
+    return photos.c.gone_at.is_(None)
+
+
+def _roots(connection: Connection) -> dict[int, bytes]:
+    return {row.id: row.path for row in connection.execute(select(roots.c.id, roots.c.path))}
+
+
+def _photos(connection: Connection, wanted: ColumnElement[bool]) -> list[Photo]:
+    query = select(photos, roots.c.path.label("root")).select_from(photos.join(roots)).where(wanted)
+    rows = connection.execute(query).all()
+    named = _labels(connection, [row.id for row in rows])
+    return [to_photo(row, tuple(named.get(row.id, ()))) for row in rows]
+
+
+def _labels(connection: Connection, ids: Sequence[int]) -> dict[int, list[str]]:
+    named: dict[int, list[str]] = {}
+    query = select(labels.c.photo_id, labels.c.label).distinct().where(labels.c.photo_id.in_(ids))
+    for photo_id, label in connection.execute(query.order_by(labels.c.label)):
+        named.setdefault(photo_id, []).append(label)
+    return named
+
+
+def _embeddings(
+    connection: Connection, encoder: EncoderRow, wanted: ColumnElement[bool]
+) -> Iterator[tuple[Ids, Vectors]]:
+    query: Any = (
+        select(embeddings.c.photo_id, embeddings.c.vector)
+        .select_from(embeddings.join(photos))
+        .where(embeddings.c.encoder_id == encoder.id, _present(), wanted)
+        .execution_options(yield_per=_CHUNK)
+    )
+    for rows in connection.execute(query).partitions():
+        ids, blobs = zip(*rows, strict=True)
+        yield np.array(ids, np.int64), unpack_vectors(blobs, encoder.dim)

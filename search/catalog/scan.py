@@ -1,0 +1,338 @@
+"""One run's scan against what is known: a verdict for every file, moves told by content, what is gone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    not_,
+    select,
+    true,
+    tuple_,
+    update,
+)
+
+from search.catalog.moves import Known, Place, resolve
+from search.catalog.rows import pack_vector, to_bytes, to_path, unpack_vectors
+from search.catalog.schema import embeddings, encoders, photos, roots, scanned, skips
+from search.catalog.scopes import Scope, within_any
+from search.catalog.transaction import commit, now
+from search.types import FileStat, Skip
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_PAGE = 1024  # files handed out at a time
+_MAX_PARAMETERS = 500
+
+# What a copy of a photo takes over with its content.
+_CONTENT = (
+    photos.c.content_hash,
+    photos.c.format,
+    photos.c.width,
+    photos.c.height,
+    photos.c.orientation,
+    photos.c.taken_at,
+    photos.c.taken_offset_s,
+    photos.c.taken_at_source,
+    photos.c.camera,
+    photos.c.lens,
+    photos.c.latitude,
+    photos.c.longitude,
+)
+
+
+class Verdict(StrEnum):
+    """What the catalog makes of a file from its name, size and time alone."""
+
+    NEW = "new"
+    SUSPECT = "suspect"  # a new name, but a known photo has this size: may have been moved or copied
+    CHANGED = "changed"  # size or time differ: the content may
+    UNEMBEDDED = "unembedded"  # unchanged, but this encoder has no vector of it
+    RETURNED = "returned"  # unchanged, and was gone
+    UNCHANGED = "unchanged"
+    SETTLED = "settled"  # skipped before, for a reason that still holds
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedFile:
+    """A file of this run, its verdict, and the photo that has its place."""
+
+    root_id: int
+    place: bytes
+    stat: FileStat
+    verdict: Verdict
+    photo_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Skips that hold while file and decoder stay as they are."""
+
+    decoder: str
+    reasons: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """How many files were known by content: touched, moved, and copies at new or known places.
+
+    gone: photos that lost their place to a moved one and whose content is nowhere now.
+    """
+
+    touched: int = 0
+    moved: int = 0
+    added: int = 0
+    updated: int = 0
+    gone: int = 0
+
+
+class Scan:
+    """What one run found on disk, in a temporary table beside the catalog.
+
+    encoder_id: the model whose vectors are wanted.   settled: skips not to try again.
+    """
+
+    def __init__(self, connection: Connection, encoder_id: int, settled: Settled) -> None:
+        self._connection = connection
+        self._encoder_id = encoder_id
+        self._classified = _classified(encoder_id, settled).subquery()
+        self._scopes: list[Scope] = []
+        self._unknown: list[Scope] = []
+        with connection.begin():
+            scanned.drop(connection, checkfirst=True)
+            scanned.create(connection)
+
+    def cover(self, scope: Scope) -> None:
+        """Count what is in this scope and not found as gone."""
+        self._scopes.append(scope)
+
+    def unknown(self, scope: Scope, path: str) -> None:
+        """Except a file or folder that could not be looked at: nothing there is gone."""
+        self._unknown.append(Scope(scope.root_id, scope.root, os.path.relpath(path, scope.root)))
+
+    def record(self, scope: Scope, files: Iterable[FileStat]) -> None:
+        """Note files found in a scope."""
+        values = [
+            {
+                "root_id": scope.root_id,
+                "path": to_bytes(os.path.relpath(file.path, scope.root)),
+                "size_bytes": file.size_bytes,
+                "mtime_ns": file.mtime_ns,
+            }
+            for file in files
+        ]
+        if values:
+            with self._connection.begin():
+                self._connection.execute(insert(scanned).prefix_with("OR IGNORE", dialect="sqlite"), values)
+
+    def free_places(self) -> None:
+        """Let a file that stands where a gone photo was be a photo of its own; by content it may still be that one."""
+        here = and_(scanned.c.root_id == photos.c.root_id, scanned.c.path == photos.c.path)
+        query = select(photos.c.id).join(scanned, here).where(photos.c.gone_at.is_not(None), not_(_same_stat()))
+        with commit(self._connection):
+            ids = self._connection.execute(query).scalars().all()
+            self._update([{"row_id": id_, "path": _parking(id_)} for id_ in ids])
+
+    def verdicts(self) -> dict[Verdict, int]:
+        """Count the files by verdict, as things stand now."""
+        query = select(self._classified.c.verdict, func.count()).group_by(self._classified.c.verdict)
+        with self._connection.begin():
+            found = {Verdict(verdict): count for verdict, count in self._connection.execute(query)}
+        return {verdict: found.get(verdict, 0) for verdict in Verdict}
+
+    def files(self, *wanted: Verdict) -> Iterator[list[ScannedFile]]:
+        """Yield the files of these verdicts, page by page; what is committed meanwhile drops out."""
+        table = self._classified.c
+        query = (
+            select(self._classified, roots.c.path.label("root"))
+            .join(roots, roots.c.id == table.root_id)
+            .where(table.verdict.in_(wanted))
+            .order_by(table.root_id, table.path)
+            .limit(_PAGE)
+        )
+        after: ColumnElement[bool] = true()
+        while True:
+            with self._connection.begin():
+                rows = self._connection.execute(query.where(after)).all()
+            if not rows:
+                return
+            yield [_scanned_file(row) for row in rows]
+            after = tuple_(table.root_id, table.path) > (rows[-1].root_id, rows[-1].path)
+
+    def settled_skips(self) -> list[Skip]:
+        """Return the files that are not tried again, with the reasons they had."""
+        table = self._classified.c
+        query = (
+            select(roots.c.path.label("root"), skips.c.path, skips.c.reason, skips.c.detail)
+            .join_from(skips, roots)
+            .join(self._classified, and_(table.root_id == skips.c.root_id, table.path == skips.c.path))
+            .where(table.verdict == Verdict.SETTLED)
+            .order_by(skips.c.root_id, skips.c.path)
+        )
+        with self._connection.begin():
+            rows = self._connection.execute(query).all()
+        return [Skip(to_path(row.root, row.path), row.reason, row.detail) for row in rows]
+
+    def recognise(self, hashes: Sequence[tuple[ScannedFile, bytes]]) -> Recognised:
+        """Give hashed files the photos that have their content: touched, moved or copied."""
+        places = [
+            Place(file.root_id, file.place, file.stat.size_bytes, file.stat.mtime_ns, content, file.photo_id)
+            for file, content in hashes
+        ]
+        with commit(self._connection) as seq:
+            found = resolve(places, self._known(places))
+            self._update([{"row_id": id_, **_stat(place, seq)} for id_, place in found.touched])
+            parked = [{"row_id": id_, "path": _parking(id_)} for id_, _ in found.moved]
+            self._update(parked)  # all leave before any arrives: names may have been swapped
+            self._update([{"row_id": i, "path": _parking(i), "gone_at": now(), "seq": seq} for i in found.parked])
+            self._update(
+                [
+                    {"row_id": id_, "root_id": place.root_id, "path": place.path, **_stat(place, seq)}
+                    for id_, place in found.moved
+                ]
+            )
+            for source, place in found.copied:
+                self._copy(source, place, seq)
+        added = sum(place.photo_id is None for _, place in found.copied)
+        return Recognised(
+            len(found.touched), len(found.moved), added, len(found.copied) - added, len(found.parked)
+        )
+
+    def _known(self, places: list[Place]) -> list[Known]:
+        """Every photo with a content that some place holds, and whether it is free to move there."""
+        held = {place.photo_id: place.content_hash for place in places if place.photo_id is not None}
+        query = select(
+            photos.c.id,
+            photos.c.path,
+            photos.c.content_hash,
+            photos.c.gone_at,
+            roots.c.path.label("root"),
+            self._missing().label("missing"),
+        ).select_from(photos.join(roots))
+        contents = sorted({place.content_hash for place in places})
+        known = []
+        for start in range(0, len(contents), _MAX_PARAMETERS):
+            chunk = contents[start : start + _MAX_PARAMETERS]
+            for row in self._connection.execute(query.where(photos.c.content_hash.in_(chunk))):
+                if row.id in held:
+                    free = held[row.id] != row.content_hash
+                else:
+                    free = row.gone_at is not None or row.missing or _vanished(row.root, row.path)
+                known.append(Known(row.id, row.path, row.content_hash, bool(free)))
+        return known
+
+    def _update(self, rows: list[dict[str, Any]]) -> None:
+        """Update photos by id; all rows set the same columns."""
+        if rows:
+            columns: dict[str, Any] = {name: bindparam(f"new_{name}") for name in rows[0] if name != "row_id"}
+            self._connection.execute(
+                update(photos).where(photos.c.id == bindparam("row_id")).values(columns),
+                [{(k if k == "row_id" else f"new_{k}"): v for k, v in row.items()} for row in rows],
+            )
+
+    def _copy(self, source: int, place: Place, seq: int) -> None:
+        """Let a place have a photo of its own with the content and vectors of another."""
+        content = self._connection.execute(select(*_CONTENT).where(photos.c.id == source)).one()._asdict()
+        if place.photo_id is None:
+            values = content | {"root_id": place.root_id, "path": place.path, **_stat(place, seq)}
+            statement = insert(photos).values(values).returning(photos.c.id)
+            target = self._connection.execute(statement).scalar_one()
+        else:
+            target = place.photo_id
+            self._update([{"row_id": target, **content, **_stat(place, seq)}])
+            self._connection.execute(delete(embeddings).where(embeddings.c.photo_id == target))
+        vectors = select(embeddings.c.encoder_id, embeddings.c.vector, encoders.c.dim).join(encoders)
+        for row in self._connection.execute(vectors.where(embeddings.c.photo_id == source)).all():
+            vector, crc = pack_vector(unpack_vectors([row.vector], row.dim)[0], target, row.encoder_id)
+            values = {"encoder_id": row.encoder_id, "photo_id": target, "vector": vector, "crc": crc}
+            self._connection.execute(insert(embeddings).values(values))
+
+    def settle(self) -> tuple[int, int]:
+        """Welcome back photos that returned and mark those not found as gone; return both counts.
+
+        Gone photos keep their row, vectors and labels, and answer no query.
+        """
+        returned = and_(photos.c.gone_at.is_not(None), embedded(self._encoder_id), _scanned_as_is())
+        found = exists().where(scanned.c.root_id == skips.c.root_id, scanned.c.path == skips.c.path)
+        forgotten = and_(not_(found), within_any(skips, self._scopes, self._unknown))
+        with commit(self._connection) as seq:
+            back = self._connection.execute(update(photos).where(returned).values(gone_at=None, seq=seq))
+            gone = self._connection.execute(update(photos).where(self._missing()).values(gone_at=now(), seq=seq))
+            self._connection.execute(delete(skips).where(forgotten))
+        return back.rowcount, gone.rowcount
+
+    def _missing(self) -> ColumnElement[bool]:
+        """Photos present that this run looked for and did not find."""
+        found = exists().where(scanned.c.root_id == photos.c.root_id, scanned.c.path == photos.c.path)
+        return and_(photos.c.gone_at.is_(None), not_(found), within_any(photos, self._scopes, self._unknown))
+
+
+def embedded(encoder_id: int) -> ColumnElement[bool]:
+    """Photos that have a vector by this encoder."""
+    return exists().where(embeddings.c.encoder_id == encoder_id, embeddings.c.photo_id == photos.c.id)
+
+
+def _classified(encoder_id: int, settled: Settled) -> Select[Any]:
+    same = _same_stat()
+    memo = exists().where(
+        skips.c.root_id == scanned.c.root_id,
+        skips.c.path == scanned.c.path,
+        skips.c.size_bytes == scanned.c.size_bytes,
+        skips.c.mtime_ns == scanned.c.mtime_ns,
+        skips.c.decoder == settled.decoder,
+        skips.c.reason.in_(settled.reasons),
+    )
+    twin = photos.alias()
+    verdict = case(
+        (and_(same, embedded(encoder_id), photos.c.gone_at.is_(None)), Verdict.UNCHANGED),
+        (and_(same, embedded(encoder_id)), Verdict.RETURNED),
+        (memo, Verdict.SETTLED),
+        (same, Verdict.UNEMBEDDED),
+        (photos.c.id.is_not(None), Verdict.CHANGED),
+        (exists().where(twin.c.size_bytes == scanned.c.size_bytes), Verdict.SUSPECT),
+        else_=Verdict.NEW,
+    )
+    same_place = and_(photos.c.root_id == scanned.c.root_id, photos.c.path == scanned.c.path)
+    query = select(scanned, photos.c.id.label("photo_id"), verdict.label("verdict"))
+    return query.select_from(scanned.outerjoin(photos, same_place))
+
+
+def _scanned_file(row: Any) -> ScannedFile:
+    stat = FileStat(to_path(row.root, row.path), row.size_bytes, row.mtime_ns)
+    return ScannedFile(row.root_id, row.path, stat, Verdict(row.verdict), row.photo_id)
+
+
+def _same_stat() -> ColumnElement[bool]:
+    return and_(photos.c.size_bytes == scanned.c.size_bytes, photos.c.mtime_ns == scanned.c.mtime_ns)
+
+
+def _scanned_as_is() -> ColumnElement[bool]:
+    return exists().where(scanned.c.root_id == photos.c.root_id, scanned.c.path == photos.c.path, _same_stat())
+
+
+def _stat(place: Place, seq: int) -> dict[str, Any]:
+    return {"size_bytes": place.size_bytes, "mtime_ns": place.mtime_ns, "gone_at": None, "seq": seq}
+
+
+def _vanished(root: bytes, place: bytes) -> bool:
+    """Whether a photo outside this run's scopes has left its place, on a root that is reachable."""
+    return os.path.isdir(root) and not os.path.lexists(to_path(root, place))
+
+
+def _parking(id_: int) -> bytes:
+    """A place that no file can have."""
+    return b"\0%d" % id_

@@ -1,0 +1,27 @@
+"""The writing connection, one numbered transaction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import update
+
+from search.catalog.schema import state
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@contextmanager
+def commit(connection: Connection) -> Iterator[int]:
+    """Run one transaction and yield its number; durable when the block has been left."""
+    with connection.begin():
+        yield connection.execute(update(state).values(seq=state.c.seq + 1).returning(state.c.seq)).scalar_one()
+
+
+def now() -> datetime:
+    """Return the time in UTC, naive as the catalog keeps it."""
+    return datetime.now(UTC).replace(tzinfo=None)

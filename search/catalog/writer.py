@@ -1,0 +1,223 @@
+"""The writing half of the catalog. Every method is one transaction, durable when it returns."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sqlalchemy import and_, bindparam, delete, exists, func, insert, not_, select, update
+
+from search.catalog.rows import info_columns, pack_vector
+from search.catalog.scan import Scan, ScannedFile, Settled, embedded
+from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
+from search.catalog.scopes import Scope, add_root, find_scope, within
+from search.catalog.transaction import commit, now
+from search.types import LabelledPhoto, PhotoInfo, Skip
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from search.types import Vectors
+
+
+class EncoderIdentity(Protocol):
+    """The part of an encoder that the catalog keeps."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def logit_scale(self) -> float: ...
+    @property
+    def logit_bias(self) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A photo to commit with its vector."""
+
+    file: ScannedFile
+    content_hash: bytes
+    info: PhotoInfo
+
+
+class Writer:
+    """Writes through the library's one writing connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def scan(self, encoder_id: int, settled: Settled) -> Scan:
+        """Begin a run's scan."""
+        return Scan(self._connection, encoder_id, settled)
+
+    # ---- encoders
+
+    def register(self, encoder: EncoderIdentity) -> int:
+        """Return the id of an encoder, known or new. A library's first one answers from now on."""
+        with commit(self._connection):
+            found = self._connection.execute(
+                select(encoders.c.id).where(encoders.c.fingerprint == encoder.fingerprint)
+            ).scalar()
+            id_: int = found or self._insert_encoder(encoder)
+            self._connection.execute(update(state).where(state.c.encoder_id.is_(None)).values(encoder_id=id_))
+        return id_
+
+    def _insert_encoder(self, encoder: EncoderIdentity) -> int:
+        values = {
+            "name": encoder.name,
+            "fingerprint": encoder.fingerprint,
+            "dim": encoder.dim,
+            "context_length": encoder.context_length,
+            "logit_scale": encoder.logit_scale,
+            "logit_bias": encoder.logit_bias,
+        }
+        statement = insert(encoders).values(values).returning(encoders.c.id)
+        id_: int = self._connection.execute(statement).scalar_one()
+        return id_
+
+    def switch_when_complete(self, encoder_id: int) -> bool:
+        """Let this encoder answer once every photo present has its vector; tell whether it does now."""
+        without = and_(photos.c.gone_at.is_(None), not_(embedded(encoder_id)))
+        with commit(self._connection):
+            if self._connection.execute(select(exists().where(without))).scalar():
+                return False
+            self._connection.execute(update(state).values(encoder_id=encoder_id))
+        return True
+
+    # ---- sources
+
+    def add_source(self, path: str, *, is_folder: bool) -> Scope:
+        """Return the scope of an absolute path, in the root that holds it or in a new one."""
+        with commit(self._connection) as seq:
+            known = find_scope(self._connection, path)
+            if known is not None:
+                return known
+            folder = path if is_folder else os.path.dirname(path)
+            root_id = add_root(self._connection, folder, seq)
+        return Scope(root_id, folder, os.path.relpath(path, folder))
+
+    def source(self, path: str) -> Scope | None:
+        """Return the scope of an absolute path in a known root, None if no root holds it."""
+        with self._connection.begin():
+            return find_scope(self._connection, path)
+
+    def count(self, scope: Scope) -> int:
+        """Return how many photos present a scope covers."""
+        query = select(func.count()).where(photos.c.gone_at.is_(None), within(photos, scope))
+        with self._connection.begin():
+            return self._connection.execute(query).scalar_one()
+
+    def remove(self, scope: Scope) -> int:
+        """Forget all photos of a scope for good, vectors and labels with them; return how many."""
+        doomed = select(photos.c.id).where(within(photos, scope))
+        with commit(self._connection) as seq:
+            for table in (embeddings, labels):
+                self._connection.execute(delete(table).where(table.c.photo_id.in_(doomed)))
+            removed = self._connection.execute(delete(photos).where(within(photos, scope))).rowcount
+            self._connection.execute(delete(skips).where(within(skips, scope)))
+            if scope.relative == ".":
+                self._connection.execute(delete(roots).where(roots.c.id == scope.root_id))
+            self._connection.execute(update(state).values(purge_seq=seq))
+        return removed
+
+    # ---- a batch
+
+    def add(self, records: Sequence[Record], vectors: Vectors, encoder_id: int) -> list[int]:
+        """Commit photos and their vectors together; return their ids, in order.
+
+        vectors: (N, D) float32, unit rows.   A photo whose content changed loses its other encoders' vectors.
+        """
+        with commit(self._connection) as seq:
+            ids = [self._put(record, seq) for record in records]
+            rows = []
+            for vector, id_ in zip(vectors, ids, strict=True):
+                blob, crc = pack_vector(vector, id_, encoder_id)
+                rows.append({"encoder_id": encoder_id, "photo_id": id_, "vector": blob, "crc": crc})
+            self._connection.execute(insert(embeddings), rows)
+            self._forget_skips([record.file for record in records])
+        return ids
+
+    def _put(self, record: Record, seq: int) -> int:
+        file = record.file
+        values = info_columns(record.info) | {
+            "root_id": file.root_id,
+            "path": file.place,
+            "size_bytes": file.stat.size_bytes,
+            "mtime_ns": file.stat.mtime_ns,
+            "content_hash": record.content_hash,
+            "gone_at": None,
+            "seq": seq,
+        }
+        if file.photo_id is None:
+            statement = insert(photos).values(values).returning(photos.c.id)
+            id_: int = self._connection.execute(statement).scalar_one()
+            return id_
+        this = photos.c.id == file.photo_id
+        changed = select(photos.c.id).where(this, photos.c.content_hash != record.content_hash)
+        self._connection.execute(delete(embeddings).where(embeddings.c.photo_id.in_(changed)))
+        self._connection.execute(update(photos).where(this).values(values))
+        return file.photo_id
+
+    def skip(self, skipped: Sequence[tuple[ScannedFile, Skip]], decoder: str) -> None:
+        """Remember files that could not be indexed, and why."""
+        with commit(self._connection):
+            self._forget_skips([file for file, _ in skipped])
+            self._connection.execute(
+                insert(skips),
+                [
+                    {
+                        "root_id": file.root_id,
+                        "path": file.place,
+                        "size_bytes": file.stat.size_bytes,
+                        "mtime_ns": file.stat.mtime_ns,
+                        "decoder": decoder,
+                        "reason": skip.reason,
+                        "detail": skip.detail,
+                    }
+                    for file, skip in skipped
+                ],
+            )
+
+    def _forget_skips(self, files: Sequence[ScannedFile]) -> None:
+        place = and_(skips.c.root_id == bindparam("in_root"), skips.c.path == bindparam("place"))
+        self._connection.execute(
+            delete(skips).where(place), [{"in_root": file.root_id, "place": file.place} for file in files]
+        )
+
+    # ---- labels
+
+    def add_labels(self, labelled: Iterable[LabelledPhoto], *, source: str, encoder_id: int | None) -> int:
+        """Attach labels to photos with their provenance; return how many.
+
+        The same label from the same source is replaced.
+        """
+        rows: list[dict[str, Any]] = [
+            {
+                "photo_id": photo.id,
+                "label": found.label,
+                "source": source,
+                "encoder_id": encoder_id,
+                "probability": found.probability,
+                "score": found.score,
+                "created_at": now(),
+            }
+            for photo in labelled
+            for found in photo.labels
+        ]
+        if rows:
+            same = and_(labels.c.photo_id == bindparam("photo"), labels.c.label == bindparam("name"))
+            with commit(self._connection):
+                self._connection.execute(
+                    delete(labels).where(same, labels.c.source == source),
+                    [{"photo": row["photo_id"], "name": row["label"]} for row in rows],
+                )
+                self._connection.execute(insert(labels), rows)
+        return len(rows)
