@@ -1,0 +1,298 @@
+"""The pipeline: scan → recognise → load → encode → commit.
+
+Files are loaded by threads a bounded distance ahead of the encoder, and every encoded batch is committed before
+the next one: whatever ends a run, its finished batches stay, and the next run does only what is left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from search.catalog.scan import Recognised, Scan, ScannedFile, Settled, Verdict
+from search.catalog.writer import Record, Writer
+from search.errors import PhotoError, UsageError
+from search.photos.decode import DECODER, content_hash, load
+from search.photos.scan import ScanOptions, scan
+from search.types import IndexReport, Progress, Skip, SkipReason, Stage
+
+if TYPE_CHECKING:
+    import threading
+
+    import numpy.typing as npt
+
+    from search.catalog.scopes import Scope
+    from search.encoders import Encoder
+    from search.types import Pixels, Vectors
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_SCAN_BATCH = 1024
+
+# Reasons that lie in the file and the decoder: such a file is tried again when one of the two changes. The others
+# (too large for this run's limit, no permission) may be over by the next run and cost little to find out.
+_SETTLED = Settled(
+    decoder=DECODER,
+    reasons=(
+        SkipReason.DECODE_ERROR,
+        SkipReason.EMPTY,
+        SkipReason.UNSUPPORTED_FORMAT,
+        SkipReason.BAD_VECTOR,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """How to index. workers: threads that read and decode."""
+
+    scan: ScanOptions = field(default_factory=ScanOptions)
+    batch_size: int = 32
+    workers: int = field(default_factory=lambda: min(8, max(2, os.cpu_count() or 2)))
+    max_megapixels: float = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An encoder the catalog knows by id; loaded only if a photo needs it."""
+
+    id: int
+    name: str
+    load: Callable[[], Encoder]
+
+
+class Run:
+    """One pass over some sources. `progress` is told of every step, `stop` ends the run after its batch."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        model: Model,
+        options: IndexOptions,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._writer = writer
+        self._model = model
+        self._options = options
+        self._progress = progress or (lambda _: None)
+        self._stop = stop
+        self._started = perf_counter()
+        self._report = IndexReport(encoder=model.name, photos=0)
+        self._skipped: list[Skip] = []
+
+    def __call__(self, sources: Sequence[str]) -> IndexReport:
+        """Index files and folders; return what was done. `photos` is left for the caller to fill.
+
+        Raises UsageError for a source that does not exist and never did; StorageError, LibraryBusy.
+        """
+        scopes = self._scopes(sources)
+        with ThreadPoolExecutor(self._options.workers, "photo") as pool:
+            try:
+                found = self._walk(scopes)
+                self._recognise(found, pool)
+                self._encode(found, pool)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return replace(
+            self._report,
+            skipped=tuple(self._skipped),
+            seconds=perf_counter() - self._started,
+            interrupted=self._stopping(),
+        )
+
+    def _stopping(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
+
+    def _count(self, **more: int) -> None:
+        self._report = replace(self._report, **{name: getattr(self._report, name) + n for name, n in more.items()})
+
+    # ---- what is there
+
+    def _scopes(self, sources: Sequence[str]) -> list[Scope]:
+        """Register the sources, outer folders first; a known one that is away is counted as offline."""
+        scopes = []
+        for path in sorted({os.path.realpath(os.path.expanduser(source)) for source in sources}):
+            if os.path.lexists(path):
+                scopes.append(self._writer.add_source(path, is_folder=os.path.isdir(path)))
+                continue
+            known = self._writer.source(path)
+            away = self._writer.count(known) if known else 0
+            if not away:
+                raise UsageError(f"there is no file or folder {path}")
+            self._count(offline=away)
+        return scopes
+
+    def _walk(self, scopes: Sequence[Scope]) -> Scan:
+        found = self._writer.scan(self._model.id, _SETTLED)
+        seen = 0
+        for scope in scopes:
+            before = seen
+            files = scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
+            for batch in _batches(files, _SCAN_BATCH):
+                if self._stopping():
+                    return found
+                found.record(scope, batch)
+                seen += len(batch)
+                self._progress(Progress(Stage.SCAN, seen))
+            known = self._writer.count(scope)
+            if known and seen == before and os.path.isdir(scope.path):
+                self._count(offline=known)  # an empty mount point looks like this: nothing is gone
+            else:
+                found.cover(scope)
+        found.free_places()
+        return found
+
+    def _unreadable(self, found: Scan, scope: Scope) -> Callable[[str, OSError], None]:
+        def note(path: str, error: OSError) -> None:
+            found.unknown(scope, path)
+            self._skipped.append(Skip(path, SkipReason.UNREADABLE, error.strerror or str(error)))
+
+        return note
+
+    # ---- what is known by content
+
+    def _recognise(self, found: Scan, pool: ThreadPoolExecutor) -> None:
+        """Hash the files that may be known under another name or time; then settle who is gone."""
+        if self._stopping():
+            return
+        counts = found.verdicts()
+        total = counts[Verdict.CHANGED] + counts[Verdict.SUSPECT]
+        files = _flatten(found.files(Verdict.CHANGED, Verdict.SUSPECT))
+        hashes = []
+        if total:
+            self._progress(Progress(Stage.RECOGNISE, 0, total))
+        for done, (file, content) in enumerate(_ahead(pool, _hash, files, self._look_ahead), start=1):
+            if content is not None:
+                hashes.append((file, content))
+            self._progress(Progress(Stage.RECOGNISE, done, total))
+            if self._stopping():
+                return
+        known = found.recognise(hashes) if hashes else Recognised()
+        returned, gone = found.settle()
+        self._count(
+            added=known.added + returned,
+            updated=known.updated,
+            moved=known.moved,
+            unchanged=counts[Verdict.UNCHANGED] + known.touched,
+            gone=known.gone + gone,
+        )
+        self._skipped += found.settled_skips()
+
+    # ---- what must be encoded
+
+    def _encode(self, found: Scan, pool: ThreadPoolExecutor) -> None:
+        wanted = (Verdict.NEW, Verdict.SUSPECT, Verdict.CHANGED, Verdict.UNEMBEDDED)
+        counts = found.verdicts()
+        total = sum(counts[verdict] for verdict in wanted)
+        if not total or self._stopping():
+            return
+        encoder = self._model.load()
+        self._progress(Progress(Stage.ENCODE, 0, total))
+        loaded = _ahead(pool, self._loader(encoder), _flatten(found.files(*wanted)), self._look_ahead)
+        done = 0
+        for batch in _batches(loaded, self._options.batch_size):
+            self._commit(batch, encoder)
+            done += len(batch)
+            self._progress(Progress(Stage.ENCODE, done, total))
+            if self._stopping():
+                return
+
+    @property
+    def _look_ahead(self) -> int:
+        return 2 * self._options.batch_size + self._options.workers
+
+    def _loader(self, encoder: Encoder) -> Callable[[ScannedFile], Ready | Skip]:
+        min_side = min(encoder.preprocessing.size)
+
+        def load_file(file: ScannedFile) -> Ready | Skip:
+            path = file.stat.path
+            try:
+                photo = load(path, max_megapixels=self._options.max_megapixels, min_side=min_side)
+                pixels = encoder.preprocess(photo.image)
+            except PhotoError as error:
+                return Skip(path, error.reason, error.message)
+            record = Record(replace(file, stat=photo.stat), photo.content_hash, photo.info)
+            return Ready(record, pixels)
+
+        return load_file
+
+    def _commit(self, batch: Sequence[tuple[ScannedFile, Ready | Skip]], encoder: Encoder) -> None:
+        """Encode what was loaded and commit photos with their vectors; then note what was skipped."""
+        ready = [loaded for _, loaded in batch if isinstance(loaded, Ready)]
+        skipped = [(file, loaded) for file, loaded in batch if isinstance(loaded, Skip)]
+        if ready:
+            vectors = encoder.encode_images(np.stack([photo.pixels for photo in ready]))
+            sound = are_unit(vectors)
+            records = [photo.record for photo, fine in zip(ready, sound, strict=True) if fine]
+            if records:
+                self._writer.add(records, vectors[sound], self._model.id)
+            new = sum(record.file.photo_id is None for record in records)
+            self._count(added=new, updated=len(records) - new, encoded=len(records))
+            for photo, fine in zip(ready, sound, strict=True):
+                if not fine:
+                    file = photo.record.file
+                    detail = f"{encoder.name} gave no finite unit vector"
+                    skipped.append((file, Skip(file.stat.path, SkipReason.BAD_VECTOR, detail)))
+        if skipped:
+            self._writer.skip(skipped, DECODER)
+            self._skipped += [skip for _, skip in skipped]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A photo that waits for the encoder; the full-size image is gone already."""
+
+    record: Record
+    pixels: Pixels
+
+
+def are_unit(vectors: Vectors) -> npt.NDArray[np.bool_]:
+    """Tell which rows are finite and of length 1; float32 encoders keep it to 1e-3 by far."""
+    norms = np.linalg.norm(vectors, axis=1)
+    sound: npt.NDArray[np.bool_] = np.abs(norms - 1) < 1e-3  # NaN and infinity fail the comparison
+    return sound
+
+
+def _hash(file: ScannedFile) -> bytes | None:
+    """None where the file can't be read now: loading it will say why."""
+    try:
+        return content_hash(file.stat.path)
+    except PhotoError:
+        return None
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], depth: int
+) -> Iterator[tuple[T, R]]:
+    """Yield each item with its result, in order, while at most `depth` later ones are worked on."""
+    pending: deque[tuple[T, Future[R]]] = deque()
+    for item in items:
+        pending.append((item, pool.submit(work, item)))
+        if len(pending) > depth:
+            first, result = pending.popleft()
+            yield first, result.result()
+    while pending:
+        first, result = pending.popleft()
+        yield first, result.result()
+
+
+def _flatten(pages: Iterable[list[T]]) -> Iterator[T]:
+    for page in pages:
+        yield from page
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

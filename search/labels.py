@@ -1,0 +1,264 @@
+"""Zero-shot labels: names and templates → class weights → calibrated scores.
+
+The weights of a class are the mean of the unit text embeddings of its prompts, renormalised (CLIP,
+arXiv:2103.00020, sec. 3.1.4); a photo's logits are the model's logit_scale times its cosines with them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search.errors import PhotoError, UsageError
+from search.resources import data_path
+from search.types import LabelledPhoto, LabelScore, Progress, Skip, Stage
+from search.vectors import normalize
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from search.encoders import Encoder
+    from search.types import Pixels, Vectors
+
+NONE_OF_THESE = "none of these"
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+_LOAD_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class: its full name (`animal/cat`) and the words that prompts use for it (`cat`, `kitty`)."""
+
+    name: str
+    words: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, line: str) -> Label:
+        """Read `animal/cat | kitty, feline`: parents, name, synonyms."""
+        name, _, synonyms = line.partition("|")
+        name = name.strip()
+        leaf = name.rpartition("/")[2]
+        return cls(name, (leaf, *(word for part in synonyms.split(",") if (word := part.strip()))))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Classes and the sentences that describe them.
+
+    templates: each holds `{}` (or `{c}`) where the class's word goes; one without is a caption as it stands.
+    prompts: whole sentences per class name, used instead of templates.
+    """
+
+    labels: tuple[Label, ...]
+    templates: tuple[str, ...] = DEFAULT_TEMPLATES
+    prompts: dict[str, tuple[str, ...]] | None = None
+
+    @classmethod
+    def of(cls, labels: LabelSet | Iterable[str], templates: Sequence[str] | None = None) -> LabelSet:
+        """Make a set from names or lines (`animal/cat | kitty`). Raises UsageError for none or twice the same."""
+        if isinstance(labels, LabelSet):
+            return labels
+        parsed = tuple(Label.parse(line) for line in labels if line.strip())
+        names = [label.name for label in parsed]
+        if not names:
+            raise UsageError("there are no labels", hint="give --label NAME or --labels FILE")
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UsageError(f"these labels stand twice: {', '.join(sorted(twice))}")
+        return cls(parsed, tuple(templates or DEFAULT_TEMPLATES))
+
+    @classmethod
+    def described(cls, labels: Iterable[str], prompts: dict[str, tuple[str, ...]]) -> LabelSet:
+        """Make a set whose classes have sentences of their own. Raises UsageError for a class without."""
+        plain = cls.of(labels)
+        if missing := [name for name in plain.names if not prompts.get(name)]:
+            raise UsageError(f"there are no prompts for {', '.join(missing)}")
+        return replace(plain, templates=(), prompts=prompts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    def sentences(self, label: Label) -> list[str]:
+        """Return every prompt of a class."""
+        if self.prompts:
+            return list(self.prompts[label.name])
+        return [fill(template, word) for word in label.words for template in self.templates]
+
+    def weights(self, encoder: Encoder) -> Vectors:
+        """Return the class weights (C, D), unit rows."""
+        prompts = [self.sentences(label) for label in self.labels]
+        vectors = encoder.encode_texts([sentence for sentences in prompts for sentence in sentences])
+        ends = np.cumsum([len(sentences) for sentences in prompts])[:-1]
+        return normalize(np.stack([part.mean(axis=0) for part in np.split(vectors, ends)]))
+
+
+def fill(template: str, word: str) -> str:
+    """Put a word into a template."""
+    return template.replace("{c}", word).replace("{}", word)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """How to decide. multi: each label on its own.   threshold: least probability of a label that is listed.
+
+    none_of_these: a class for photos that no label fits.   k: how many labels a photo lists at most.
+    """
+
+    multi: bool = False
+    threshold: float = 0.0
+    none_of_these: bool = False
+    k: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A label set under one encoder, ready to score photos."""
+
+    names: tuple[str, ...]
+    weights: Vectors  # (C, D)
+    neutral: Vectors  # (1, D), what any photo is
+    logit_scale: float
+    logit_bias: float | None
+    options: LabelOptions
+
+    @classmethod
+    def build(cls, labels: LabelSet, encoder: Encoder, options: LabelOptions) -> Classifier:
+        """Embed a label set's prompts."""
+        neutral = normalize(encoder.encode_texts(_lines("neutral", "templates")).mean(axis=0, keepdims=True))
+        names, weights = labels.names, labels.weights(encoder)
+        if options.none_of_these:
+            names, weights = (*names, NONE_OF_THESE), np.concatenate([weights, neutral])
+        return cls(names, weights, neutral, encoder.logit_scale, encoder.logit_bias, options)
+
+    def label(self, vectors: Vectors) -> list[tuple[LabelScore, ...]]:
+        """Return the labels of each photo, best first.   vectors: (N, D) float32, unit rows."""
+        scores = vectors @ self.weights.T  # (N, C)
+        probabilities = self._each(scores, vectors) if self.options.multi else softmax(self.logit_scale * scores)
+        return [self._best(p, s) for p, s in zip(probabilities, scores, strict=True)]
+
+    def _each(self, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float64]:
+        """Each label's own probability: a sigmoid model's by its bias, a softmax model's against "a photo"."""
+        if self.logit_bias is not None:
+            return sigmoid(self.logit_scale * scores + self.logit_bias)
+        return sigmoid(self.logit_scale * (scores - vectors @ self.neutral.T))
+
+    def _best(
+        self, probabilities: npt.NDArray[np.float64], scores: npt.NDArray[np.float32]
+    ) -> tuple[LabelScore, ...]:
+        order = np.argsort(-probabilities, kind="stable")[: self.options.k]
+        return tuple(
+            LabelScore(self.names[i], float(probabilities[i]), float(scores[i]))
+            for i in order
+            if probabilities[i] >= self.options.threshold
+        )
+
+
+def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return probabilities over the last axis, in float64 so that they sum to 1."""
+    shifted = np.exp(np.float64(logits) - np.max(logits, axis=-1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def sigmoid(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return 1 / (1 + e^-x) without overflow."""
+    probabilities: npt.NDArray[np.float64] = (1 + np.tanh(np.float64(logits) / 2)) / 2
+    return probabilities
+
+
+def label_photos(
+    paths: Sequence[str],
+    classifier: Classifier,
+    *,
+    encoder: Encoder,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[list[LabelledPhoto], list[Skip]]:
+    """Label image files zero-shot, whether or not they are in a library; return those that can't be read too."""
+    from search.photos.decode import load
+
+    side = min(encoder.preprocessing.size)
+
+    def read(path: str) -> Pixels | Skip:
+        try:
+            return encoder.preprocess(load(path, min_side=side).image)
+        except PhotoError as error:
+            return Skip(path, error.reason, error.message)
+
+    labelled: list[LabelledPhoto] = []
+    skipped: list[Skip] = []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), _LOAD_BATCH):
+            batch = paths[start : start + _LOAD_BATCH]
+            images = dict(zip(batch, pool.map(read, batch), strict=True))
+            skipped += [found for found in images.values() if isinstance(found, Skip)]
+            good = {path: found for path, found in images.items() if not isinstance(found, Skip)}
+            if good:
+                labels = classifier.label(encoder.encode_images(np.stack(list(good.values()))))
+                labelled += [LabelledPhoto(*row) for row in zip(good, labels, strict=True)]
+            if progress:
+                progress(Progress(Stage.LABEL, start + len(batch), len(paths)))
+    return labelled, skipped
+
+
+# ---- files of labels and templates
+
+
+def load_labels(source: str) -> list[str]:
+    """Read label lines from a text file (one a line, # for comments), CLIP_benchmark's JSON, or a built-in set.
+
+    source: `FILE`, `FILE.json#DATASET`, or a name in data/labels.
+    """
+    if source.partition("#")[0].endswith(".json"):
+        found = _dataset(source)
+        if not isinstance(found, list):
+            raise UsageError(f"{source} holds no list of labels")
+        return [str(name) for name in found]
+    return _lines(source, "labels")
+
+
+def load_templates(source: str) -> list[str] | dict[str, tuple[str, ...]]:
+    """Read templates as `load_labels` reads labels; JSON may hold whole sentences per class instead."""
+    if source.partition("#")[0].endswith(".json"):
+        found = _dataset(source)
+        if isinstance(found, dict):
+            return {str(name): tuple(map(str, sentences)) for name, sentences in found.items()}
+        return [str(template) for template in found]
+    return _lines(source, "templates")
+
+
+def built_in(kind: str) -> list[str]:
+    """Return the names of the built-in "labels" or "templates"."""
+    return sorted(path.stem for path in data_path(kind).glob("*.txt"))
+
+
+def _lines(source: str, kind: str) -> list[str]:
+    path = Path(source) if Path(source).is_file() else data_path(kind, f"{source}.txt")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"can't read {kind} from {source}",
+            hint=f"give a text file or one of: {', '.join(built_in(kind))}",
+        ) from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _dataset(source: str) -> Any:
+    """One dataset's entry of a CLIP_benchmark file; `#NAME` picks it where there are several."""
+    path, _, name = source.partition("#")
+    try:
+        datasets = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"can't read {path}: {error}") from error
+    if isinstance(datasets, dict) and not name and len(datasets) == 1:
+        return next(iter(datasets.values()))
+    if not isinstance(datasets, dict) or name not in datasets:
+        names = ", ".join(datasets) if isinstance(datasets, dict) else "nothing usable"
+        raise UsageError(f"{path} holds {names}", hint=f"name one: {path}#NAME")
+    return datasets[name]

@@ -1,0 +1,443 @@
+"""The library: where encoder, index and catalog meet."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search import query as queries
+from search.catalog import Catalog
+from search.encoders import canonical_name
+from search.errors import EncoderMismatch, LibraryError, UsageError
+from search.query import Kind, Query, Term
+from search.relevance import BACKGROUND, relevance
+from search.types import Answer, Filter, Hit, LabelledPhoto, Labelling, LibraryStatus
+from search.vectors import normalize, open_index
+
+if TYPE_CHECKING:
+    from search.catalog import EncoderRow, Writer
+    from search.encoders import Encoder
+    from search.indexer import IndexOptions, Model
+    from search.labels import Classifier, LabelOptions, LabelSet
+    from search.types import FileStat, Ids, IndexReport, Photo, Progress, Skip, Vectors
+    from search.vectors import VectorIndex
+
+AUTO = "auto"
+
+
+def default_location() -> str:
+    """Return the platform's user data directory, `search/library`."""
+    from platformdirs import user_data_path
+
+    return str(user_data_path("search", appauthor=False) / "library")
+
+
+class Library:
+    """Owns one collection of photos: opens its encoder, index and catalog and keeps them consistent.
+
+    Nothing is opened before it is needed: `status` loads no model, an index run with nothing new neither.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        *,
+        model: str = AUTO,
+        offline: bool = False,
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        self.catalog = Catalog(location)
+        self._model = model if model == AUTO else canonical_name(model)
+        self._offline = offline
+        self._notify = notify or (lambda _: None)
+        self._encoder: Encoder | None = None
+        self._index: VectorIndex | None = None
+        self._indexed = (0, -1)  # encoder and commit that the index reflects
+        self._background: Vectors | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        model: str = AUTO,
+        offline: bool = False,
+        notify: Callable[[str], None] | None = None,
+    ) -> Library:
+        """Open a library; the first `index` makes one that does not exist.
+
+        path: a folder, a SQLAlchemy URL, or None for the user's own.   model: what `load_encoder` takes, or
+        "auto": the library's own model, for a new library the recommended one if it can be had.
+        offline: never open a network connection.   notify: told, in a sentence, what the user should know.
+        """
+        return cls(os.fspath(path or default_location()), model=model, offline=offline, notify=notify)
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the catalog and forget model and index."""
+        self.catalog.close()
+        self._encoder = self._index = self._background = None
+
+    # ---- the model
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model, loaded on first use: the one asked for, else the library's own, else the recommended."""
+        if self._encoder is None:
+            current = self.catalog.encoder() if self._model == AUTO and self.catalog.exists() else None
+            self._encoder = self._load(current.name if current else self._model)
+        return self._encoder
+
+    def _load(self, name: str) -> Encoder:
+        from search.encoders import load_encoder, resolve_auto
+
+        if name != AUTO:
+            return load_encoder(name, offline=self._offline, on_download=self._downloading)
+        encoder, warning = resolve_auto(offline=self._offline, on_download=self._downloading)
+        if warning:
+            self._notify(warning)
+        return encoder
+
+    def _downloading(self, name: str) -> None:
+        self._notify(f"downloading {name}; this happens once")
+
+    def _row(self) -> EncoderRow | None:
+        """What the catalog knows of the model that answers here; None while the library has no vectors at all.
+
+        Raises EncoderMismatch if the model asked for has none but others have.
+        """
+        current = self.catalog.encoder()
+        if self._model == AUTO or current is None:
+            return current
+        row = self.catalog.encoder(name=self._model)
+        if row is None:
+            raise EncoderMismatch(
+                f"{self.catalog.location} was indexed with {current.name}",
+                hint=f"run 'search index --reencode --model {self._model}' to use {self._model}",
+            )
+        return row
+
+    def _answering(self) -> EncoderRow:
+        row = self._row()
+        if row is None:
+            raise LibraryError(f"{self.catalog.location} holds no photos yet", hint="run 'search index DIR'")
+        return row
+
+    def _encoder_of(self, row: EncoderRow) -> Encoder:
+        """Return the loaded model, made sure to be the one that made the library's vectors."""
+        if self.encoder.fingerprint != row.fingerprint:
+            raise EncoderMismatch(
+                f"the weights behind {row.name} are not those {self.catalog.location} was indexed with",
+                hint="run 'search index --reencode' to use them",
+            )
+        return self.encoder
+
+    # ---- indexing
+
+    def index(
+        self,
+        sources: Sequence[str | os.PathLike[str]],
+        *,
+        options: IndexOptions | None = None,
+        reencode: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> IndexReport:
+        """Bring folders and files into the library; only what is new or changed costs anything.
+
+        reencode: give every photo of the sources a vector by the model asked for, beside those it has; that model
+        answers once all photos have one.   stop: set it to end the run after its current batch.
+        Raises UsageError, EncoderMismatch, ModelError, LibraryBusy, StorageError.
+        """
+        from search.indexer import IndexOptions, Run
+
+        self.catalog.create()
+        with self.catalog.writing() as writer:
+            model = self._target(writer, reencode)
+            run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop)
+            report = run([os.fspath(source) for source in sources])
+            if reencode and not report.interrupted:
+                writer.switch_when_complete(model.id)
+        return replace(report, photos=self.catalog.count())
+
+    def _target(self, writer: Writer, reencode: bool) -> Model:
+        """The model to index with; not loaded before a photo needs it, if the library knows it."""
+        from search.indexer import Model
+
+        row = None if reencode else self._row()
+        if row is None:
+            return Model(writer.register(self.encoder), self.encoder.name, lambda: self.encoder)
+        return Model(row.id, row.name, lambda: self._encoder_of(row))
+
+    def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
+        """Forget photos and folders for good, with vectors and labels; the files stay. Returns how many.
+
+        Raises UsageError for a path that is in no indexed folder.
+        """
+        with self.catalog.writing() as writer:
+            scopes = []
+            for path in paths:
+                scope = writer.source(_real(path))
+                if scope is None:
+                    raise UsageError(f"{os.fspath(path)} is in no indexed folder")
+                scopes.append(scope)
+            return sum(writer.remove(scope) for scope in scopes)
+
+    # ---- answering
+
+    def search(
+        self,
+        query: str | Query,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        min_relevance: float = 0.0,
+    ) -> list[Hit]:
+        """Return the k photos that fit a query best, best first.
+
+        query: a text, or a Query of weighted texts, images and photos.   filter: conditions a photo must meet.
+        """
+        return list(self.answer(query, k, filter=filter, min_relevance=min_relevance).hits)
+
+    def answer(
+        self,
+        query: str | Query,
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        min_relevance: float = 0.0,
+        without: Sequence[int] = (),
+    ) -> Answer:
+        """Return what `search` does, with what one must know to trust it.   without: ids never to return."""
+        started = perf_counter()
+        asked = queries.parse([query]) if isinstance(query, str) else query
+        row = self._answering()
+        index = self._fresh_index(row)
+        selection = self._selection(filter or Filter(), without)
+        candidates = len(index) if selection is None else len(selection)
+        encoder = self._encoder_of(row)
+        vector = queries.embed(asked, self._vectors_of(row))
+        ids, scores = index.search(vector, min(k, max(candidates, 1)), within=selection)
+        found = ids[0] >= 0
+        meanings = relevance(scores[0][found], self._background_vectors(row) @ vector[0], len(index))
+        photos = {photo.id: photo for photo in self.catalog.get(ids[0][found].tolist())}
+        hits = tuple(
+            Hit(float(score), meaning, photos[id_])
+            for id_, score, meaning in zip(ids[0][found].tolist(), scores[0][found], meanings, strict=True)
+            if id_ in photos and meaning >= min_relevance
+        )
+        return Answer(
+            query=str(asked),
+            encoder=encoder.name,
+            hits=hits,
+            candidates=candidates,
+            truncated_tokens=self._truncated(asked),
+            seconds=perf_counter() - started,
+        )
+
+    def similar(self, photo: int | str | os.PathLike[str], k: int = 10, *, filter: Filter | None = None) -> Answer:
+        """Return the photos most like one of the library (id or path) or like any image file, itself left out."""
+        known = self._known(photo)
+        if known is None:
+            term = Term(Kind.IMAGE, os.fspath(photo))  # type: ignore[arg-type]  # an unknown id raised already
+            return self.answer(Query((term,)), k, filter=filter)
+        return self.answer(Query((Term(Kind.PHOTO, str(known.id)),)), k, filter=filter, without=[known.id])
+
+    def _vectors_of(self, row: EncoderRow) -> dict[Kind, Callable[[list[str]], Vectors]]:
+        return {
+            Kind.TEXT: lambda texts: self.encoder.encode_texts(texts),
+            Kind.IMAGE: self._encode_images,
+            Kind.PHOTO: lambda ids: self._photo_vectors(row, ids),
+        }
+
+    def _encode_images(self, paths: list[str]) -> Vectors:
+        from search.photos.decode import load
+
+        side = min(self.encoder.preprocessing.size)
+        images = [self.encoder.preprocess(load(path, min_side=side).image) for path in paths]
+        return self.encoder.encode_images(np.stack(images))
+
+    def _photo_vectors(self, row: EncoderRow, ids: list[str]) -> Vectors:
+        wanted = [int(id_) for id_ in ids]
+        found, vectors = self.catalog.embeddings(row, wanted)
+        row_of = {id_: row for row, id_ in enumerate(found.tolist())}
+        if missing := [id_ for id_ in wanted if id_ not in row_of]:
+            raise UsageError(f"the library has no vector of photo {missing[0]}")
+        return normalize(vectors[[row_of[id_] for id_ in wanted]])
+
+    def _truncated(self, asked: Query) -> int:
+        texts = [term.value for term in asked.of(Kind.TEXT)]
+        lengths = self.encoder.count_tokens(texts) if texts else []
+        return sum(max(0, length - self.encoder.context_length) for length in lengths)
+
+    def _selection(self, wanted: Filter, without: Sequence[int]) -> Ids | None:
+        selection = self.catalog.select(wanted)
+        if without:
+            every = self.catalog.all_ids() if selection is None else selection
+            selection = np.setdiff1d(every, np.asarray(without, np.int64))
+        return selection
+
+    # ---- the index, a cache of the catalog's vectors
+
+    def _fresh_index(self, row: EncoderRow) -> VectorIndex:
+        """Return the index of a model's vectors, brought up to the catalog's last commit."""
+        with self._lock:
+            if self._index is None or self._indexed != (row.id, self.catalog.sequence()):
+                self._index = self._top_up(row)
+                self._background = None
+            return self._index
+
+    def _top_up(self, row: EncoderRow) -> VectorIndex:
+        encoder_id, seq = self._indexed
+        index = self._index if encoder_id == row.id else None
+        with self.catalog.changes(row, seq if index else -1) as changes:
+            if index is None or changes.rebuild:
+                index = open_index("faiss:", row.dim)
+            index.remove(changes.gone)
+            for ids, vectors in changes.added:
+                index.add(ids, normalize(vectors))
+            self._indexed = (row.id, changes.seq)
+        return index
+
+    def _background_vectors(self, row: EncoderRow) -> Vectors:
+        """Photos taken evenly over the library, (M, D), to know what an unrelated photo scores."""
+        if self._background is None:
+            ids = self.catalog.all_ids()
+            every = max(1, len(ids) // BACKGROUND)
+            _, vectors = self.catalog.embeddings(row, ids[::every].tolist())
+            self._background = normalize(vectors)
+        return self._background
+
+    # ---- labels
+
+    def label(
+        self,
+        labels: LabelSet | Iterable[str],
+        *,
+        paths: Sequence[str | os.PathLike[str]] | None = None,
+        options: LabelOptions | None = None,
+        apply: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Labelling:
+        """Label photos zero-shot: the whole library, or files and folders in or outside it.
+
+        labels: names, or a LabelSet with templates.   apply: write the labels, with the model that gave them,
+        into the library for the photos it holds.
+        Raises UsageError for a path that does not exist, and where `apply` finds no photo of the library.
+        """
+        from search.labels import Classifier, LabelOptions, LabelSet, label_photos
+
+        label_set = LabelSet.of(labels)
+        classifier = Classifier.build(label_set, self.encoder, options or LabelOptions())
+        ids, strangers = self._whom_to_label(paths)
+        known = self._label_known(ids, classifier)
+        others, skipped = label_photos(strangers, classifier, encoder=self.encoder, progress=progress)
+        if apply:
+            self._apply(known)
+        return Labelling(
+            encoder=self.encoder.name,
+            labels=classifier.names,
+            templates=label_set.templates,
+            photos=tuple(sorted([*known, *others], key=lambda photo: photo.path)),
+            skipped=tuple(skipped),
+        )
+
+    def _whom_to_label(self, paths: Sequence[str | os.PathLike[str]] | None) -> tuple[list[int], list[str]]:
+        """Tell photos whose vectors the library has from files that must be read."""
+        if paths is None:
+            self._answering()
+            return self.catalog.all_ids().tolist(), []
+        from search.photos.scan import scan
+
+        files: dict[str, FileStat] = {}
+        for path in map(_real, paths):
+            if not os.path.lexists(path):
+                raise UsageError(f"there is no file or folder {path}")
+            files |= {file.path: file for file in scan(path)}
+        ids = []
+        for photo in self._own_photos(list(files)):
+            file = files[photo.path]
+            if (photo.size_bytes, photo.mtime_ns) == (file.size_bytes, file.mtime_ns):
+                ids.append(photo.id)
+                del files[photo.path]
+        return ids, list(files)
+
+    def _own_photos(self, paths: list[str]) -> list[Photo]:
+        """Photos of the library among these paths that have a vector by the loaded model."""
+        row = self.catalog.encoder(fingerprint=self.encoder.fingerprint) if self.catalog.exists() else None
+        if row is None:
+            return []
+        ids, _ = self.catalog.embeddings(row, self.catalog.ids_at(paths))
+        return self.catalog.get(ids.tolist())
+
+    def _label_known(self, ids: list[int], classifier: Classifier) -> list[LabelledPhoto]:
+        if not ids:
+            return []
+        row = self.catalog.encoder(fingerprint=self.encoder.fingerprint)
+        if row is None:
+            raise EncoderMismatch(f"{self.catalog.location} has no vectors by {self.encoder.name}")
+        found, vectors = self.catalog.embeddings(row, ids)
+        photos = self.catalog.get(found.tolist())
+        labels = classifier.label(normalize(vectors))
+        return [LabelledPhoto(photo.path, best, photo.id) for photo, best in zip(photos, labels, strict=True)]
+
+    def _apply(self, labelled: list[LabelledPhoto]) -> None:
+        if not labelled:
+            raise UsageError("none of these photos is in the library", hint="index them first")
+        row = self.catalog.encoder(fingerprint=self.encoder.fingerprint)
+        with self.catalog.writing() as writer:
+            writer.add_labels(labelled, source="zero-shot", encoder_id=row.id if row else None)
+
+    # ---- looking
+
+    def photo(self, ref: int | str | os.PathLike[str]) -> Photo:
+        """Return everything known of one photo, by id or path. Raises UsageError for one that is not here."""
+        known = self._known(ref)
+        if known is None:
+            raise UsageError(f"{os.fspath(ref) if not isinstance(ref, int) else ref} is not in the library")
+        return known
+
+    def _known(self, ref: int | str | os.PathLike[str]) -> Photo | None:
+        ids = [ref] if isinstance(ref, int) else self.catalog.ids_at([_real(ref)])
+        return next(iter(self.catalog.get(ids)), None)
+
+    def status(self) -> LibraryStatus:
+        """Return the library at a glance; loads no model and no index."""
+        encoders = self.catalog.encoder_status()
+        current = self.catalog.encoder()
+        vectors = next((e.photos for e in encoders if current and e.name == current.name), 0)
+        dim = current.dim if current else 0
+        return LibraryStatus(
+            path=self.catalog.location,
+            photos=self.catalog.count(),
+            roots=tuple(self.catalog.root_status()),
+            encoders=tuple(encoders),
+            index={"kind": "faiss-flat", "vectors": vectors, "bytes": vectors * (4 * dim + 8)},
+            skipped=len(self.catalog.skipped()),
+            schema=self.catalog.revision(),
+        )
+
+    def skipped(self) -> list[Skip]:
+        """Return every file that could not be indexed, with its reason."""
+        return self.catalog.skipped()
+
+    def upgrade(self) -> str:
+        """Bring a library of an older version to this one; returns the schema it had."""
+        return self.catalog.upgrade()
+
+
+def _real(path: str | os.PathLike[str]) -> str:
+    """Return a path as the catalog knows it: absolute, without links."""
+    return os.path.realpath(os.path.expanduser(path))

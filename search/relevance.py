@@ -1,0 +1,41 @@
+"""How much a score means in this library.
+
+A cosine alone says little: its usual height differs between models and between queries. Held against the scores
+of the library's other photos for the same query it says more: with a normal fit to that background (median and
+median absolute deviation, which a few true matches do not move), relevance is the probability that the best of
+N unrelated photos would score lower, Φ(z)^N. It is near 1 where a photo stands out from its library and small
+where the best hit is no more than the luckiest of many.
+"""
+
+from __future__ import annotations
+
+from math import erf, sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+BACKGROUND = 2048
+"""Photos that are enough to know a library's usual scores."""
+
+_MAD_TO_SIGMA = 1.4826  # for a normal distribution
+
+
+def relevance(scores: npt.NDArray[np.float32], background: npt.NDArray[np.float32], photos: int) -> list[float]:
+    """Return the relevance in [0, 1] of each score.
+
+    scores: (k,) cosines of the hits.   background: (M,) cosines of photos of the library taken evenly.
+    photos: how many the library has.
+    """
+    if not len(background):
+        return [0.0 for _ in scores]
+    middle = float(np.median(background))
+    sigma = _MAD_TO_SIGMA * float(np.median(np.abs(background - middle)))
+    return [_below((float(score) - middle) / max(sigma, 1e-6)) ** photos for score in scores]
+
+
+def _below(z: float) -> float:
+    """Φ(z), the standard normal distribution's share below z."""
+    return (1 + erf(z / sqrt(2))) / 2

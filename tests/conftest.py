@@ -1,0 +1,134 @@
+"""Shared by all tests: the real built-in model, and pictures made on the spot."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from search import Library, load_encoder
+
+os.environ["SEARCH_OFFLINE"] = "1"
+os.environ.pop("SEARCH_LIBRARY", None)
+
+ROOT = Path(__file__).parent.parent
+
+
+class CountingEncoder:
+    """The real built-in model, counting the images it is given."""
+
+    def __init__(self, encoder) -> None:
+        self._encoder = encoder
+        self.images = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self._encoder, name)
+
+    def encode_images(self, images):
+        self.images += len(images)
+        return self._encoder.encode_images(images)
+
+
+@pytest.fixture(scope="session")
+def builtin():
+    return load_encoder("builtin")
+
+
+@pytest.fixture
+def counting(builtin) -> CountingEncoder:
+    return CountingEncoder(builtin)
+
+
+@pytest.fixture
+def make_photo() -> Callable[..., Path]:
+    """Write a small picture whose content depends on `seed` alone."""
+
+    def make(path: Path, seed: int, size: tuple[int, int] = (64, 48)) -> Path:
+        noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def album(tmp_path: Path, make_photo) -> Path:
+    """A folder of a dozen photos in three sub-folders."""
+    folder = tmp_path / "album"
+    for number in range(12):
+        make_photo(folder / f"day{number % 3}" / f"photo{number:02}.png", number)
+    return folder
+
+
+@pytest.fixture
+def open_library(tmp_path: Path, counting) -> Callable[[], Library]:
+    """Open the test's library with the model loaded once for all tests, as another process would find it."""
+
+    def open_() -> Library:
+        library = Library.open(tmp_path / "library", model="builtin", offline=True)
+        library._encoder = counting
+        return library
+
+    return open_
+
+
+@pytest.fixture
+def library(open_library):
+    with open_library() as library:
+        yield library
+
+
+def write_model(folder: Path, seed: int) -> None:
+    """A CLIP of the smallest size with random weights, in open_clip's layout."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+    }
+    torch.manual_seed(seed)
+    save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> str:
+    """The name of another model than the built-in one."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    write_model(folder, seed=1)
+    return f"dir:{folder}"
+
+
+@pytest.fixture
+def tiny_model_again(tmp_path: Path) -> Callable[[], None]:
+    """Put other weights where the tiny model's are."""
+    return lambda: write_model(tmp_path / "tiny", seed=2)
+
+
+@pytest.fixture(scope="session")
+def photographs() -> dict[str, Path]:
+    """Real photographs by subject, from the wheels of scikit-image and scikit-learn."""
+    folders = {}
+    for package, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
+        spec = find_spec(package)
+        assert spec and spec.submodule_search_locations, f"{package} is missing: install the demo group"
+        folders[package] = Path(spec.submodule_search_locations[0], inside)
+    subjects = {
+        "cat": folders["skimage"] / "chelsea.png",
+        "rocket": folders["skimage"] / "rocket.jpg",
+        "brick wall": folders["skimage"] / "brick.png",
+        "temple": folders["sklearn"] / "china.jpg",
+    }
+    assert all(path.is_file() for path in subjects.values())
+    return subjects

@@ -1,0 +1,142 @@
+"""Who may import whom, as data: rooms downwards only, third parties each in their room."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "search"
+
+# A room may import rooms of lower layers; siblings only where the reason stands here.
+LAYERS = (
+    {"types", "errors", "resources"},
+    {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
+    {"indexer", "labels"},
+    {"library"},
+    set(),  # evaluate, train, engines, interop
+    {"cli"},
+)
+SIBLINGS = {("query", "vectors")}  # normalize(): dividing by a norm lives in one place
+
+THIRD_PARTIES = {
+    "click": {"cli"},
+    "tqdm": {"cli"},
+    "platformdirs": {"library"},
+    "sqlalchemy": {"catalog"},
+    "alembic": {"catalog"},
+    "faiss": {"vectors/faiss"},
+    "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip"},
+    "pi_heif": {"photos"},
+    "torch": {"encoders/openclip", "encoders/checkpoints", "encoders/torchvision_ops"},
+    "torchvision": {"encoders/torchvision_ops"},
+    "open_clip": {"encoders/openclip", "encoders/checkpoints", "encoders/hub"},
+    "safetensors": {"encoders/checkpoints"},
+    "huggingface_hub": {"encoders/hub"},
+    "transformers": {"encoders/openclip"},
+    "numpy": {
+        "types",
+        "photos",
+        "query",
+        "relevance",
+        "encoders",
+        "vectors",
+        "catalog",
+        "indexer",
+        "labels",
+        "library",
+    },
+}
+
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path} imports relatively"
+            if node.module == "search":
+                yield from (f"search.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def room(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
+
+
+def layer(name: str) -> int:
+    return next(number for number, rooms in enumerate(LAYERS) if name in rooms)
+
+
+INSIDE = [path for path in FILES if room(path) not in {"__init__", "__main__"}]
+
+
+@pytest.mark.parametrize("path", INSIDE, ids=str)
+def test_rooms_import_downwards_only(path):
+    here = room(path)
+    for module in imports(path):
+        if not module.startswith("search."):
+            continue
+        there = module.split(".")[1]
+        if there not in set().union(*LAYERS):
+            assert here == "cli", f"{path} takes {there} from the package's front, which is for users and the cli"
+            continue
+        down = layer(there) < layer(here)
+        assert here == there or down or (here, there) in SIBLINGS, f"{path} may not import {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_third_parties_stay_in_their_rooms(path):
+    places = {room(path), str(path.with_suffix(""))}
+    for module in imports(path):
+        name = module.partition(".")[0]
+        if name in sys.stdlib_module_names or name == "search":
+            continue
+        assert name in THIRD_PARTIES, f"{path} imports {name}, which has no room"
+        assert places & THIRD_PARTIES[name], f"{path} may not import {name}"
+
+
+def test_every_room_has_a_layer():
+    for path in INSIDE:
+        assert layer(room(path)) >= 0
+
+
+def test_nothing_is_called_like_the_package():
+    assert not list(PACKAGE.rglob("search.py"))
+    for path in FILES:
+        tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+        assert "search" not in {
+            node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+
+
+FORBIDDEN = (
+    "weights_only=False",
+    "pickle.load(",
+    "allow_pickle=True",
+    "jit.load(",
+    "LOAD_TRUNCATED_IMAGES = True",
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_untrusted_files_are_never_given_a_way_to_run_code(path):
+    text = (PACKAGE / path).read_text(encoding="utf-8")
+    code = "\n".join(ast.unparse(node) for node in ast.parse(text).body)
+    assert not [word for word in FORBIDDEN if word in code]
+
+
+@pytest.mark.parametrize("path", [path for path in INSIDE if room(path) != "cli"], ids=str)
+def test_the_core_neither_prints_nor_exits(path):
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"print", "exit", "input"}
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in {("sys", "exit"), ("os", "environ"), ("os", "getenv")}, path

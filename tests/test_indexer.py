@@ -1,0 +1,308 @@
+"""What a run does to a library: counted exactly, with the real model, catalog and files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from search import IndexOptions
+from search.errors import UsageError
+from search.photos.scan import ScanOptions
+from search.types import Stage
+
+
+def counts(report) -> dict[str, int]:
+    names = ("photos", "added", "updated", "moved", "unchanged", "gone", "offline", "encoded")
+    found = {name: getattr(report, name) for name in names} | {"skipped": len(report.skipped)}
+    return {name: n for name, n in found.items() if n}
+
+
+def touch(path: Path) -> None:
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
+
+
+def photos(album: Path) -> list[Path]:
+    return sorted(album.rglob("*.png"))
+
+
+def test_a_first_run_adds_every_photo(library, album, counting):
+    assert counts(library.index([album])) == {"photos": 12, "added": 12, "encoded": 12}
+    assert counting.images == 12
+
+
+def test_a_second_run_encodes_nothing(library, album, counting):
+    library.index([album])
+    assert counts(library.index([album])) == {"photos": 12, "unchanged": 12}
+    assert counting.images == 12
+
+
+def test_renamed_touched_deleted_new_and_edited_files_are_told_apart(library, album, counting, make_photo):
+    library.index([album])
+    files = photos(album)
+    for path in files[:4]:
+        path.rename(path.with_name("renamed-" + path.name))
+    for path in files[4:6]:
+        touch(path)
+    for path in files[6:8]:
+        path.unlink()
+    make_photo(files[8], seed=500)
+    make_photo(album / "new.png", seed=501)
+    counting.images = 0
+    report = library.index([album])
+    assert counts(report) == {
+        "photos": 11,
+        "added": 1,
+        "updated": 1,
+        "moved": 4,
+        "unchanged": 5,
+        "gone": 2,
+        "encoded": 2,
+    }
+    assert counting.images == 2
+    assert counts(library.index([album])) == {"photos": 11, "unchanged": 11}
+
+
+def test_a_moved_photo_keeps_id_vector_and_labels(library, album):
+    library.index([album])
+    old = photos(album)[0]
+    before = library.photo(old)
+    library.label(["x", "y"], paths=[old], apply=True)
+    new = album / "elsewhere" / "other.png"
+    new.parent.mkdir()
+    old.rename(new)
+    assert library.index([album]).moved == 1
+    after = library.photo(new)
+    assert after.id == before.id
+    assert set(after.labels) == {"x", "y"}
+    assert library.similar(new, 1).candidates == 11
+
+
+def test_names_that_were_swapped_are_two_moves(library, album, counting):
+    library.index([album])
+    a, b = photos(album)[:2]
+    ids = library.photo(a).id, library.photo(b).id
+    a.rename(album / "t")
+    b.rename(a)
+    (album / "t").rename(b)
+    counting.images = 0
+    assert counts(library.index([album])) == {"photos": 12, "moved": 2, "unchanged": 10}
+    assert counting.images == 0
+    assert (library.photo(b).id, library.photo(a).id) == ids
+
+
+def test_a_chain_of_renames_that_overwrites_one_loses_only_that_one(library, album, counting):
+    library.index([album])
+    a, b, c = photos(album)[:3]
+    id_a, id_b = library.photo(a).id, library.photo(b).id
+    b.rename(c)
+    a.rename(b)
+    counting.images = 0
+    assert counts(library.index([album])) == {"photos": 11, "moved": 2, "unchanged": 9, "gone": 1}
+    assert counting.images == 0
+    assert (library.photo(b).id, library.photo(c).id) == (id_a, id_b)
+
+
+def test_copies_are_added_without_encoding(library, album, counting):
+    library.index([album])
+    original = photos(album)[0]
+    shutil.copy(original, album / "copy.png")
+    counting.images = 0
+    assert counts(library.index([album])) == {"photos": 13, "added": 1, "unchanged": 12}
+    assert counting.images == 0
+    twin = library.similar(original, 1).hits[0]
+    assert twin.photo.path.endswith("copy.png")
+    assert twin.score == pytest.approx(1, abs=1e-5)
+
+
+def test_a_photo_moved_to_another_indexed_folder_is_moved(library, album, tmp_path, counting):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(photos(album)[0], other / "first.png")
+    library.index([album, other])
+    before = library.photo(photos(album)[1]).id
+    photos(album)[1].rename(other / "second.png")
+    counting.images = 0
+    assert counts(library.index([other])) == {"photos": 13, "moved": 1, "unchanged": 1}
+    assert library.photo(other / "second.png").id == before
+    assert counts(library.index([album])) == {"photos": 13, "unchanged": 11}
+    assert counting.images == 0
+
+
+def test_deleted_photos_answer_no_query_and_return_without_encoding(library, album, tmp_path, counting):
+    library.index([album])
+    victim = photos(album)[0]
+    shutil.move(victim, tmp_path / "kept.png")
+    assert library.index([album]).gone == 1
+    assert victim.name not in {Path(hit.photo.path).name for hit in library.search("anything", k=50)}
+    shutil.move(tmp_path / "kept.png", victim)
+    counting.images = 0
+    assert counts(library.index([album])) == {"photos": 12, "added": 1, "unchanged": 11}
+    assert counting.images == 0
+    assert victim.name in {Path(hit.photo.path).name for hit in library.search("anything", k=50)}
+
+
+def test_another_photo_in_the_place_of_a_gone_one_is_a_photo_of_its_own(library, album, make_photo):
+    library.index([album])
+    place = photos(album)[0]
+    old = library.photo(place).id
+    library.label(["x"], paths=[place], apply=True)
+    content = place.read_bytes()
+    place.unlink()
+    library.index([album])
+    make_photo(place, seed=600, size=(20, 20))
+    assert counts(library.index([album])) == {"photos": 12, "added": 1, "unchanged": 11, "encoded": 1}
+    assert library.photo(place).id != old
+    assert library.photo(place).labels == ()
+    (album / "back.png").write_bytes(content)
+    assert counts(library.index([album])) == {"photos": 13, "moved": 1, "unchanged": 12}
+    assert library.photo(album / "back.png").id == old
+
+
+def test_a_folder_that_is_away_hides_nothing(library, album, tmp_path):
+    library.index([album])
+    album.rename(tmp_path / "unplugged")
+    assert counts(library.index([album])) == {"photos": 12, "offline": 12}
+    album.mkdir()  # an empty mount point
+    assert counts(library.index([album])) == {"photos": 12, "offline": 12}
+    assert len(library.search("anything", k=50)) == 12
+
+
+def test_a_folder_that_never_was_is_an_error(library, tmp_path):
+    with pytest.raises(UsageError, match="nowhere"):
+        library.index([tmp_path / "nowhere"])
+
+
+def test_one_bad_file_stops_nothing_and_is_not_tried_again(library, album, counting):
+    (album / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a photo")
+    (album / "empty.png").write_bytes(b"")
+    report = library.index([album])
+    assert counts(report) == {"photos": 12, "added": 12, "encoded": 12, "skipped": 2}
+    reasons = {Path(skip.path).name: skip.reason for skip in report.skipped}
+    assert reasons == {"broken.jpg": "decode_error", "empty.png": "empty"}
+    again = library.index([album])
+    assert counts(again) == {"photos": 12, "unchanged": 12, "skipped": 2}
+    assert {(skip.path, skip.reason) for skip in library.skipped()} == {
+        (skip.path, skip.reason) for skip in again.skipped
+    }
+
+
+def test_a_mended_file_is_indexed_and_no_longer_listed(library, album, make_photo):
+    broken = album / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    library.index([album])
+    make_photo(broken, seed=77)
+    assert counts(library.index([album])) == {"photos": 13, "added": 1, "unchanged": 12, "encoded": 1}
+    assert library.skipped() == []
+
+
+def test_a_photo_that_broke_keeps_its_vector_and_is_listed(library, album):
+    library.index([album])
+    photos(album)[0].write_bytes(b"\x89PNG\r\n\x1a\n")
+    report = library.index([album])
+    assert counts(report) == {"photos": 12, "unchanged": 11, "skipped": 1}
+
+
+def test_a_photo_above_the_limit_is_tried_again_with_a_higher_one(library, tmp_path, make_photo):
+    make_photo(tmp_path / "a" / "large.png", seed=1, size=(200, 100))
+    report = library.index([tmp_path / "a"], options=IndexOptions(max_megapixels=0.01))
+    assert [skip.reason for skip in report.skipped] == ["too_large"]
+    assert library.index([tmp_path / "a"]).added == 1
+
+
+def test_an_outer_folder_takes_in_an_inner_one(library, album, counting):
+    library.index([album / "day1"])
+    inner = library.photo(photos(album / "day1")[0])
+    counting.images = 0
+    assert counts(library.index([album])) == {"photos": 12, "added": 8, "unchanged": 4, "encoded": 8}
+    assert counting.images == 8
+    assert library.photo(inner.id).path == inner.path
+    assert [root.path for root in library.status().roots] == [str(album)]
+
+
+def test_indexing_a_part_says_nothing_of_the_rest(library, album):
+    library.index([album])
+    photos(album / "day0")[0].unlink()
+    assert counts(library.index([album / "day1"])) == {"photos": 12, "unchanged": 4}
+    assert counts(library.index([album / "day0"])) == {"photos": 11, "unchanged": 3, "gone": 1}
+
+
+def test_single_files_can_be_indexed(library, album):
+    report = library.index([photos(album)[0], photos(album)[5]])
+    assert counts(report) == {"photos": 2, "added": 2, "encoded": 2}
+    assert counts(library.index([photos(album)[0]])) == {"photos": 2, "unchanged": 1}
+
+
+def test_overlapping_sources_are_looked_at_once(library, album):
+    assert counts(library.index([album, album / "day0", photos(album)[0]])) == {
+        "photos": 12,
+        "added": 12,
+        "encoded": 12,
+    }
+
+
+def test_excluded_photos_are_left_out(library, album):
+    options = IndexOptions(scan=ScanOptions(exclude=("day2",)))
+    assert counts(library.index([album], options=options)) == {"photos": 8, "added": 8, "encoded": 8}
+
+
+def test_names_that_are_not_utf8_are_indexed(library, tmp_path, make_photo):
+    folder = tmp_path / "odd"
+    plain = make_photo(folder / "plain.png", seed=1)
+    os.rename(os.fsencode(plain), os.path.join(os.fsencode(folder), b"caf\xe9.png"))
+    report = library.index([folder])
+    assert counts(report) == {"photos": 1, "added": 1, "encoded": 1}
+    [hit] = library.search("anything")
+    assert os.fsencode(hit.photo.path).endswith(b"caf\xe9.png")
+    assert os.path.isfile(hit.photo.path)
+
+
+def test_a_stopped_run_keeps_its_batches_and_the_next_does_the_rest(library, album, counting):
+    stop = threading.Event()
+
+    def after_the_first_batch(progress):
+        if progress.stage is Stage.ENCODE and progress.done:
+            stop.set()
+
+    options = IndexOptions(batch_size=5)
+    report = library.index([album], options=options, progress=after_the_first_batch, stop=stop)
+    assert report.interrupted
+    assert counts(report) == {"photos": 5, "added": 5, "encoded": 5}
+    counting.images = 0
+    assert counts(library.index([album])) == {"photos": 12, "added": 7, "unchanged": 5, "encoded": 7}
+    assert counting.images == 7
+
+
+def test_an_exception_in_a_run_keeps_its_batches(library, album):
+    def fail(progress):
+        if progress.stage is Stage.ENCODE and progress.done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        library.index([album], options=IndexOptions(batch_size=5), progress=fail)
+    assert library.status().photos == 10
+
+
+def test_progress_counts_up_to_its_total(library, album):
+    seen = []
+    library.index([album], options=IndexOptions(batch_size=5), progress=seen.append)
+    encoded = [(p.done, p.total) for p in seen if p.stage is Stage.ENCODE]
+    assert encoded == [(0, 12), (5, 12), (10, 12), (12, 12)]
+
+
+def test_batch_size_and_workers_do_not_change_vectors(tmp_path, album, builtin):
+    from search import Library
+
+    scores = []
+    for number, options in enumerate(
+        (IndexOptions(batch_size=1, workers=1), IndexOptions(batch_size=7, workers=8))
+    ):
+        with Library.open(tmp_path / f"library{number}", model="builtin") as library:
+            library._encoder = builtin
+            library.index([album], options=options)
+            scores.append({hit.photo.path: hit.score for hit in library.search("a red wall", k=50)})
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)  # float16 in the catalog, batched sums
