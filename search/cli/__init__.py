@@ -1,0 +1,57 @@
+"""The command line: a thin door to the library. Only here is anything printed and does anything exit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from search import __version__
+from search.cli.options import Settings, shared_options
+
+# One module a command, imported when its help or the command itself is wanted.
+_COMMANDS = ("find", "index", "label", "models", "remove", "show", "similar", "skipped", "status", "upgrade")
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"search.cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="search")
+@shared_options
+@click.pass_context
+def cli(context: click.Context, /, **shared: object) -> None:
+    """Find your photos by describing them.
+
+    \b
+    search index ~/Pictures
+    search find "a dog on the beach"
+    """
+    context.obj = Settings.merged(None, shared)
+
+
+def main() -> None:
+    """Run the command line; what a command raises on purpose is mapped to messages and exit codes by it."""
+    try:
+        code = cli.main(prog_name="search", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader went away (`| head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,151 @@
+"""search find"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from search.cli.options import Settings, as_command, k_option, model_option
+
+if TYPE_CHECKING:
+    from search.query import Query
+    from search.types import Answer, Filter
+
+
+class _Date(click.ParamType[datetime]):
+    """2024, 2024-05, 2024-05-01 or 2024-05-01T18:30: the moment it begins."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        padded = value + "-01-01"[len(value) - 4 :] if len(value) in (4, 7) else value
+        try:
+            return datetime.fromisoformat(padded).replace(tzinfo=None)
+        except ValueError:
+            self.fail(f"{value!r} is no date; write 2024, 2024-05 or 2024-05-01", param, ctx)
+
+
+class _Place(click.ParamType[tuple[float, float, float]]):
+    """LAT,LON,KM in degrees and kilometres."""
+
+    name = "place"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            latitude, longitude, km = map(float, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no LAT,LON,KM", param, ctx)
+        if abs(latitude) > 90 or abs(longitude) > 180 or km < 0:
+            self.fail(f"{value!r} is not on Earth", param, ctx)
+        return latitude, longitude, km
+
+
+@as_command("find")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--like", multiple=True, metavar="IMAGE", help="Look for photos like this image file.")
+@click.option("--not", "unlike", multiple=True, metavar="TEXT", help="Push away from this.")
+@click.option("--queries", type=click.File(encoding="utf-8"), metavar="FILE", help="Answer each line by itself.")
+@k_option
+@click.option("--folder", metavar="DIR", help="Only photos in this folder and below.")
+@click.option("--after", type=_Date(), metavar="DATE", help="Taken on this date or later.")
+@click.option("--before", type=_Date(), metavar="DATE", help="Taken before this date.")
+@click.option("--camera", metavar="TEXT", help="The camera's name has this in it.")
+@click.option("--near", type=_Place(), metavar="LAT,LON,KM", help="Taken within KM of this place.")
+@click.option("--tag", multiple=True, metavar="LABEL", help="Has this label.")
+@click.option(
+    "--min-relevance", type=click.FloatRange(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1."
+)
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "paths", "csv", "html"]),
+    default="table",
+    show_default=True,
+    help="html is a contact sheet with the pictures in it.",
+)
+@click.option("--print0", is_flag=True, help="Print bare paths, each ended by a NUL, for xargs -0.")
+@click.option("--open", "show", is_flag=True, help="Open the hits in the system's viewer.")
+@model_option
+def command(
+    settings: Settings,
+    *,
+    texts: tuple[str, ...],
+    like: tuple[str, ...],
+    unlike: tuple[str, ...],
+    queries: Any,
+    k: int,
+    min_relevance: float,
+    output: str,
+    print0: bool,
+    show: bool,
+    model: str,
+    **conditions: Any,
+) -> None:
+    """Find photos by description, by example, or both.
+
+    Several TEXTs make one query. A term may carry a weight in front: "2:red car".
+
+    \b
+    Examples:
+      search find "a red car in the rain"
+      search find "a dog" "2:beach" --not people --after 2023
+      search find --like holiday.jpg --format html > sheet.html
+    """
+    from search.cli.output import answer_document, emit_answers, emit_json, emit_paths
+
+    asked = _queries(texts, like, unlike, queries)
+    library = settings.open_library(model)
+    wanted = _filter(conditions)
+    answers = [library.answer(query, k, filter=wanted, min_relevance=min_relevance) for query in asked]
+    _warn_of_cut_text(settings, answers)
+    if settings.json:
+        documents = [answer_document(answer) for answer in answers]
+        emit_json({"answers": documents} if queries else documents[0])
+    elif print0:
+        emit_paths((hit.photo.path for answer in answers for hit in answer.hits), end=b"\0")
+    else:
+        emit_answers(answers, output)
+    if show:
+        for hit in (hit for answer in answers for hit in answer.hits):
+            click.launch(hit.photo.path)
+
+
+def _queries(texts: tuple[str, ...], like: tuple[str, ...], unlike: tuple[str, ...], file: Any) -> list[Query]:
+    from search.query import parse
+
+    if file is None:
+        if not texts and not like:
+            raise click.UsageError("say what to find: a TEXT, or an image with --like")
+        return [parse(texts, like=like, unlike=unlike)]
+    if texts or like:
+        raise click.UsageError("--queries takes the place of TEXT and --like")
+    lines = [line.strip() for line in file if line.strip()]
+    return [parse([line], unlike=unlike) for line in lines]
+
+
+def _filter(conditions: dict[str, Any]) -> Filter:
+    import os
+
+    from search.types import Filter
+
+    labels = conditions.pop("tag")
+    folder = conditions.pop("folder")
+    return Filter(folder=os.path.realpath(folder) if folder else None, labels=labels, **conditions)
+
+
+def _warn_of_cut_text(settings: Settings, answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        if answer.truncated_tokens:
+            settings.talk(
+                f"warning: {answer.encoder} reads no further than its limit; the last {answer.truncated_tokens} "
+                "tokens of the query were not used"
+            )

@@ -1,0 +1,86 @@
+"""search index"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from search.cli.options import SKIPPED, Settings, as_command, model_option
+
+if TYPE_CHECKING:
+    from search.types import IndexReport
+
+
+@as_command("index")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@model_option
+@click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Photos a batch.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads that read photos. [default: one a core]")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders of this name or path.")
+@click.option("--include-hidden", is_flag=True, help="Take files and folders that begin with a dot.")
+@click.option("--follow-symlinks", is_flag=True, help="Follow links.")
+@click.option("--reencode", is_flag=True, help="Give all photos vectors by --model, then answer with it.")
+@click.option(
+    "--max-megapixels", type=click.FloatRange(min=0.01), default=200, show_default=True, help="Skip above."
+)
+@click.option("--strict", is_flag=True, help="Exit with 3 if anything was skipped.")
+def command(
+    settings: Settings,
+    *,
+    paths: tuple[str, ...],
+    model: str,
+    batch_size: int,
+    workers: int | None,
+    exclude: tuple[str, ...],
+    include_hidden: bool,
+    follow_symlinks: bool,
+    reencode: bool,
+    max_megapixels: float,
+    strict: bool,
+) -> int:
+    """Bring photos into the library.
+
+    Only what is new or changed costs anything; renamed and moved files keep their vectors. Stop it at any time:
+    what is done is kept, and the next run does the rest.
+
+    \b
+    Example:
+      search index ~/Pictures --exclude "*.gif"
+    """
+    from search.cli.output import emit_json, report_document
+    from search.cli.progress import progress_bar, stopping
+    from search.indexer import IndexOptions
+    from search.photos.scan import ScanOptions
+
+    options = IndexOptions(
+        scan=ScanOptions(exclude=exclude, include_hidden=include_hidden, follow_symlinks=follow_symlinks),
+        batch_size=batch_size,
+        max_megapixels=max_megapixels,
+        **({"workers": workers} if workers else {}),
+    )
+    library = settings.open_library(model)
+    with stopping() as (stop, signals), progress_bar(settings) as progress:
+        report = library.index(paths, options=options, reencode=reencode, progress=progress, stop=stop)
+    if settings.json:
+        emit_json(report_document(report, library.catalog.location))
+    else:
+        _tell(report, library.catalog.location)
+    if signals:
+        return 128 + signals[0]
+    return SKIPPED if strict and report.skipped else 0
+
+
+def _tell(report: IndexReport, library: str) -> None:
+    from search.cli.output import emit_table, printable
+
+    ending = "Interrupted: so far" if report.interrupted else "Done:"
+    click.echo(f"{ending} {report.photos} photos in {printable(library)}, by {report.encoder}")
+    click.echo(
+        f"  added {report.added} · updated {report.updated} · moved {report.moved} · unchanged {report.unchanged}"
+        f" · gone {report.gone} · offline {report.offline} · skipped {len(report.skipped)}"
+    )
+    click.echo(f"  {report.encoded} encoded in {report.seconds:.1f} s, {report.images_per_second:.1f} a second")
+    if report.skipped:
+        click.echo("Skipped:")
+        emit_table([(f"  {skip.path}", skip.reason, skip.detail) for skip in report.skipped])

@@ -1,0 +1,123 @@
+"""What every command shares: the options that stand everywhere, and errors as messages and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from search import errors
+
+if TYPE_CHECKING:
+    from search.library import Library
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+OK, FAILED, SKIPPED, STORAGE, NEWER, BUSY = 0, 1, 3, 4, 5, 75
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The shared options of one call, whether they stood before or after the command's name."""
+
+    library: str | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    offline: bool = False
+
+    @classmethod
+    def merged(cls, outer: Settings | None, given: Mapping[str, Any]) -> Settings:
+        """Return the settings of a command: what is given to it, else to the group."""
+        base = outer or cls()
+        return cls(
+            library=given["library"] or base.library,
+            json=given["as_json"] or base.json,
+            quiet=given["quiet"] or base.quiet,
+            verbose=given["verbose"] or base.verbose,
+            offline=given["offline"] or base.offline,
+        )
+
+    def talk(self, message: str) -> None:
+        """Tell the user something that is not the answer."""
+        if not self.quiet:
+            click.echo(message, err=True)
+
+    def downloading(self, name: str) -> None:
+        """Tell that a model is being fetched."""
+        self.talk(f"downloading {name}; this happens once")
+
+    def open_library(self, model: str = "auto") -> Library:
+        """Open the library that is meant."""
+        from search import Library
+
+        return Library.open(self.library, model=model, offline=self.offline, notify=self.talk)
+
+
+_SHARED = (
+    click.option(
+        "-L", "--library", metavar="PATH", envvar="SEARCH_LIBRARY", help="The library's folder. [default: yours]"
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Show progress even where stderr is no terminal."),
+    click.option("--offline", is_flag=True, envvar="SEARCH_OFFLINE", help="Never use the network."),
+)
+_SHARED_NAMES = ("library", "as_json", "quiet", "verbose", "offline")
+
+model_option = click.option(
+    "--model", metavar="NAME", default="auto", help="The model; see `search models list`. [default: the library's]"
+)
+k_option = click.option(
+    "-k", "k", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many photos."
+)
+
+
+def shared_options(function: F) -> F:
+    """Add the options that stand everywhere."""
+    for option in reversed(_SHARED):
+        function = option(function)
+    return function
+
+
+def as_command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Make a function `(settings, **options) -> exit code` a command whose SearchErrors become messages."""
+
+    def decorate(function: Callable[..., int | None]) -> click.Command:
+        @functools.wraps(function)
+        @click.pass_context
+        def run(context: click.Context, /, **options: Any) -> None:
+            given = {name: options.pop(name) for name in _SHARED_NAMES}
+            settings = Settings.merged(context.obj, given)
+            try:
+                code = function(settings, **options)
+            except errors.SearchError as error:
+                _report(error, settings)
+                code = _exit_code(error)
+            context.exit(code or OK)
+
+        make = click.command(name, context_settings={"help_option_names": ["-h", "--help"]})
+        return make(shared_options(run))
+
+    return decorate
+
+
+def _report(error: errors.SearchError, settings: Settings) -> None:
+    from search.cli.output import printable
+
+    click.echo(f"search: {printable(str(error))}", err=True)
+    if settings.json:
+        document = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+        click.echo(json.dumps({"error": document}))
+
+
+def _exit_code(error: errors.SearchError) -> int:
+    if isinstance(error, errors.StorageError):
+        return STORAGE
+    if isinstance(error, errors.NewerLibrary):
+        return NEWER
+    return BUSY if isinstance(error, errors.LibraryBusy) else FAILED

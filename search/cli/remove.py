@@ -1,0 +1,25 @@
+"""search remove"""
+
+from __future__ import annotations
+
+import click
+
+from search.cli.options import Settings, as_command
+
+
+@as_command("remove")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+def command(settings: Settings, *, paths: tuple[str, ...]) -> None:
+    """Forget photos and folders; the files themselves stay.
+
+    \b
+    Example:
+      search remove ~/Pictures/private
+    """
+    from search.cli.output import emit_json
+
+    removed = settings.open_library().remove(paths)
+    if settings.json:
+        emit_json({"removed": removed})
+    else:
+        click.echo(f"{removed} photos forgotten; their files are untouched")

@@ -1,0 +1,37 @@
+"""search status"""
+
+from __future__ import annotations
+
+import click
+
+from search.cli.options import Settings, as_command
+
+
+@as_command("status")
+def command(settings: Settings) -> None:
+    """Show what the library holds.
+
+    \b
+    Example:
+      search status
+    """
+    from search.cli.output import emit_json, emit_table, status_document
+
+    status = settings.open_library().status()
+    if settings.json:
+        emit_json(status_document(status))
+        return
+    rows = [("library", status.path), ("photos", str(status.photos))]
+    rows += [
+        ("folder", f"{root.path} ({root.photos} photos{'' if root.online else ', offline'})")
+        for root in status.roots
+    ]
+    rows += [("model", f"{e.name} ({e.photos} photos, {e.dim} dimensions)") for e in status.encoders]
+    rows += [
+        ("index", f"{status.index['kind']}, {status.index['vectors']} vectors, {status.index['bytes']} bytes")
+    ]
+    rows += [("skipped", f"{status.skipped} (see `search skipped`)" if status.skipped else "0")]
+    rows += [("schema", status.schema)]
+    emit_table(rows)
+    if not status.photos:
+        click.echo("Nothing is indexed yet: search index DIR", err=True)

@@ -1,0 +1,326 @@
+"""The command line as a contract: names, JSON fields, exit codes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import click
+import pytest
+
+from search.catalog.storage import CATALOG_NAME
+from search.cli import cli
+from search.cli.reference import commands
+from search.resources import data_path
+
+HIT = {
+    *("rank", "id", "path", "score", "relevance", "width", "height", "taken_at", "camera"),
+    *("latitude", "longitude", "labels"),
+}
+
+
+@pytest.fixture
+def indexed(run, photographs):
+    assert run("index", *photographs.values(), "--model", "builtin").code == 0
+    return run
+
+
+def test_index_reports_what_it_did(run, album, place):
+    done = run("index", album, "--model", "builtin", "--json")
+    assert done.code == 0
+    report = done.json
+    fields = (
+        "library",
+        "encoder",
+        "photos",
+        "added",
+        "updated",
+        "moved",
+        "unchanged",
+        "gone",
+        "offline",
+        "skipped",
+    )
+    assert {name: report[name] for name in fields} == {
+        "library": str(place),
+        "encoder": "builtin",
+        "photos": 12,
+        "added": 12,
+        "updated": 0,
+        "moved": 0,
+        "unchanged": 0,
+        "gone": 0,
+        "offline": 0,
+        "skipped": [],
+    }
+    assert report["seconds"] > 0
+    assert report["images_per_second"] == pytest.approx(12 / report["seconds"])
+
+
+def test_index_in_words(run, album):
+    (album / "empty.jpg").touch()
+    done = run("index", album, "--model", "builtin")
+    assert "added 12" in done.stdout
+    assert f"{album}/empty.jpg  empty" in done.stdout
+
+
+def test_skipped_files_are_an_error_only_under_strict(run, album):
+    (album / "empty.jpg").touch()
+    assert run("index", album, "--model", "builtin").code == 0
+    done = run("index", album, "--strict", "--json")
+    assert done.code == 3
+    [skip] = done.json["skipped"]
+    assert (skip["path"], skip["reason"]) == (str(album / "empty.jpg"), "empty")
+    assert run("skipped", "--json").json == {"skipped": [skip]}
+
+
+def test_options_of_index_reach_the_walk(run, album, make_photo):
+    make_photo(album / ".hidden" / "h.png", seed=50)
+    (album / "link.png").symlink_to(album / "day0" / "photo00.png")
+    excluding = run("index", album, "--model", "builtin", "--exclude", "day1", "--exclude", "*00.png", "--json")
+    assert excluding.json["photos"] == 7
+    assert run("index", album, "--include-hidden", "--json").json["photos"] == 13
+
+
+def test_find_answers_in_json(indexed):
+    answer = indexed("find", "a cat", "-k", "2", "--json").json
+    assert set(answer) == {"query", "encoder", "hits", "candidates", "truncated_tokens", "seconds"}
+    assert (answer["query"], answer["encoder"]) == ("a cat", "builtin")
+    assert (answer["candidates"], answer["truncated_tokens"]) == (4, 0)
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2]
+    first = answer["hits"][0]
+    assert set(first) == HIT
+    assert first["path"].endswith("chelsea.png")
+    assert os.path.isabs(first["path"])
+    assert (first["width"], first["height"]) == (451, 300)
+    assert 0 <= first["relevance"] <= 1
+    assert answer["hits"][0]["score"] > answer["hits"][1]["score"]
+
+
+def test_find_by_image(indexed, photographs):
+    hits = indexed("find", "--like", photographs["rocket"], "-k", "1", "--json").json["hits"]
+    assert hits[0]["path"] == str(photographs["rocket"])
+
+
+def test_find_without_hits_is_an_answer(indexed):
+    done = indexed("find", "a cat", "--camera", "Leica", "--json")
+    assert done.code == 0
+    assert (done.json["hits"], done.json["candidates"]) == ([], 0)
+    assert "nothing found" in indexed("find", "a cat", "--camera", "Leica").stdout
+
+
+def test_find_formats(indexed, photographs):
+    cat = str(photographs["cat"])
+    assert indexed("find", "a cat", "-k", "1", "--format", "paths").stdout == f"{cat}\n"
+    assert indexed("find", "a cat", "-k", "1", "--print0").stdout == f"{cat}\0"
+    csv = indexed("find", "a cat", "-k", "1", "--format", "csv").stdout.splitlines()
+    assert csv[0].startswith("query,rank,id,score,relevance,path")
+    assert csv[1].startswith("a cat,1,")
+    table = indexed("find", "a cat", "-k", "1").stdout
+    assert table.startswith("1  0.")
+    assert table.endswith(f"{cat}\n")
+
+
+def test_a_contact_sheet_shows_the_pictures_and_needs_nothing_else(indexed, photographs):
+    sheet = indexed("find", "a cat & <b>more</b>", "-k", "2", "--format", "html").stdout
+    assert sheet.startswith("<!doctype html>")
+    assert sheet.count('src="data:image/jpeg;base64,/9j/') == 2
+    assert "a cat &amp; &lt;b&gt;more&lt;/b&gt;" in sheet
+    assert "http" not in sheet.lower().replace("data:image", "")
+
+
+def test_many_queries_are_answered_each_by_itself(indexed, tmp_path):
+    file = tmp_path / "queries.txt"
+    file.write_text("a cat\n\na rocket\n")
+    answers = indexed("find", "--queries", file, "-k", "1", "--json").json["answers"]
+    assert [Path(a["hits"][0]["path"]).stem for a in answers] == ["chelsea", "rocket"]
+    assert "a rocket" in indexed("find", "--queries", file, "-k", "1").stdout
+
+
+def test_filters_of_find(indexed, photographs):
+    folder = photographs["temple"].parent
+    hits = indexed("find", "a cat", "--folder", folder, "--json").json["hits"]
+    assert [Path(hit["path"]).name for hit in hits] == ["china.jpg"]
+    assert indexed("find", "a cat", "--after", "2999", "--json").json["hits"] == []
+    assert len(indexed("find", "a cat", "--before", "2999-01-01", "--json").json["hits"]) == 4
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["find"],
+        ["find", "x", "--after", "yesterday"],
+        ["find", "x", "--near", "1,2"],
+        ["find", "x", "--near", "91,0,5"],
+        ["find", "x", "-k", "0"],
+        ["index"],
+        ["label"],
+        ["nonsense"],
+        ["find", "x", "--nonsense"],
+    ],
+)
+def test_wrong_usage_exits_with_2(run, arguments):
+    done = run(*arguments)
+    assert done.code == 2
+    assert "Error:" in done.stderr
+
+
+def test_a_dash_in_a_text_is_text(indexed):
+    assert indexed("find", "--json", "--", "-cat").json["query"] == "-cat"
+
+
+def test_similar_by_path_and_by_id(indexed, photographs):
+    cat = indexed("show", photographs["cat"], "--json").json
+    by_path = indexed("similar", photographs["cat"], "--json").json
+    by_id = indexed("similar", cat["id"], "--json").json
+    assert [hit["id"] for hit in by_path["hits"]] == [hit["id"] for hit in by_id["hits"]]
+    assert cat["id"] not in [hit["id"] for hit in by_id["hits"]]
+
+
+def test_show_knows_everything(indexed, photographs):
+    shown = indexed("show", photographs["rocket"], "--json").json
+    assert (HIT - {"rank", "score", "relevance"}) <= set(shown)
+    assert (shown["format"], shown["width"], shown["height"]) == ("jpeg", 640, 427)
+    assert shown["taken_at_source"] == "file"
+    assert "rocket.jpg" in indexed("show", shown["id"]).stdout
+
+
+def test_status(indexed, photographs, place):
+    status = indexed("status", "--json").json
+    assert set(status) == {"library", "photos", "roots", "encoders", "index", "skipped", "schema"}
+    assert (status["library"], status["photos"], status["skipped"]) == (str(place), 4, 0)
+    assert {root["state"] for root in status["roots"]} == {"online"}
+    assert sum(root["photos"] for root in status["roots"]) == 4
+    assert status["encoders"] == [{"name": "builtin", "dim": 256, "photos": 4}]
+    assert set(status["index"]) == {"kind", "vectors", "bytes"}
+    assert "builtin (4 photos" in indexed("status").stdout
+
+
+def test_label_of_files_in_no_library(run, photographs):
+    arguments = ("label", photographs["rocket"], "--label", "rocket", "--label", "cat", "--model", "builtin")
+    labelling = run(*arguments, "--json").json
+    assert (labelling["encoder"], labelling["labels"]) == ("builtin", ["rocket", "cat"])
+    assert labelling["templates"] == ["a photo of a {}."]
+    [photo] = labelling["photos"]
+    assert photo["path"] == str(photographs["rocket"])
+    assert [label["label"] for label in photo["labels"]] == ["rocket", "cat"]
+    assert sum(label["probability"] for label in photo["labels"]) == pytest.approx(1)
+    assert set(photo["labels"][0]) == {"label", "probability", "score"}
+
+
+def test_labels_can_be_applied_and_asked_for(indexed, photographs):
+    assert indexed("label", "--label", "rocket", "--label", "cat", "--apply").code == 0
+    assert indexed("show", photographs["rocket"], "--json").json["labels"] == ["rocket"]
+    hits = indexed("find", "anything", "--tag", "cat", "--json").json["hits"]
+    assert str(photographs["cat"]) in [hit["path"] for hit in hits]
+    assert str(photographs["rocket"]) not in [hit["path"] for hit in hits]
+
+
+def test_captions_as_they_stand(run, photographs):
+    labelling = run(
+        *("label", photographs["cat"], "--label", "a diagram", "--label", "a cat", "--template", "{}"),
+        *("--model", "builtin", "--json"),
+    ).json
+    assert labelling["photos"][0]["labels"][0]["label"] == "a cat"
+
+
+def test_remove_forgets_and_leaves_the_file(indexed, photographs):
+    assert indexed("remove", photographs["cat"], "--json").json == {"removed": 1}
+    assert indexed("status", "--json").json["photos"] == 3
+    assert photographs["cat"].is_file()
+
+
+def test_models_are_listed_and_described(run):
+    models = {model["name"]: model for model in run("models", "list", "--json").json["models"]}
+    assert models["builtin"]["cached"] is True
+    assert models["ViT-B-32-256/datacomp_s34b_b86k"]["cached"] is False
+    info = run("models", "info", "builtin", "--json").json
+    assert (info["dim"], info["context_length"], info["logit_bias"]) == (256, 77, None)
+    assert "builtin" in run("models", "list").stdout
+
+
+def test_a_model_that_must_be_fetched_says_so_without_network(run):
+    done = run("--offline", "models", "download", "ViT-B-32-256/datacomp_s34b_b86k", "--json")
+    assert done.code == 1
+    assert done.json["error"]["type"] == "ModelUnavailable"
+    assert "--model builtin" in done.json["error"]["hint"]
+
+
+def test_the_built_in_model_answers_where_the_recommended_one_cannot_be_had(run, album):
+    done = run("--offline", "index", album, "--json")
+    assert done.json["encoder"] == "builtin"
+    assert "ViT-B-32-256/datacomp_s34b_b86k" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert run("--offline", "--quiet", "find", "anything").stderr == ""
+
+
+def test_an_error_is_one_line_and_under_json_a_document_too(run):
+    done = run("find", "a cat", "--json")
+    assert done.code == 1
+    assert done.json["error"]["type"] == "LibraryNotFound"
+    assert set(done.json["error"]) == {"type", "message", "hint"}
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_source_that_does_not_exist(run, tmp_path):
+    done = run("index", tmp_path / "nowhere", "--model", "builtin")
+    assert done.code == 1
+    assert "nowhere" in done.stderr
+
+
+def test_an_older_library_is_upgraded_by_command(run, place):
+    place.mkdir()
+    with closing(sqlite3.connect(place / CATALOG_NAME)) as connection:
+        connection.executescript(data_path("catalogs", "0001.sql").read_text())
+    refused = run("status", "--json")
+    assert (refused.code, refused.json["error"]["type"]) == (1, "OldLibrary")
+    assert "search upgrade" in refused.json["error"]["hint"]
+    assert run("upgrade", "--json").json == {"from": "0001", "to": "0002"}
+    assert run("status", "--json").json["photos"] == 1
+
+
+def test_a_newer_library_exits_with_5(indexed, place):
+    with closing(sqlite3.connect(place / CATALOG_NAME)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert indexed("status").code == 5
+    assert indexed("upgrade").code == 5
+
+
+def test_names_that_are_not_utf8_come_with_their_bytes(run, tmp_path, make_photo):
+    plain = make_photo(tmp_path / "odd" / "plain.png", seed=1)
+    odd = os.path.join(os.fsencode(tmp_path), b"odd", b"\xff\n\x1b[31m.png")
+    os.rename(plain, odd)
+    assert run("index", tmp_path / "odd", "--model", "builtin").code == 0
+    done = run("find", "anything", "--json")
+    [hit] = done.json["hits"]
+    assert base64.b64decode(hit["path_bytes"]) == odd
+    assert os.fsencode(hit["path"]) == odd
+    assert "\x1b" not in run("find", "anything").stdout
+    assert run("find", "anything", "--format", "csv").code == 0
+    assert run("find", "anything", "--format", "html").code == 0
+
+
+def test_shared_options_stand_before_or_after_the_command(run, indexed, place, tmp_path):
+    assert indexed("--json", "status").json["photos"] == 4
+    elsewhere = run("status", "--library", tmp_path / "elsewhere", "--json")
+    assert elsewhere.json["error"]["type"] == "LibraryNotFound"
+
+
+def test_the_library_can_be_named_by_the_environment(indexed, place, monkeypatch):
+    from click.testing import CliRunner
+
+    result = CliRunner(env={"SEARCH_LIBRARY": str(place)}).invoke(cli, ["status", "--json"])
+    assert json.loads(result.stdout)["photos"] == 4
+
+
+@pytest.mark.parametrize("name, command", commands(), ids=[name for name, _ in commands()])
+def test_every_command_has_help_with_an_example(name, command):
+    help_ = command.get_help(click.Context(command, info_name=name))
+    assert f"search {name}" in (command.help or ""), f"{name} has no example"
+    assert command.get_short_help_str()
+    assert all(parameter.help for parameter in command.params if isinstance(parameter, click.Option)), help_

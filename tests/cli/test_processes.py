@@ -1,0 +1,96 @@
+"""What only a process of its own shows: signals, pipes, locks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from search.catalog.storage import writer_lock
+
+
+def wait_for(condition, timeout_s: float = 60) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_in_good_order(spawn, place, tmp_path, make_photo, open_library, number, code):
+    folder = tmp_path / "many"
+    for seed in range(400):
+        make_photo(folder / f"{seed:03}.png", seed)
+    process = spawn("index", folder, "--model", "builtin", "--batch-size", "4", "--json")
+    library = open_library()
+    wait_for(lambda: library.catalog.exists() and process.poll() is None)
+
+    def some_are_committed() -> bool:
+        try:
+            return library.status().photos >= 4
+        except Exception:  # the catalog is being made
+            return False
+
+    wait_for(some_are_committed)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    report = json.loads(out)
+    assert report["interrupted"]
+    assert 4 <= report["photos"] < 400
+    assert library.status().photos == report["photos"]
+    rest = library.index([folder])
+    assert rest.added == 400 - report["photos"]
+    assert rest.unchanged == report["photos"]
+
+
+def test_a_second_writer_is_told_who_holds_the_library(spawn, place, album, library):
+    library.index([album])
+    with writer_lock(place):
+        process = spawn("index", album)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert f"process {os.getpid()}" in err
+
+
+def test_a_full_disk_is_an_exit_of_its_own(place, album, library):
+    """A catalog that may not grow stands for a disk that is full."""
+    library.index([album])
+    script = (
+        "import search.catalog.storage as s, sys\n"
+        "s._WRITER_PRAGMAS += ('PRAGMA max_page_count = 1',)\n"
+        "sys.argv = ['search', '--library', sys.argv[1], 'label', '--label', 'x', '--apply', '--model', 'builtin']\n"
+        "from search.cli import main\nmain()"
+    )
+    # The largest label is longer than what is left on the last page.
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace("'x'", repr("x" * 100_000)), str(place)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4, done.stderr
+    assert "full" in done.stderr
+    assert library.status().photos == 12
+
+
+def test_a_reader_that_goes_away_is_no_error(library, album, place):
+    library.index([album])
+    command = f"{sys.executable} -m search --library {place} find x --format html | head -c 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_progress_is_silent_unless_asked(spawn, album):
+    quiet = spawn("index", album, "--model", "builtin", "--json")
+    assert quiet.communicate(timeout=60)[1] == ""
+    (album / "day0" / "photo00.png").write_bytes((album / "day1" / "photo01.png").read_bytes())
+    loud = spawn("index", album, "--verbose", "--json")
+    out, err = loud.communicate(timeout=60)
+    assert "scanning" in err
+    json.loads(out)

@@ -1,0 +1,46 @@
+"""Start-up is a feature: what a command does not need is not imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+HEAVY = {"numpy", "sqlalchemy", "alembic", "faiss", "torch", "open_clip", "PIL", "tqdm", "huggingface_hub"}
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level modules loaded once `code` has run in a fresh interpreter."""
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def after_command(*arguments: str) -> set[str]:
+    return modules_after(f"from search.cli import cli\ncli.main({list(arguments)!r}, standalone_mode=False)")
+
+
+def test_help_imports_click_and_little_else():
+    assert not after_command("--help") & HEAVY
+
+
+def test_help_of_every_command_is_light():
+    for name in ("index", "find", "label", "status"):
+        assert not after_command(name, "--help") & HEAVY
+
+
+def test_importing_the_package_is_light():
+    assert not modules_after("import search") & HEAVY
+
+
+def test_naming_an_encoder_loads_no_torch():
+    assert not modules_after("from search import load_encoder") & {"torch", "open_clip", "numpy"}
+
+
+def test_status_and_an_index_run_with_nothing_new_load_no_model(library, album, tmp_path):
+    library.index([album])
+    place = str(tmp_path / "library")
+    for command in (["status"], ["index", str(album)], ["show", "1"], ["skipped"]):
+        loaded = after_command("--library", place, *command)
+        assert "sqlalchemy" in loaded
+        assert not loaded & {"torch", "open_clip", "faiss", "alembic"}
