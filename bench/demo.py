@@ -27,6 +27,8 @@ PHOTOGRAPHS = {
 }
 QUERIES = ("a cat", "a rocket", "a temple", "a motorcycle", "a flower", "a brick wall", "grass", "a cup of coffee")
 
+LABELS = ("person", "cat", "rocket", "temple", "motorcycle", "flower", "brick", "grass", "clock", "page")
+
 
 def gather(folder: Path) -> Path:
     """Copy the photographs out of the installed wheels."""
@@ -67,7 +69,7 @@ def main() -> None:
     run("search", "index", photos, "--model", "builtin", *library)
     run("search", "find", "a cat", "-k", "3", *library)
     run("search", "find", "--queries", str(queries), "-k", "3", *library)
-    run("search", "label", "--labels", "everyday", "-k", "3", *library)
+    run("search", "label", *(part for label in LABELS for part in ("--label", label)), "-k", "3", *library)
     run("search", "find", "--queries", str(queries), "-k", "6", "--format", "html", *library, to=sheet)
     print(f"\nContact sheet: {sheet.resolve()}")
     print(

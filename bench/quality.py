@@ -30,8 +30,6 @@ SUBJECTS = {
     "a horse": ("horse",),
     "a brick wall": ("brick",),
     "grass": ("grass",),
-    "a clock": ("clock_motion",),
-    "a photographer": ("camera",),
 }
 # The wordings the model's card was measured with, each by itself and all together.
 WORDINGS = (["{}"], ["a photo of a {}."], ["a close-up photo of a {}."])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from search.vectors import VectorIndex
 
 AUTO = "auto"
+_LABEL_BATCH = 4096  # photos whose scores with every label are in memory at a time
 
 
 def default_location() -> str:
@@ -77,7 +78,8 @@ class Library:
         "auto": the library's own model, for a new library the recommended one if it can be had.
         offline: never open a network connection.   notify: told, in a sentence, what the user should know.
         """
-        return cls(os.fspath(path or default_location()), model=model, offline=offline, notify=notify)
+        location = os.path.expanduser(os.fspath(path or default_location()))
+        return cls(location, model=model, offline=offline, notify=notify)
 
     def __enter__(self) -> Library:
         return self
@@ -354,10 +356,14 @@ class Library:
             skipped=tuple(skipped),
         )
 
+    def _own_row(self) -> EncoderRow | None:
+        """The loaded model as the catalog knows it; None if there is no library or it has no vectors by it."""
+        return self.catalog.encoder(fingerprint=self.encoder.fingerprint) if self.catalog.exists() else None
+
     def _whom_to_label(self, paths: Sequence[str | os.PathLike[str]] | None) -> tuple[list[int], list[str]]:
         """Tell photos whose vectors the library has from files that must be read."""
         if paths is None:
-            self._answering()
+            self._encoder_of(self._answering())
             return self.catalog.all_ids().tolist(), []
         from search.photos.scan import scan
 
@@ -376,29 +382,30 @@ class Library:
 
     def _own_photos(self, paths: list[str]) -> list[Photo]:
         """Photos of the library among these paths that have a vector by the loaded model."""
-        row = self.catalog.encoder(fingerprint=self.encoder.fingerprint) if self.catalog.exists() else None
+        row = self._own_row()
         if row is None:
             return []
         ids, _ = self.catalog.embeddings(row, self.catalog.ids_at(paths))
         return self.catalog.get(ids.tolist())
 
     def _label_known(self, ids: list[int], classifier: Classifier) -> list[LabelledPhoto]:
-        if not ids:
-            return []
-        row = self.catalog.encoder(fingerprint=self.encoder.fingerprint)
+        row = self._own_row()
+        labelled: list[LabelledPhoto] = []
         if row is None:
-            raise EncoderMismatch(f"{self.catalog.location} has no vectors by {self.encoder.name}")
-        found, vectors = self.catalog.embeddings(row, ids)
-        photos = self.catalog.get(found.tolist())
-        labels = classifier.label(normalize(vectors))
-        return [LabelledPhoto(photo.path, best, photo.id) for photo, best in zip(photos, labels, strict=True)]
+            return labelled
+        for start in range(0, len(ids), _LABEL_BATCH):
+            found, vectors = self.catalog.embeddings(row, ids[start : start + _LABEL_BATCH])
+            photos = self.catalog.get(found.tolist())
+            labels = classifier.label(normalize(vectors))
+            labelled += [LabelledPhoto(p.path, best, p.id) for p, best in zip(photos, labels, strict=True)]
+        return labelled
 
     def _apply(self, labelled: list[LabelledPhoto]) -> None:
-        if not labelled:
+        row = self._own_row()
+        if row is None or not labelled:
             raise UsageError("none of these photos is in the library", hint="index them first")
-        row = self.catalog.encoder(fingerprint=self.encoder.fingerprint)
         with self.catalog.writing() as writer:
-            writer.add_labels(labelled, source="zero-shot", encoder_id=row.id if row else None)
+            writer.add_labels(labelled, source="zero-shot", encoder_id=row.id)
 
     # ---- looking
 

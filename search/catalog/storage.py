@@ -17,10 +17,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 
-from search.errors import LibraryBusy, StorageError
+from search.errors import LibraryBusy, LibraryError, StorageError
 
 CATALOG_NAME = "catalog.db"
 LOCK_NAME = "writer.lock"
@@ -124,8 +124,12 @@ def _storage_errors(library: str) -> Iterator[None]:
                 hint="free some space or check permissions; everything committed before is kept",
             ) from error
         raise
-    except (PermissionError, NotADirectoryError) as error:
-        raise StorageError(f"can't use the library {library}: {error}") from error
+    except IntegrityError:
+        raise  # a mistake of ours, not of the disk
+    except DatabaseError as error:
+        raise LibraryError(
+            f"the catalog of {library} can't be read: {error.orig}", hint="restore it from a copy"
+        ) from error
 
 
 @contextmanager
@@ -134,8 +138,12 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
     The lock belongs to the open file, so it goes with the process however that ends.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / LOCK_NAME).open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / LOCK_NAME).open("a+")
+    except OSError as error:
+        raise StorageError(f"can't write to the library {folder}: {error.strerror}") from error
+    with lock as file:
         if not _try_lock(file.fileno()):
             raise LibraryBusy(f"{folder} is being written to by {_holder(folder)}", hint="wait for it or stop it")
         file.truncate(0)

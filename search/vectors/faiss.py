@@ -25,7 +25,8 @@ class FaissIndex:
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
-        self._index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
+        self._index = faiss.IndexIDMap(faiss.IndexFlatIP(dim))
+        self._held: set[int] = set()  # FAISS can't say which ids it has, and looks through all to remove one
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -36,13 +37,15 @@ class FaissIndex:
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         check_width(vectors, self.dim)
-        if len(self):
-            self.remove(ids)  # FAISS would hold a known id twice
+        self.remove(ids)  # FAISS would hold a known id twice
+        self._held.update(ids.tolist())
         self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.asarray(ids, np.int64))
 
     def remove(self, ids: Ids) -> None:
-        if len(ids):
-            self._index.remove_ids(faiss.IDSelectorBatch(np.asarray(ids, np.int64)))
+        known = self._held.intersection(ids.tolist())
+        if known:
+            self._index.remove_ids(faiss.IDSelectorBatch(np.fromiter(known, np.int64)))
+            self._held -= known
 
     def search(
         self, vectors: Vectors, k: int, *, within: Ids | None = None
