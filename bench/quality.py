@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 
 from demo import gather
-
 from search import LabelSet, Library
 
 SUBJECTS = {

@@ -38,16 +38,14 @@ R = TypeVar("R")
 
 _SCAN_BATCH = 1024
 
-# Reasons that lie in the file and the decoder: such a file is tried again when one of the two changes. The others
-# (too large for this run's limit, no permission) may be over by the next run and cost little to find out.
-_SETTLED = Settled(
-    decoder=DECODER,
-    reasons=(
-        SkipReason.DECODE_ERROR,
-        SkipReason.EMPTY,
-        SkipReason.UNSUPPORTED_FORMAT,
-        SkipReason.BAD_VECTOR,
-    ),
+# Reasons that lie in the file: it is tried again when it, the decoder or the limit changes. The others (no permission,
+# changed while it was read) may be over by the next run.
+_SETTLED = (
+    SkipReason.DECODE_ERROR,
+    SkipReason.EMPTY,
+    SkipReason.TOO_LARGE,
+    SkipReason.UNSUPPORTED_FORMAT,
+    SkipReason.BAD_VECTOR,
 )
 
 
@@ -87,12 +85,13 @@ class Run:
         self._options = options
         self._progress = progress or (lambda _: None)
         self._stop = stop
+        self._decoder = f"{DECODER}, at most {options.max_megapixels:g} megapixels"
         self._started = perf_counter()
         self._report = IndexReport(encoder=model.name, photos=0)
         self._skipped: list[Skip] = []
 
     def __call__(self, sources: Sequence[str]) -> IndexReport:
-        """Index files and folders; return what was done. `photos` is left for the caller to fill.
+        """Index files and folders by their real paths; return what was done. `photos` is for the caller to fill.
 
         Raises UsageError for a source that does not exist and never did; StorageError, LibraryBusy.
         """
@@ -122,7 +121,7 @@ class Run:
     def _scopes(self, sources: Sequence[str]) -> list[Scope]:
         """Register the sources, outer folders first; a known one that is away is counted as offline."""
         scopes = []
-        for path in sorted({os.path.realpath(os.path.expanduser(source)) for source in sources}):
+        for path in sorted(set(sources)):
             if os.path.lexists(path):
                 scopes.append(self._writer.add_source(path, is_folder=os.path.isdir(path)))
                 continue
@@ -134,7 +133,7 @@ class Run:
         return scopes
 
     def _walk(self, scopes: Sequence[Scope]) -> Scan:
-        found = self._writer.scan(self._model.id, _SETTLED)
+        found = self._writer.scan(self._model.id, Settled(self._decoder, _SETTLED))
         seen = 0
         for scope in scopes:
             before = seen
@@ -245,7 +244,7 @@ class Run:
                     detail = f"{encoder.name} gave no finite unit vector"
                     skipped.append((file, Skip(file.stat.path, SkipReason.BAD_VECTOR, detail)))
         if skipped:
-            self._writer.skip(skipped, DECODER)
+            self._writer.skip(skipped, self._decoder)
             self._skipped += [skip for _, skip in skipped]
 
 

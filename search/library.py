@@ -14,7 +14,7 @@ import numpy as np
 from search import query as queries
 from search.catalog import Catalog
 from search.encoders import canonical_name
-from search.errors import EncoderMismatch, LibraryError, UsageError
+from search.errors import EncoderMismatch, LibraryError, PhotoError, UsageError
 from search.query import Kind, Query, Term
 from search.relevance import BACKGROUND, relevance
 from search.types import Answer, Filter, Hit, LabelledPhoto, Labelling, LibraryStatus
@@ -165,11 +165,14 @@ class Library:
         """
         from search.indexer import IndexOptions, Run
 
+        paths = [_real(source) for source in sources]
+        if not self.catalog.exists() and (missing := [path for path in paths if not os.path.lexists(path)]):
+            raise UsageError(f"there is no file or folder {missing[0]}")
         self.catalog.create()
         with self.catalog.writing() as writer:
             model = self._target(writer, reencode)
             run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop)
-            report = run([os.fspath(source) for source in sources])
+            report = run(paths)
             if reencode and not report.interrupted:
                 writer.switch_when_complete(model.id)
         return replace(report, photos=self.catalog.count())
@@ -268,7 +271,12 @@ class Library:
         from search.photos.decode import load
 
         side = min(self.encoder.preprocessing.size)
-        images = [self.encoder.preprocess(load(path, min_side=side).image) for path in paths]
+        images = []
+        for path in paths:
+            try:
+                images.append(self.encoder.preprocess(load(path, min_side=side).image))
+            except PhotoError as error:
+                raise PhotoError(error.reason, f"can't read {path}: {error.message}") from error
         return self.encoder.encode_images(np.stack(images))
 
     def _photo_vectors(self, row: EncoderRow, ids: list[str]) -> Vectors:
@@ -413,7 +421,8 @@ class Library:
         """Return everything known of one photo, by id or path. Raises UsageError for one that is not here."""
         known = self._known(ref)
         if known is None:
-            raise UsageError(f"{os.fspath(ref) if not isinstance(ref, int) else ref} is not in the library")
+            name = f"photo {ref}" if isinstance(ref, int) else os.fspath(ref)
+            raise UsageError(f"{name} is not in the library")
         return known
 
     def _known(self, ref: int | str | os.PathLike[str]) -> Photo | None:

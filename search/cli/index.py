@@ -11,6 +11,8 @@ from search.cli.options import SKIPPED, Settings, as_command, model_option
 if TYPE_CHECKING:
     from search.types import IndexReport
 
+_SHOWN = 20  # skipped files named in the report
+
 
 @as_command("index")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
@@ -72,7 +74,7 @@ def command(
 
 
 def _tell(report: IndexReport, library: str) -> None:
-    from search.cli.output import emit_table, printable
+    from search.cli.output import emit_table, printable, short
 
     ending = "Interrupted: so far" if report.interrupted else "Done:"
     click.echo(f"{ending} {report.photos} photos in {printable(library)}, by {report.encoder}")
@@ -83,4 +85,6 @@ def _tell(report: IndexReport, library: str) -> None:
     click.echo(f"  {report.encoded} encoded in {report.seconds:.1f} s, {report.images_per_second:.1f} a second")
     if report.skipped:
         click.echo("Skipped:")
-        emit_table([(f"  {skip.path}", skip.reason, skip.detail) for skip in report.skipped])
+        emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in report.skipped[:_SHOWN]])
+    if len(report.skipped) > _SHOWN:
+        click.echo(f"  and {len(report.skipped) - _SHOWN} more: `search skipped` lists them all")

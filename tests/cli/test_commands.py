@@ -65,7 +65,7 @@ def test_index_in_words(run, album):
     (album / "empty.jpg").touch()
     done = run("index", album, "--model", "builtin")
     assert "added 12" in done.stdout
-    assert f"{album}/empty.jpg  empty" in done.stdout
+    assert "album/empty.jpg  empty" in done.stdout
 
 
 def test_skipped_files_are_an_error_only_under_strict(run, album):
@@ -267,10 +267,31 @@ def test_an_error_is_one_line_and_under_json_a_document_too(run):
     assert "Traceback" not in done.stderr
 
 
-def test_a_source_that_does_not_exist(run, tmp_path):
+def test_a_source_that_does_not_exist_makes_no_library(run, tmp_path, place):
     done = run("index", tmp_path / "nowhere", "--model", "builtin")
     assert done.code == 1
     assert "nowhere" in done.stderr
+    assert not place.exists()
+
+
+def test_an_image_that_cannot_be_read_is_named(indexed, tmp_path):
+    for name in ("missing.jpg", "empty.jpg"):
+        if name == "empty.jpg":
+            (tmp_path / name).touch()
+        done = indexed("find", "--like", tmp_path / name, "--json")
+        assert done.code == 1
+        assert done.json["error"]["type"] == "PhotoError"
+        assert name in done.stderr
+    assert "photo 99 is not in the library" in indexed("show", "99").stderr
+
+
+def test_a_long_list_of_skipped_files_is_cut_on_a_terminal(run, album):
+    for number in range(30):
+        (album / f"{number:02}.jpg").touch()
+    out = run("index", album, "--model", "builtin").stdout
+    assert "19.jpg" in out
+    assert "20.jpg" not in out
+    assert "and 10 more" in out
 
 
 def test_an_older_library_is_upgraded_by_command(run, place):
