@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from search.errors import LibraryBusy, LibraryError, StorageError
@@ -60,7 +60,7 @@ class Storage:
     def reading(self) -> Iterator[Connection]:
         """Yield a connection that sees one consistent state."""
         if self._reader is None:
-            self._reader = create_engine(self.library) if self.folder is None else _sqlite(self.folder, "ro")
+            self._reader = _server(self.library) if self.folder is None else _sqlite(self.folder, "ro")
         with _storage_errors(self.library), self._reader.connect() as connection:
             yield connection
 
@@ -71,7 +71,7 @@ class Storage:
         Raises LibraryBusy if another process holds it, StorageError if the disk is full or not writable.
         """
         if self.folder is None:
-            engine = create_engine(self.library)
+            engine = _server(self.library)
             with _storage_errors(self.library), engine.connect() as connection:
                 yield connection
             engine.dispose()
@@ -89,6 +89,16 @@ class Storage:
         if self._reader is not None:
             self._reader.dispose()
             self._reader = None
+
+
+def _server(url: str) -> Engine:
+    """Open a database by URL. Raises LibraryError for a URL or driver that is not there."""
+    try:
+        return create_engine(url)
+    except (ArgumentError, ImportError) as error:
+        raise LibraryError(
+            f"can't open a database at {url}: {error}", hint="check the URL and its driver"
+        ) from error
 
 
 def _sqlite(folder: Path, mode: str) -> Engine:

@@ -136,7 +136,11 @@ class Writer:
         vectors: (N, D) float32, unit rows.   A photo whose content changed loses its other encoders' vectors.
         """
         with commit(self._connection) as seq:
-            ids = [self._put(record, seq) for record in records]
+            new = iter(self._insert([record for record in records if record.file.photo_id is None], seq))
+            ids = [
+                next(new) if record.file.photo_id is None else self._replace(record, record.file.photo_id, seq)
+                for record in records
+            ]
             rows = []
             for vector, id_ in zip(vectors, ids, strict=True):
                 blob, crc = pack_vector(vector, id_, encoder_id)
@@ -145,26 +149,20 @@ class Writer:
             self._forget_skips([record.file for record in records])
         return ids
 
-    def _put(self, record: Record, seq: int) -> int:
-        file = record.file
-        values = info_columns(record.info) | {
-            "root_id": file.root_id,
-            "path": file.place,
-            "size_bytes": file.stat.size_bytes,
-            "mtime_ns": file.stat.mtime_ns,
-            "content_hash": record.content_hash,
-            "gone_at": None,
-            "seq": seq,
-        }
-        if file.photo_id is None:
-            statement = insert(photos).values(values).returning(photos.c.id)
-            id_: int = self._connection.execute(statement).scalar_one()
-            return id_
-        this = photos.c.id == file.photo_id
+    def _insert(self, records: Sequence[Record], seq: int) -> list[int]:
+        """Insert new photos; return their ids, in order."""
+        if not records:
+            return []
+        statement = insert(photos).returning(photos.c.id, sort_by_parameter_order=True)
+        return list(self._connection.execute(statement, [_columns(record, seq) for record in records]).scalars())
+
+    def _replace(self, record: Record, id_: int, seq: int) -> int:
+        """Give a known photo what its file holds now."""
+        this = photos.c.id == id_
         changed = select(photos.c.id).where(this, photos.c.content_hash != record.content_hash)
         self._connection.execute(delete(embeddings).where(embeddings.c.photo_id.in_(changed)))
-        self._connection.execute(update(photos).where(this).values(values))
-        return file.photo_id
+        self._connection.execute(update(photos).where(this).values(_columns(record, seq)))
+        return id_
 
     def skip(self, skipped: Sequence[tuple[ScannedFile, Skip]], decoder: str) -> None:
         """Remember files that could not be indexed, and why."""
@@ -221,3 +219,17 @@ class Writer:
                 )
                 self._connection.execute(insert(labels), rows)
         return len(rows)
+
+
+def _columns(record: Record, seq: int) -> dict[str, Any]:
+    """A record as columns of `photos`."""
+    file = record.file
+    return info_columns(record.info) | {
+        "root_id": file.root_id,
+        "path": file.place,
+        "size_bytes": file.stat.size_bytes,
+        "mtime_ns": file.stat.mtime_ns,
+        "content_hash": record.content_hash,
+        "gone_at": None,
+        "seq": seq,
+    }

@@ -83,3 +83,18 @@ def test_vectors_are_half_precision_with_a_checksum(catalog, tmp_path):
     with closing(sqlite3.connect(tmp_path / "library" / CATALOG_NAME)) as connection:
         columns = {row[1]: row[2] for row in connection.execute("PRAGMA table_info(embeddings)")}
     assert columns == {"encoder_id": "INTEGER", "photo_id": "INTEGER", "vector": "BLOB", "crc": "BIGINT"}
+
+
+def test_a_url_names_any_database(tmp_path):
+    catalog = Catalog(f"sqlite:///{tmp_path / 'by-url.db'}")
+    catalog.create()
+    with catalog.writing() as writer:
+        writer.add_source("/photos", is_folder=True)
+    assert [root.path for root in catalog.root_status()] == ["/photos"]
+    catalog.close()
+
+
+@pytest.mark.parametrize("url", ["nosuch://x/y", "://", "sqlite+nosuch:///x"])
+def test_a_url_without_a_driver_is_one_clear_error(url):
+    with pytest.raises(LibraryError, match="can't open a database"):
+        Catalog(url).count()
