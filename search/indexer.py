@@ -212,12 +212,10 @@ class Run:
         return 2 * self._options.batch_size + self._options.workers
 
     def _loader(self, encoder: Encoder) -> Callable[[ScannedFile], Ready | Skip]:
-        min_side = min(encoder.preprocessing.size)
-
         def load_file(file: ScannedFile) -> Ready | Skip:
             path = file.stat.path
             try:
-                photo = load(path, max_megapixels=self._options.max_megapixels, min_side=min_side)
+                photo = load(path, max_megapixels=self._options.max_megapixels)
                 pixels = encoder.preprocess(photo.image)
             except PhotoError as error:
                 return Skip(path, error.reason, error.message)

@@ -182,11 +182,9 @@ def label_photos(
     """Label image files zero-shot, whether or not they are in a library; return those that can't be read too."""
     from search.photos.decode import load
 
-    side = min(encoder.preprocessing.size)
-
     def read(path: str) -> Pixels | Skip:
         try:
-            return encoder.preprocess(load(path, min_side=side).image)
+            return encoder.preprocess(load(path).image)
         except PhotoError as error:
             return Skip(path, error.reason, error.message)
 

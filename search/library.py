@@ -270,11 +270,10 @@ class Library:
     def _encode_images(self, paths: list[str]) -> Vectors:
         from search.photos.decode import load
 
-        side = min(self.encoder.preprocessing.size)
         images = []
         for path in paths:
             try:
-                images.append(self.encoder.preprocess(load(path, min_side=side).image))
+                images.append(self.encoder.preprocess(load(path).image))
             except PhotoError as error:
                 raise PhotoError(error.reason, f"can't read {path}: {error.message}") from error
         return self.encoder.encode_images(np.stack(images))

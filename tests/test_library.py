@@ -35,9 +35,31 @@ def test_scores_are_cosines_with_the_query(pictures, builtin, photographs):
     [hit] = pictures.search("a rocket", k=1)
     from search.photos.decode import load
 
-    image = builtin.preprocess(load(str(photographs["rocket"]), min_side=96).image)
+    image = builtin.preprocess(load(str(photographs["rocket"])).image)
     cosine = builtin.encode_images(image[None])[0] @ builtin.encode_texts(["a rocket"])[0]
     assert hit.score == pytest.approx(float(cosine), abs=1e-3)  # the catalog keeps float16
+
+
+def test_stored_vectors_are_open_clips_own(library, photographs):
+    import open_clip
+    import torch
+
+    from search.resources import data_path
+
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{data_path('builtin')}")
+    folder = photographs["cat"].parent
+    plain = [
+        folder / "coffee.png",
+        folder / "retina.jpg",
+        folder / "brick.png",
+    ]  # most others bear colour profiles
+    library.index(plain)
+    for path in plain:
+        with Image.open(path) as image, torch.inference_mode():
+            assert "icc_profile" not in image.info
+            theirs = model.eval().encode_image(transform(image.convert("RGB"))[None], normalize=True)[0].numpy()
+        _, ours = library.catalog.embeddings(library.catalog.encoder(), [library.photo(path).id])
+        assert ours[0] @ theirs / np.linalg.norm(ours[0]) >= 0.9999  # float16 in the catalog
 
 
 def test_an_image_finds_itself_and_its_like_finds_others(pictures, photographs):
