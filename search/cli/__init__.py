@@ -42,6 +42,9 @@ def cli(context: click.Context, /, **shared: object) -> None:
 
 def main() -> None:
     """Run the command line; what a command raises on purpose is mapped to messages and exit codes by it."""
+    # Threads of torch and FAISS that wait for work in a loop starve on a busy machine: several times slower there
+    # (bench/contention.py), and no faster on a quiet one. Read when the first of them is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = cli.main(prog_name="search", standalone_mode=False)
         sys.stdout.flush()
