@@ -39,13 +39,12 @@ R = TypeVar("R")
 _SCAN_BATCH = 1024
 
 # Reasons that lie in the file: it is tried again when it, the decoder or the limit changes. The others (no permission,
-# changed while it was read) may be over by the next run.
+# changed while it was read, a vector that one model spoiled) may be over by the next run.
 _SETTLED = (
     SkipReason.DECODE_ERROR,
     SkipReason.EMPTY,
     SkipReason.TOO_LARGE,
     SkipReason.UNSUPPORTED_FORMAT,
-    SkipReason.BAD_VECTOR,
 )
 
 
@@ -57,6 +56,12 @@ class IndexOptions:
     batch_size: int = 32
     workers: int = field(default_factory=lambda: min(8, max(2, os.cpu_count() or 2)))
     max_megapixels: float = 200
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 1:
+            raise UsageError("batch size and workers begin at 1")
+        if not 0 < self.max_megapixels < float("inf"):
+            raise UsageError(f"a limit of {self.max_megapixels} megapixels is none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +124,29 @@ class Run:
     # ---- what is there
 
     def _scopes(self, sources: Sequence[str]) -> list[Scope]:
-        """Register the sources, outer folders first; a known one that is away is counted as offline."""
+        """Register the sources, outer folders first; a known one whose root is away is counted as offline."""
         scopes = []
         for path in sorted(set(sources)):
             if os.path.lexists(path):
                 scopes.append(self._writer.add_source(path, is_folder=os.path.isdir(path)))
                 continue
             known = self._writer.source(path)
-            away = self._writer.count(known) if known else 0
-            if not away:
+            lost = self._writer.count(known) if known else 0
+            if not known or not lost:
                 raise UsageError(f"there is no file or folder {path}")
-            self._count(offline=away)
+            if os.path.isdir(known.root):
+                scopes.append(known)  # deleted: the folder it was in is there
+            else:
+                self._count(offline=lost)
         return scopes
 
     def _walk(self, scopes: Sequence[Scope]) -> Scan:
         found = self._writer.scan(self._model.id, Settled(self._decoder, _SETTLED))
         seen = 0
         for scope in scopes:
+            if not os.path.lexists(scope.path):
+                found.cover(scope)
+                continue
             before = seen
             files = scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
             for batch in _batches(files, _SCAN_BATCH):
@@ -144,9 +155,10 @@ class Run:
                 found.record(scope, batch)
                 seen += len(batch)
                 self._progress(Progress(Stage.SCAN, seen))
-            known = self._writer.count(scope)
-            if known and seen == before and os.path.isdir(scope.path):
-                self._count(offline=known)  # an empty mount point looks like this: nothing is gone
+            if not os.path.isdir(scope.path):
+                continue
+            if seen == before and (away := self._writer.count(scope)):
+                self._count(offline=away)  # an empty mount point looks like this: nothing is gone
             else:
                 found.cover(scope)
         found.free_places()
@@ -155,7 +167,9 @@ class Run:
     def _unreadable(self, found: Scan, scope: Scope) -> Callable[[str, OSError], None]:
         def note(path: str, error: OSError) -> None:
             found.unknown(scope, path)
-            self._skipped.append(Skip(path, SkipReason.UNREADABLE, error.strerror or str(error)))
+            skip = Skip(path, SkipReason.UNREADABLE, error.strerror or str(error))
+            self._writer.skip_unread(scope, skip)
+            self._skipped.append(skip)
 
         return note
 

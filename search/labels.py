@@ -7,6 +7,7 @@ arXiv:2103.00020, sec. 3.1.4); a photo's logits are the model's logit_scale time
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -40,10 +41,15 @@ class Label:
 
     @classmethod
     def parse(cls, line: str) -> Label:
-        """Read `animal/cat | kitty, feline`: parents, name, synonyms."""
+        """Read a line of a file, `animal/cat | kitty, feline`: parents, name, synonyms.
+
+        Raises UsageError for a line without a name.
+        """
         name, _, synonyms = line.partition("|")
         name = name.strip()
-        leaf = name.rpartition("/")[2]
+        leaf = name.rpartition("/")[2].strip()
+        if not leaf:
+            raise UsageError(f"{line!r} names no label")
         return cls(name, (leaf, *(word for part in synonyms.split(",") if (word := part.strip()))))
 
 
@@ -60,20 +66,21 @@ class LabelSet:
     prompts: dict[str, tuple[str, ...]] | None = None
 
     @classmethod
-    def of(cls, labels: LabelSet | Iterable[str], templates: Sequence[str] | None = None) -> LabelSet:
-        """Make a set from names or lines (`animal/cat | kitty`). Raises UsageError for none or twice the same."""
+    def of(cls, labels: LabelSet | Iterable[str | Label], templates: Sequence[str] | None = None) -> LabelSet:
+        """Make a set from names, taken as they stand, or Labels. Raises UsageError for none or twice the same."""
         if isinstance(labels, LabelSet):
             return labels
-        parsed = tuple(Label.parse(line) for line in labels if line.strip())
-        names = [label.name for label in parsed]
-        if not names:
+        given = (label if isinstance(label, Label) else Label(label.strip(), (label.strip(),)) for label in labels)
+        parsed = tuple(label for label in given if label.name)
+        counts = Counter(label.name for label in parsed)
+        if not counts:
             raise UsageError("there are no labels", hint="give --label NAME or --labels FILE")
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise UsageError(f"these labels stand twice: {', '.join(sorted(twice))}")
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            raise UsageError(f"these labels stand twice: {', '.join(twice)}")
         return cls(parsed, tuple(templates or DEFAULT_TEMPLATES))
 
     @classmethod
-    def described(cls, labels: Iterable[str], prompts: dict[str, tuple[str, ...]]) -> LabelSet:
+    def described(cls, labels: Iterable[str | Label], prompts: dict[str, tuple[str, ...]]) -> LabelSet:
         """Make a set whose classes have sentences of their own. Raises UsageError for a class without."""
         plain = cls.of(labels)
         if missing := [name for name in plain.names if not prompts.get(name)]:
@@ -89,6 +96,11 @@ class LabelSet:
         if self.prompts:
             return list(self.prompts[label.name])
         return [fill(template, word) for word in label.words for template in self.templates]
+
+    def truncated_tokens(self, encoder: Encoder) -> int:
+        """Return how many tokens of the prompts lie beyond what the encoder reads."""
+        lengths = encoder.count_tokens([sentence for label in self.labels for sentence in self.sentences(label)])
+        return sum(max(0, length - encoder.context_length) for length in lengths)
 
     def weights(self, encoder: Encoder) -> Vectors:
         """Return the class weights (C, D), unit rows."""
@@ -114,6 +126,15 @@ class LabelOptions:
     threshold: float = 0.0
     none_of_these: bool = False
     k: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise UsageError(f"a threshold of {self.threshold} is no probability")
+
+    def to_apply(self, labels: tuple[LabelScore, ...]) -> tuple[LabelScore, ...]:
+        """Return the labels of a photo that are worth writing: the best, or all listed if `multi` or `k` asks so."""
+        chosen = labels if self.multi or self.k else labels[:1]
+        return tuple(label for label in chosen if label.label != NONE_OF_THESE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,27 +228,25 @@ def label_photos(
 # ---- files of labels and templates
 
 
-def load_labels(source: str) -> list[str]:
-    """Read label lines from a text file (one a line, # for comments), CLIP_benchmark's JSON, or a built-in set.
+def load_labels(source: str) -> list[Label]:
+    """Read labels from a text file, CLIP_benchmark's JSON, or a built-in set.
 
+    A text file has one a line, `animal/cat | kitty, feline`, and # for comments; names in JSON stand as they are.
     source: `FILE`, `FILE.json#DATASET`, or a name in data/labels.
     """
-    if source.partition("#")[0].endswith(".json"):
-        found = _dataset(source)
-        if not isinstance(found, list):
-            raise UsageError(f"{source} holds no list of labels")
-        return [str(name) for name in found]
-    return _lines(source, "labels")
+    if _is_json(source):
+        return [Label(name, (name,)) for name in _strings(_dataset(source), source)]
+    return [Label.parse(line) for line in _lines(source, "labels")]
 
 
 def load_templates(source: str) -> list[str] | dict[str, tuple[str, ...]]:
     """Read templates as `load_labels` reads labels; JSON may hold whole sentences per class instead."""
-    if source.partition("#")[0].endswith(".json"):
-        found = _dataset(source)
-        if isinstance(found, dict):
-            return {str(name): tuple(map(str, sentences)) for name, sentences in found.items()}
-        return [str(template) for template in found]
-    return _lines(source, "templates")
+    if not _is_json(source):
+        return _lines(source, "templates")
+    found = _dataset(source)
+    if isinstance(found, dict):
+        return {name: tuple(_strings(sentences, source)) for name, sentences in found.items()}
+    return _strings(found, source)
 
 
 def built_in(kind: str) -> list[str]:
@@ -238,7 +257,7 @@ def built_in(kind: str) -> list[str]:
 def _lines(source: str, kind: str) -> list[str]:
     path = Path(source) if Path(source).is_file() else data_path(kind, f"{source}.txt")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"can't read {kind} from {source}",
@@ -247,13 +266,26 @@ def _lines(source: str, kind: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
+def _is_json(source: str) -> bool:
+    return source.partition("#")[0].endswith(".json")
+
+
+def _strings(found: Any, source: str) -> list[str]:
+    """Raise UsageError unless this is a list of texts."""
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise UsageError(f"{source} holds no list of texts")
+    return found
+
+
 def _dataset(source: str) -> Any:
-    """One dataset's entry of a CLIP_benchmark file; `#NAME` picks it where there are several."""
+    """One dataset's entry of a CLIP_benchmark file; `#NAME` picks it where there are several. A list is itself."""
     path, _, name = source.partition("#")
     try:
-        datasets = json.loads(Path(path).read_text(encoding="utf-8"))
+        datasets = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UsageError(f"can't read {path}: {error}") from error
+    if isinstance(datasets, list):
+        return datasets
     if isinstance(datasets, dict) and not name and len(datasets) == 1:
         return next(iter(datasets.values()))
     if not isinstance(datasets, dict) or name not in datasets:

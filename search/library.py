@@ -17,15 +17,15 @@ from search.encoders import canonical_name
 from search.errors import EncoderMismatch, LibraryError, PhotoError, UsageError
 from search.query import Kind, Query, Term
 from search.relevance import BACKGROUND, relevance
-from search.types import Answer, Filter, Hit, LabelledPhoto, Labelling, LibraryStatus
-from search.vectors import normalize, open_index
+from search.types import Answer, Filter, Hit, LabelledPhoto, Labelling, LibraryStatus, Skip, SkipReason
+from search.vectors import FLAT, flat_size_bytes, normalize, open_index
 
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Writer
     from search.encoders import Encoder
     from search.indexer import IndexOptions, Model
-    from search.labels import Classifier, LabelOptions, LabelSet
-    from search.types import FileStat, Ids, IndexReport, Photo, Progress, Skip, Vectors
+    from search.labels import Classifier, Label, LabelOptions, LabelSet
+    from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
     from search.vectors import VectorIndex
 
 AUTO = "auto"
@@ -174,7 +174,7 @@ class Library:
             run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop)
             report = run(paths)
             if reencode and not report.interrupted:
-                writer.switch_when_complete(model.id)
+                report = replace(report, not_encoded=writer.switch_when_complete(model.id))
         return replace(report, photos=self.catalog.count())
 
     def _target(self, writer: Writer, reencode: bool) -> Model:
@@ -187,17 +187,18 @@ class Library:
         return Model(row.id, row.name, lambda: self._encoder_of(row))
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
-        """Forget photos and folders for good, with vectors and labels; the files stay. Returns how many.
+        """Forget photos and folders, with vectors and labels; return how many.
 
+        The files stay: indexing their folder again brings them back as new.
         Raises UsageError for a path that is in no indexed folder.
         """
         with self.catalog.writing() as writer:
             scopes = []
             for path in paths:
-                scope = writer.source(_real(path))
-                if scope is None:
+                found = [scope for spelling in _spellings(path) if (scope := writer.source(spelling))]
+                if not found:
                     raise UsageError(f"{os.fspath(path)} is in no indexed folder")
-                scopes.append(scope)
+                scopes += found
             return sum(writer.remove(scope) for scope in scopes)
 
     # ---- answering
@@ -229,14 +230,16 @@ class Library:
         started = perf_counter()
         asked = queries.parse([query]) if isinstance(query, str) else query
         row = self._answering()
-        index = self._fresh_index(row)
-        selection = self._selection(filter or Filter(), without)
-        candidates = len(index) if selection is None else len(selection)
         encoder = self._encoder_of(row)
         vector = queries.embed(asked, self._vectors_of(row))
-        ids, scores = index.search(vector, min(k, max(candidates, 1)), within=selection)
+        selection = self._selection(filter or Filter(), without)
+        with self._lock:  # one thread brings the index up to date or reads it
+            index = self._fresh_index(row)
+            candidates = len(index) if selection is None else len(selection)
+            ids, scores = index.search(vector, min(k, max(candidates, 1)), within=selection)
+            background = self._background_vectors(row) @ vector[0]
         found = ids[0] >= 0
-        meanings = relevance(scores[0][found], self._background_vectors(row) @ vector[0], len(index))
+        meanings = relevance(scores[0][found], background, len(index))
         photos = {photo.id: photo for photo in self.catalog.get(ids[0][found].tolist())}
         hits = tuple(
             Hit(float(score), meaning, photos[id_])
@@ -253,11 +256,15 @@ class Library:
         )
 
     def similar(self, photo: int | str | os.PathLike[str], k: int = 10, *, filter: Filter | None = None) -> Answer:
-        """Return the photos most like one of the library (id or path) or like any image file, itself left out."""
-        known = self._known(photo)
-        if known is None:
-            term = Term(Kind.IMAGE, os.fspath(photo))  # type: ignore[arg-type]  # an unknown id raised already
-            return self.answer(Query((term,)), k, filter=filter)
+        """Return the photos most like one of the library (id or path) or like any image file, itself left out.
+
+        Raises UsageError for an id that is unknown or gone, PhotoError for a file that can't be read.
+        """
+        known = self.photo(photo) if isinstance(photo, int) else self._known(photo)
+        if known is None or known.gone_at:
+            if isinstance(photo, int):
+                raise UsageError(f"photo {photo} is gone: its file was not found by the last run")
+            return self.answer(Query((Term(Kind.IMAGE, _real(photo)),)), k, filter=filter)
         return self.answer(Query((Term(Kind.PHOTO, str(known.id)),)), k, filter=filter, without=[known.id])
 
     def _vectors_of(self, row: EncoderRow) -> dict[Kind, Callable[[list[str]], Vectors]]:
@@ -302,11 +309,10 @@ class Library:
 
     def _fresh_index(self, row: EncoderRow) -> VectorIndex:
         """Return the index of a model's vectors, brought up to the catalog's last commit."""
-        with self._lock:
-            if self._index is None or self._indexed != (row.id, self.catalog.sequence()):
-                self._index = self._top_up(row)
-                self._background = None
-            return self._index
+        if self._index is None or self._indexed != (row.id, self.catalog.sequence()):
+            self._index = self._top_up(row)
+            self._background = None
+        return self._index
 
     def _top_up(self, row: EncoderRow) -> VectorIndex:
         encoder_id, seq = self._indexed
@@ -318,6 +324,8 @@ class Library:
             for ids, vectors in changes.added:
                 index.add(ids, normalize(vectors))
             self._indexed = (row.id, changes.seq)
+        if without := self.catalog.count() - len(index):
+            self._notify(f"{without} photos have no vector by {row.name} yet and are left out; index them again")
         return index
 
     def _background_vectors(self, row: EncoderRow) -> Vectors:
@@ -333,7 +341,7 @@ class Library:
 
     def label(
         self,
-        labels: LabelSet | Iterable[str],
+        labels: LabelSet | Iterable[str | Label],
         *,
         paths: Sequence[str | os.PathLike[str]] | None = None,
         options: LabelOptions | None = None,
@@ -342,43 +350,54 @@ class Library:
     ) -> Labelling:
         """Label photos zero-shot: the whole library, or files and folders in or outside it.
 
-        labels: names, or a LabelSet with templates.   apply: write the labels, with the model that gave them,
-        into the library for the photos it holds.
+        labels: names, or a LabelSet with templates.   apply: write each photo's best label (with `multi` or `k` all
+        that are listed) and the model that gave it into the library, for the photos it holds; what an earlier run
+        wrote from the same labels is withdrawn.
         Raises UsageError for a path that does not exist, and where `apply` finds no photo of the library.
         """
         from search.labels import Classifier, LabelOptions, LabelSet, label_photos
 
         label_set = LabelSet.of(labels)
-        classifier = Classifier.build(label_set, self.encoder, options or LabelOptions())
-        ids, strangers = self._whom_to_label(paths)
+        chosen = options or LabelOptions()
+        classifier = Classifier.build(label_set, self.encoder, chosen)
+        skipped: list[Skip] = []
+        ids, strangers = self._whom_to_label(paths, skipped)
         known = self._label_known(ids, classifier)
-        others, skipped = label_photos(strangers, classifier, encoder=self.encoder, progress=progress)
+        others, unread = label_photos(strangers, classifier, encoder=self.encoder, progress=progress)
         if apply:
-            self._apply(known)
+            written = [replace(photo, labels=chosen.to_apply(photo.labels)) for photo in known]
+            self._apply(written, label_set.names)
         return Labelling(
             encoder=self.encoder.name,
             labels=classifier.names,
             templates=label_set.templates,
             photos=tuple(sorted([*known, *others], key=lambda photo: photo.path)),
-            skipped=tuple(skipped),
+            skipped=(*skipped, *unread),
+            applied=len(known) if apply else 0,
+            truncated_tokens=label_set.truncated_tokens(self.encoder),
         )
 
     def _own_row(self) -> EncoderRow | None:
         """The loaded model as the catalog knows it; None if there is no library or it has no vectors by it."""
         return self.catalog.encoder(fingerprint=self.encoder.fingerprint) if self.catalog.exists() else None
 
-    def _whom_to_label(self, paths: Sequence[str | os.PathLike[str]] | None) -> tuple[list[int], list[str]]:
-        """Tell photos whose vectors the library has from files that must be read."""
+    def _whom_to_label(
+        self, paths: Sequence[str | os.PathLike[str]] | None, skipped: list[Skip]
+    ) -> tuple[list[int], list[str]]:
+        """Tell photos whose vectors the library has from files that must be read; note what can't be looked at."""
         if paths is None:
             self._encoder_of(self._answering())
             return self.catalog.all_ids().tolist(), []
         from search.photos.scan import scan
 
+        def unread(path: str, error: OSError) -> None:
+            skipped.append(Skip(path, SkipReason.UNREADABLE, error.strerror or str(error)))
+
         files: dict[str, FileStat] = {}
         for path in map(_real, paths):
             if not os.path.lexists(path):
                 raise UsageError(f"there is no file or folder {path}")
-            files |= {file.path: file for file in scan(path)}
+            files |= {file.path: file for file in scan(path, on_error=unread)}
         ids = []
         for photo in self._own_photos(list(files)):
             file = files[photo.path]
@@ -407,12 +426,12 @@ class Library:
             labelled += [LabelledPhoto(p.path, best, p.id) for p, best in zip(photos, labels, strict=True)]
         return labelled
 
-    def _apply(self, labelled: list[LabelledPhoto]) -> None:
+    def _apply(self, labelled: list[LabelledPhoto], among: Sequence[str]) -> None:
         row = self._own_row()
         if row is None or not labelled:
             raise UsageError("none of these photos is in the library", hint="index them first")
         with self.catalog.writing() as writer:
-            writer.add_labels(labelled, source="zero-shot", encoder_id=row.id)
+            writer.put_labels(labelled, among, source="zero-shot", encoder_id=row.id)
 
     # ---- looking
 
@@ -425,21 +444,22 @@ class Library:
         return known
 
     def _known(self, ref: int | str | os.PathLike[str]) -> Photo | None:
-        ids = [ref] if isinstance(ref, int) else self.catalog.ids_at([_real(ref)])
-        return next(iter(self.catalog.get(ids)), None)
+        if isinstance(ref, int):
+            return next(iter(self.catalog.get([ref])), None) if 0 < ref < 2**63 else None
+        return next(iter(self.catalog.get(self.catalog.ids_at(_spellings(ref)))), None)
 
     def status(self) -> LibraryStatus:
         """Return the library at a glance; loads no model and no index."""
         encoders = self.catalog.encoder_status()
         current = self.catalog.encoder()
-        vectors = next((e.photos for e in encoders if current and e.name == current.name), 0)
-        dim = current.dim if current else 0
+        vectors = self.catalog.count_vectors(current) if current else 0
+        size_bytes = flat_size_bytes(vectors, current.dim) if current else 0
         return LibraryStatus(
             path=self.catalog.location,
             photos=self.catalog.count(),
             roots=tuple(self.catalog.root_status()),
             encoders=tuple(encoders),
-            index={"kind": "faiss-flat", "vectors": vectors, "bytes": vectors * (4 * dim + 8)},
+            index={"kind": FLAT, "vectors": vectors, "bytes": size_bytes},
             skipped=len(self.catalog.skipped()),
             schema=self.catalog.revision(),
         )
@@ -451,6 +471,11 @@ class Library:
     def upgrade(self) -> str:
         """Bring a library of an older version to this one; returns the schema it had."""
         return self.catalog.upgrade()
+
+
+def _spellings(path: str | os.PathLike[str]) -> list[str]:
+    """The names a photo may be known by: where links lead and, where links were followed, the path as it stands."""
+    return sorted({_real(path), os.path.abspath(os.path.expanduser(path))})
 
 
 def _real(path: str | os.PathLike[str]) -> str:

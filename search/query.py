@@ -89,8 +89,8 @@ def _term(kind: Kind, text: str, sign: int = 1) -> Term:
     weight = float(weighted["weight"]) if weighted else 1.0
     if not value:
         raise QueryError("a term of the query is empty")
-    if weight == 0:
-        raise QueryError(f"the weight of {value!r} is 0", hint="leave the term out")
+    if not 0 < weight < float("inf"):
+        raise QueryError(f"the weight of {value[:40]!r} is {weight:g}", hint="leave the term out or weigh it less")
     return Term(kind, value, sign * weight)
 
 

@@ -83,7 +83,7 @@ class PhotoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """What the catalog knows of one image."""
+    """What the catalog knows of one image; gone_at (UTC): since when its file is not found."""
 
     id: int
     root: str
@@ -93,6 +93,7 @@ class Photo:
     content_hash: str
     info: PhotoInfo
     labels: tuple[str, ...] = ()
+    gone_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +158,18 @@ class LabelledPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """What `label` did: the set it used, the photos it labelled, the files it could not read."""
+    """What `label` did: the set it used, the photos it labelled, the files it could not read.
+
+    applied: photos whose labels were written.   truncated_tokens: tokens of prompts beyond what the model reads.
+    """
 
     encoder: str
     labels: tuple[str, ...]
     templates: tuple[str, ...]
     photos: tuple[LabelledPhoto, ...]
     skipped: tuple[Skip, ...] = ()
+    applied: int = 0
+    truncated_tokens: int = 0
 
 
 class Stage(StrEnum):
@@ -186,7 +192,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What a run did. Every file seen is in exactly one of added, updated, moved, unchanged, skipped."""
+    """What a run did. Every file seen is in exactly one of added, updated, moved, unchanged, skipped.
+
+    not_encoded: after re-encoding, photos that have no vector by the new model yet; while there are any, the old
+    model answers.
+    """
 
     encoder: str
     photos: int
@@ -198,6 +208,7 @@ class IndexReport:
     offline: int = 0
     skipped: tuple[Skip, ...] = ()
     encoded: int = 0
+    not_encoded: int = 0
     seconds: float = 0.0
     interrupted: bool = False
 

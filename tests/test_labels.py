@@ -16,7 +16,7 @@ def test_a_line_holds_parents_name_and_synonyms():
 
 
 def test_sentences_are_every_word_in_every_template():
-    labels = LabelSet.of(["animal/cat | kitty"], ["a photo of a {}.", "a {c} close up"])
+    labels = LabelSet.of([Label.parse("animal/cat | kitty")], ["a photo of a {}.", "a {c} close up"])
     assert labels.sentences(labels.labels[0]) == [
         "a photo of a cat.",
         "a cat close up",
@@ -37,7 +37,7 @@ def test_no_labels_or_twice_the_same_are_refused(labels):
 
 
 def test_weights_are_the_renormalised_mean_of_unit_prompts(builtin):
-    labels = LabelSet.of(["cat | kitty", "dog"], ["a {}", "the {}"])
+    labels = LabelSet.of([Label.parse("cat | kitty"), "dog"], ["a {}", "the {}"])
     prompts = builtin.encode_texts(["a cat", "the cat", "a kitty", "the kitty"])
     mean = prompts.mean(axis=0)
     weights = labels.weights(builtin)
@@ -100,15 +100,29 @@ def test_softmax_and_sigmoid_survive_large_logits():
 
 def test_labels_are_read_from_lines(tmp_path):
     file = tmp_path / "labels.txt"
-    file.write_text("# animals\ncat | kitty\n\n dog \n")
-    assert load_labels(str(file)) == ["cat | kitty", "dog"]
+    file.write_text("\ufeff# animals\nanimal/cat | kitty\n\n dog \n", encoding="utf-8")
+    assert load_labels(str(file)) == [Label("animal/cat", ("cat", "kitty")), Label("dog", ("dog",))]
+
+
+def test_a_line_without_a_name_is_refused(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("cat\n | kitty\n")
+    with pytest.raises(UsageError, match="names no label"):
+        load_labels(str(file))
+
+
+def test_names_that_are_given_stand_as_they_are():
+    name = "Ram C/V Cargo Van | Minivan, 2012"
+    labels = LabelSet.of([name])
+    assert labels.names == (name,)
+    assert labels.sentences(labels.labels[0]) == [f"a photo of a {name}."]
 
 
 def test_clip_benchmarks_files_are_read_unchanged(tmp_path):
     names, templates = tmp_path / "en_classnames.json", tmp_path / "templates.json"
     names.write_text(json.dumps({"pets": ["cat", "dog"], "cars": ["audi"]}))
     templates.write_text(json.dumps({"pets": ["a photo of a {c}."]}))
-    assert load_labels(f"{names}#pets") == ["cat", "dog"]
+    assert [label.name for label in load_labels(f"{names}#pets")] == ["cat", "dog"]
     assert load_templates(str(templates)) == ["a photo of a {c}."]
     with pytest.raises(UsageError, match="#NAME"):
         load_labels(str(names))
@@ -125,6 +139,28 @@ def test_sentences_of_a_class_of_its_own_take_the_place_of_templates(tmp_path):
     ]
     with pytest.raises(UsageError, match="bird"):
         LabelSet.described(["cat", "bird"], prompts)
+
+
+@pytest.mark.parametrize("content", ['{"a": 5}', '{"a": {"cat": 5}}', '{"a": "a photo"}', '{"a": [1]}', "5", "{"])
+def test_json_of_another_shape_is_refused(tmp_path, content):
+    file = tmp_path / "x.json"
+    file.write_text(content)
+    with pytest.raises(UsageError):
+        load_templates(str(file))
+    with pytest.raises(UsageError):
+        load_labels(str(file))
+
+
+def test_a_plain_list_is_read(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text('["cat", "and/or"]')
+    assert [label.name for label in load_labels(str(file))] == ["cat", "and/or"]
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_a_threshold_is_a_probability(threshold):
+    with pytest.raises(UsageError):
+        LabelOptions(threshold=threshold)
 
 
 def test_a_missing_file_names_the_built_in_sets():

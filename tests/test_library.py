@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -241,6 +242,28 @@ def test_applied_labels_are_the_photos_own(pictures, photographs):
     assert pictures.photo(photographs["cat"]).labels == ("cat",)
 
 
+def test_applying_again_withdraws_what_the_same_labels_gave_before(pictures, photographs):
+    cat = photographs["cat"]
+    pictures.label(["cat", "rocket"], apply=True)
+    pictures.label(["red", "blue"], apply=True, options=LabelOptions(k=2))
+    assert pictures.photo(cat).labels == ("blue", "cat", "red")
+    pictures.label(["cat", "rocket", "animal"], apply=True, options=LabelOptions(multi=True, threshold=1.0))
+    assert pictures.photo(cat).labels == ("blue", "red")
+
+
+def test_none_of_these_is_never_written(pictures, photographs):
+    options = LabelOptions(none_of_these=True, k=9)
+    labelling = pictures.label(["zebra"], apply=True, options=options)
+    assert {label.label for label in labelling.photos[0].labels} == {"zebra", "none of these"}
+    assert pictures.photo(photographs["cat"]).labels == ("zebra",)
+    assert labelling.applied == 4
+
+
+def test_prompts_beyond_the_models_limit_are_reported(pictures):
+    assert pictures.label(["cat"]).truncated_tokens == 0
+    assert pictures.label(["cat " * 100], options=LabelOptions()).truncated_tokens > 20
+
+
 def test_labels_of_strangers_cannot_be_applied(library, photographs):
     with pytest.raises(UsageError, match="index them first"):
         library.label(["a"], paths=[photographs["cat"]], apply=True)
@@ -273,6 +296,65 @@ def test_only_one_process_writes(library, open_library, album):
             other.index([album])
         assert len(other.search("anything", k=50)) == 12  # reading goes on
     assert open_library().index([album]).unchanged == 12
+
+
+def test_photos_under_a_followed_link_are_known_by_the_name_they_were_found_by(library, tmp_path, make_photo):
+    from search import IndexOptions
+    from search.photos.scan import ScanOptions
+
+    make_photo(tmp_path / "real" / "a.png", seed=1)
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "link").symlink_to(tmp_path / "real")
+    library.index([tmp_path / "album"], options=IndexOptions(scan=ScanOptions(follow_symlinks=True)))
+    [hit] = library.search("anything")
+    assert library.photo(hit.photo.path).id == hit.photo.id
+    assert library.remove([hit.photo.path]) == 1
+
+
+def test_a_photo_that_is_gone_says_so(library, album):
+    library.index([album])
+    path = album / "day0" / "photo00.png"
+    photo = library.photo(path)
+    path.unlink()
+    library.index([album])
+    assert library.photo(photo.id).gone_at is not None
+    with pytest.raises(UsageError, match="gone"):
+        library.similar(photo.id)
+
+
+@pytest.mark.parametrize("id_", [99999, 0, -1, 10**30])
+def test_an_unknown_id_is_an_error(pictures, id_):
+    with pytest.raises(UsageError, match=f"photo {id_} is not in the library"):
+        pictures.similar(id_)
+    with pytest.raises(UsageError):
+        pictures.photo(id_)
+
+
+def test_vectors_that_another_model_outdated_are_dropped_by_open_sessions(
+    pictures, tmp_path, tiny_model, make_photo
+):
+    own = make_photo(tmp_path / "own" / "x.png", seed=3)
+    pictures.index([own])
+    assert len(pictures.search("anything")) == 5
+    make_photo(own, seed=4, size=(40, 40))
+    with Library.open(tmp_path / "library", model=tiny_model) as other:
+        assert other.index([own], reencode=True).not_encoded == 4
+    assert len(pictures.search("anything")) == 4
+
+
+def test_a_broken_photo_does_not_put_a_new_model_off_for_ever(library, album, tmp_path, tiny_model):
+    library.index([album])
+    (album / "day0" / "photo00.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with Library.open(tmp_path / "library", model=tiny_model) as other:
+        report = other.index([album], reencode=True)
+        assert (report.encoded, report.not_encoded) == (11, 0)
+    assert library.catalog.encoder().name == tiny_model
+
+
+def test_answers_from_many_threads_agree(pictures):
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda text: names(pictures.search(text, k=4)), ["a cat", "a rocket"] * 10))
+    assert answers == [names(pictures.search(text, k=4)) for text in ["a cat", "a rocket"]] * 10
 
 
 def test_status_counts(pictures, tmp_path):

@@ -36,7 +36,9 @@ def test_a_windows_path_is_not_a_weight():
     assert parse([], like=["C:/photos/a.jpg"]).terms[0].value == "C:/photos/a.jpg"
 
 
-@pytest.mark.parametrize("texts, unlike", [([], []), ([], ["people"]), (["  "], []), (["0:cat"], [])])
+@pytest.mark.parametrize(
+    "texts, unlike", [([], []), ([], ["people"]), (["  "], []), (["0:cat"], []), (["9" * 400 + ":cat"], [])]
+)
 def test_a_query_for_nothing_is_refused(texts, unlike):
     with pytest.raises(QueryError):
         parse(texts, unlike=unlike)

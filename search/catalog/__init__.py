@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 
 from search.catalog import versions
 from search.catalog.filters import conditions, distance_km
-from search.catalog.rows import to_bytes, to_path, to_photo, unpack_vectors
+from search.catalog.rows import chunks, to_bytes, to_path, to_photo, unpack_vectors
+from search.catalog.scan import embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
 from search.catalog.scopes import is_inside
 from search.catalog.storage import Storage, is_url
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Catalog", "Changes", "EncoderRow", "Writer"]
 
 _CHUNK = 4096  # rows read at a time
-_MAX_PARAMETERS = 500  # ids in one IN (…)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,11 @@ class Catalog:
         return self._storage.exists()
 
     def create(self) -> None:
-        """Make the catalog unless it is there."""
+        """Make the catalog unless it is there; one whose making was cut short is made anew."""
         if self._storage.exists() and self._storage.folder is not None:
-            return
+            with self._storage.reading() as connection:
+                if versions.revision(connection) is not None:
+                    return
         with self._storage.writing() as connection:
             if versions.revision(connection) is None:
                 versions.create(connection)
@@ -128,9 +130,7 @@ class Catalog:
         """Return the photos of these ids, in this order; unknown ids are left out."""
         with self._reading() as connection:
             found = {
-                photo.id: photo
-                for start in range(0, len(ids), _MAX_PARAMETERS)
-                for photo in _photos(connection, photos.c.id.in_(ids[start : start + _MAX_PARAMETERS]))
+                photo.id: photo for chunk in chunks(ids) for photo in _photos(connection, photos.c.id.in_(chunk))
             }
         return [found[id_] for id_ in ids if id_ in found]
 
@@ -141,9 +141,8 @@ class Catalog:
             for root_id, root in _roots(connection).items():
                 folder = os.fsdecode(root)
                 places = [to_bytes(os.path.relpath(path, folder)) for path in paths if is_inside(path, folder)]
-                for start in range(0, len(places), _MAX_PARAMETERS):
-                    chunk = photos.c.path.in_(places[start : start + _MAX_PARAMETERS])
-                    query = select(photos.c.id).where(photos.c.root_id == root_id, chunk)
+                for chunk in chunks(places):
+                    query = select(photos.c.id).where(photos.c.root_id == root_id, photos.c.path.in_(chunk))
                     ids += connection.execute(query).scalars()
         return ids
 
@@ -198,7 +197,8 @@ class Catalog:
             now, purged = connection.execute(select(state.c.seq, state.c.purge_seq)).one()
             since = since if since >= purged else -1
             newer = photos.c.seq > since
-            query = select(photos.c.id).where(newer, photos.c.gone_at.is_not(None))
+            without = or_(photos.c.gone_at.is_not(None), not_(embedded(encoder.id)))
+            query = select(photos.c.id).where(newer, without)
             yield Changes(
                 seq=now,
                 rebuild=since < 0,
@@ -208,18 +208,23 @@ class Catalog:
 
     def embeddings(self, encoder: EncoderRow, ids: Sequence[int]) -> tuple[Ids, Vectors]:
         """Return the vectors of these photos, ids ascending; photos without one are left out."""
-        chunks = []
+        parts = [(np.empty(0, np.int64), np.empty((0, encoder.dim), np.float32))]
         with self._reading() as connection:
-            for start in range(0, len(ids), _MAX_PARAMETERS):
-                wanted = photos.c.id.in_(ids[start : start + _MAX_PARAMETERS])
-                chunks += list(_embeddings(connection, encoder, wanted))
-        if not chunks:
-            return np.empty(0, np.int64), np.empty((0, encoder.dim), np.float32)
-        found, vectors = np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
+            for chunk in chunks(ids):
+                parts += _embeddings(connection, encoder, photos.c.id.in_(chunk))
+        found, vectors = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(found)
         return found[order], vectors[order]
 
     # ---- what a library looks like
+
+    def count_vectors(self, encoder: EncoderRow) -> int:
+        """Return how many photos present have a vector by this model."""
+        with self._reading() as connection:
+            count: int = connection.execute(
+                select(func.count()).select_from(photos).where(_present(), embedded(encoder.id))
+            ).scalar_one()
+        return count
 
     def revision(self) -> str:
         """Return the schema's revision."""

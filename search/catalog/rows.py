@@ -5,22 +5,32 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from search.types import Photo, PhotoInfo, TakenAtSource
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Row
 
     from search.types import Vectors
 
+T = TypeVar("T")
+
 HALF = np.dtype("<f2")
+MAX_PARAMETERS = 500
+"""Values in one IN (…); every database takes that many."""
+
+
+def chunks(items: Sequence[T], size: int = MAX_PARAMETERS) -> Iterator[Sequence[T]]:
+    """Yield parts of at most `size`, in order."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def to_bytes(relative: str) -> bytes:
@@ -84,6 +94,7 @@ def to_photo(row: Row[Any], labels: tuple[str, ...] = ()) -> Photo:
             longitude=row.longitude,
         ),
         labels=labels,
+        gone_at=row.gone_at.replace(tzinfo=UTC) if row.gone_at else None,
     )
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from search.catalog.moves import Known, Place, resolve
-from search.catalog.rows import pack_vector, to_bytes, to_path, unpack_vectors
+from search.catalog.rows import chunks, pack_vector, to_bytes, to_path, unpack_vectors
 from search.catalog.schema import embeddings, encoders, photos, roots, scanned, skips
 from search.catalog.scopes import Scope, within_any
 from search.catalog.transaction import commit, now
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _PAGE = 1024  # files handed out at a time
-_MAX_PARAMETERS = 500
+_MAX_TERMS = 200  # scopes in one statement: SQLite allows an expression no more than 1,000 levels
 
 # What a copy of a photo takes over with its content.
 _CONTENT = (
@@ -221,17 +221,16 @@ class Scan:
             photos.c.content_hash,
             photos.c.gone_at,
             roots.c.path.label("root"),
-            self._missing().label("missing"),
         ).select_from(photos.join(roots))
         contents = sorted({place.content_hash for place in places})
+        missing = set(self._missing())
         known = []
-        for start in range(0, len(contents), _MAX_PARAMETERS):
-            chunk = contents[start : start + _MAX_PARAMETERS]
+        for chunk in chunks(contents):
             for row in self._connection.execute(query.where(photos.c.content_hash.in_(chunk))):
                 if row.id in held:
                     free = held[row.id] != row.content_hash
                 else:
-                    free = row.gone_at is not None or row.missing or _vanished(row.root, row.path)
+                    free = row.gone_at is not None or row.id in missing or _vanished(row.root, row.path)
                 known.append(Known(row.id, row.path, row.content_hash, bool(free)))
         return known
 
@@ -264,21 +263,41 @@ class Scan:
     def settle(self) -> tuple[int, int]:
         """Welcome back photos that returned and mark those not found as gone; return both counts.
 
-        Gone photos keep their row, vectors and labels, and answer no query.
+        Gone photos keep their row, vectors and labels, and answer no query. Skips of files that are gone, or that
+        are photos as they stand now, are forgotten.
         """
         returned = and_(photos.c.gone_at.is_not(None), embedded(self._encoder_id), _scanned_as_is())
-        found = exists().where(scanned.c.root_id == skips.c.root_id, scanned.c.path == skips.c.path)
-        forgotten = and_(not_(found), within_any(skips, self._scopes, self._unknown))
         with commit(self._connection) as seq:
             back = self._connection.execute(update(photos).where(returned).values(gone_at=None, seq=seq))
-            gone = self._connection.execute(update(photos).where(self._missing()).values(gone_at=now(), seq=seq))
-            self._connection.execute(delete(skips).where(forgotten))
-        return back.rowcount, gone.rowcount
+            missing = self._missing()
+            self._update([{"row_id": id_, "gone_at": now(), "seq": seq} for id_ in missing])
+            self._forget_skips()
+        return back.rowcount, len(missing)
 
-    def _missing(self) -> ColumnElement[bool]:
+    def _missing(self) -> list[int]:
         """Photos present that this run looked for and did not find."""
-        found = exists().where(scanned.c.root_id == photos.c.root_id, scanned.c.path == photos.c.path)
-        return and_(photos.c.gone_at.is_(None), not_(found), within_any(photos, self._scopes, self._unknown))
+        columns = (photos.c.root_id, photos.c.path, photos.c.id)
+        return sorted({row.id for row in self._not_found(photos, columns, photos.c.gone_at.is_(None))})
+
+    def _forget_skips(self) -> None:
+        here = and_(skips.c.root_id == photos.c.root_id, skips.c.path == photos.c.path)
+        indexed = exists().where(here, photos.c.gone_at.is_(None), _scanned_as_is())
+        self._connection.execute(delete(skips).where(indexed))
+        place = and_(skips.c.root_id == bindparam("in_root"), skips.c.path == bindparam("place"))
+        gone = [{"in_root": row.root_id, "place": row.path} for row in self._not_found(skips, tuple(skips.c))]
+        if gone:
+            self._connection.execute(delete(skips).where(place), gone)
+
+    def _not_found(self, table: Any, columns: Sequence[Any], *wanted: ColumnElement[bool]) -> list[Any]:
+        """Rows of photos or skips in this run's scopes that no file was found for, unless nobody could look."""
+        found = exists().where(scanned.c.root_id == table.c.root_id, scanned.c.path == table.c.path)
+        hidden = {(scope.root_id, to_bytes(scope.relative)) for scope in self._unknown}
+        rows: list[Any] = []
+        for scopes in chunks(self._scopes, _MAX_TERMS):
+            covered = within_any(table, scopes)
+            query = select(*columns).where(covered, not_(found), *wanted)
+            rows += self._connection.execute(query).all()
+        return [row for row in rows if not _is_hidden(row.root_id, row.path, hidden)]
 
 
 def embedded(encoder_id: int) -> ColumnElement[bool]:
@@ -326,6 +345,16 @@ def _scanned_as_is() -> ColumnElement[bool]:
 
 def _stat(place: Place, seq: int) -> dict[str, Any]:
     return {"size_bytes": place.size_bytes, "mtime_ns": place.mtime_ns, "gone_at": None, "seq": seq}
+
+
+def _is_hidden(root_id: int, place: bytes, hidden: set[tuple[int, bytes]]) -> bool:
+    """Whether a place or a folder above it could not be looked at."""
+    if not hidden:
+        return False
+    parts = place.split(b"/")
+    return (root_id, b".") in hidden or any(
+        (root_id, b"/".join(parts[:depth])) in hidden for depth in range(1, len(parts) + 1)
+    )
 
 
 def _vanished(root: bytes, place: bytes) -> bool:

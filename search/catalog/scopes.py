@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, false, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, false, insert, or_, select, update
 
 from search.catalog.filters import below
 from search.catalog.rows import to_bytes
@@ -74,7 +74,6 @@ def within(table: Any, scope: Scope) -> ColumnElement[bool]:
     return and_(table.c.root_id == scope.root_id, below(scope.relative, table.c.path))
 
 
-def within_any(table: Any, scopes: Sequence[Scope], but: Sequence[Scope] = ()) -> ColumnElement[bool]:
-    """Rows that some scope covers, less those that `but` covers."""
-    covered = or_(false(), *(within(table, scope) for scope in scopes))
-    return and_(covered, *(not_(within(table, scope)) for scope in but))
+def within_any(table: Any, scopes: Sequence[Scope]) -> ColumnElement[bool]:
+    """Rows that some scope covers."""
+    return or_(false(), *(within(table, scope) for scope in scopes))

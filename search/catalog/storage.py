@@ -81,6 +81,7 @@ class Storage:
             try:
                 with engine.connect() as connection:
                     yield connection
+                _fold_back(engine)
             finally:
                 engine.dispose()
 
@@ -122,6 +123,18 @@ def _sqlite(folder: Path, mode: str) -> Engine:
     return engine
 
 
+def _fold_back(engine: Engine) -> None:
+    """Move what was committed from the write-ahead log into the catalog itself, as far as readers permit.
+
+    The last connection to close does it by itself only if it may write, and the last may be a reader.
+    """
+    connection = engine.raw_connection()
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
+
+
 @contextmanager
 def _storage_errors(library: str) -> Iterator[None]:
     try:
@@ -133,7 +146,9 @@ def _storage_errors(library: str) -> Iterator[None]:
                 f"can't write to the library {library}: {cause}",
                 hint="free some space or check permissions; everything committed before is kept",
             ) from error
-        raise
+        if "locked" in cause:
+            raise LibraryBusy(f"{library} is locked by another program", hint="try again") from error
+        raise LibraryError(f"the catalog of {library} failed: {cause}") from error
     except IntegrityError:
         raise  # a mistake of ours, not of the disk
     except DatabaseError as error:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import and_, bindparam, delete, exists, func, insert, not_, select, update
 
-from search.catalog.rows import info_columns, pack_vector
-from search.catalog.scan import Scan, ScannedFile, Settled, embedded
+from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
+from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
 from search.catalog.scopes import Scope, add_root, find_scope, within
 from search.catalog.transaction import commit, now
-from search.types import LabelledPhoto, PhotoInfo, Skip
+from search.types import FileStat, LabelledPhoto, PhotoInfo, Skip
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -83,14 +83,18 @@ class Writer:
         id_: int = self._connection.execute(statement).scalar_one()
         return id_
 
-    def switch_when_complete(self, encoder_id: int) -> bool:
-        """Let this encoder answer once every photo present has its vector; tell whether it does now."""
-        without = and_(photos.c.gone_at.is_(None), not_(embedded(encoder_id)))
+    def switch_when_complete(self, encoder_id: int) -> int:
+        """Let this encoder answer if every photo present has its vector; return how many have none.
+
+        Photos whose file can't be read any more do not count: they would put it off for ever.
+        """
+        broken = exists().where(skips.c.root_id == photos.c.root_id, skips.c.path == photos.c.path)
+        without = and_(photos.c.gone_at.is_(None), not_(embedded(encoder_id)), not_(broken))
         with commit(self._connection):
-            if self._connection.execute(select(exists().where(without))).scalar():
-                return False
-            self._connection.execute(update(state).values(encoder_id=encoder_id))
-        return True
+            missing: int = self._connection.execute(select(func.count()).where(without)).scalar_one()
+            if not missing:
+                self._connection.execute(update(state).values(encoder_id=encoder_id))
+        return missing
 
     # ---- sources
 
@@ -164,6 +168,12 @@ class Writer:
         self._connection.execute(update(photos).where(this).values(_columns(record, seq)))
         return id_
 
+    def skip_unread(self, scope: Scope, skip: Skip) -> None:
+        """Remember a file or folder that the walk could not look at."""
+        place = to_bytes(os.path.relpath(skip.path, scope.root))
+        unread = ScannedFile(scope.root_id, place, FileStat(skip.path, 0, 0), Verdict.NEW, None)
+        self.skip([(unread, skip)], decoder="")
+
     def skip(self, skipped: Sequence[tuple[ScannedFile, Skip]], decoder: str) -> None:
         """Remember files that could not be indexed, and why."""
         with commit(self._connection):
@@ -192,10 +202,13 @@ class Writer:
 
     # ---- labels
 
-    def add_labels(self, labelled: Iterable[LabelledPhoto], *, source: str, encoder_id: int | None) -> int:
-        """Attach labels to photos with their provenance; return how many.
+    def put_labels(
+        self, labelled: Sequence[LabelledPhoto], among: Sequence[str], *, source: str, encoder_id: int | None
+    ) -> None:
+        """Attach labels to photos with their provenance.
 
-        The same label from the same source is replaced.
+        among: the label set they were chosen from; what the same source gave these photos from it before is
+        withdrawn.
         """
         rows: list[dict[str, Any]] = [
             {
@@ -210,15 +223,13 @@ class Writer:
             for photo in labelled
             for found in photo.labels
         ]
-        if rows:
-            same = and_(labels.c.photo_id == bindparam("photo"), labels.c.label == bindparam("name"))
-            with commit(self._connection):
-                self._connection.execute(
-                    delete(labels).where(same, labels.c.source == source),
-                    [{"photo": row["photo_id"], "name": row["label"]} for row in rows],
-                )
+        with commit(self._connection):
+            for ids in chunks([photo.id for photo in labelled]):
+                for names in chunks(among):
+                    before = and_(labels.c.photo_id.in_(ids), labels.c.label.in_(names), labels.c.source == source)
+                    self._connection.execute(delete(labels).where(before))
+            if rows:
                 self._connection.execute(insert(labels), rows)
-        return len(rows)
 
 
 def _columns(record: Record, seq: int) -> dict[str, Any]:

@@ -46,9 +46,11 @@ def main() -> None:
     # (bench/contention.py), and no faster on a quiet one. Read when the first of them is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code = cli.main(prog_name="search", standalone_mode=False)
+        with cli.make_context("search", sys.argv[1:]) as context:
+            cli.invoke(context)
         sys.stdout.flush()
-        sys.exit(code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

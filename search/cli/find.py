@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import Settings, as_command, k_option, model_option
+from search.cli.options import Number, Settings, as_command, k_option, model_option
 
 if TYPE_CHECKING:
     from search.query import Query
@@ -44,12 +45,34 @@ class _Place(click.ParamType[tuple[float, float, float]]):
             latitude, longitude, km = map(float, value.split(","))
         except ValueError:
             self.fail(f"{value!r} is no LAT,LON,KM", param, ctx)
-        if abs(latitude) > 90 or abs(longitude) > 180 or km < 0:
+        if not (abs(latitude) <= 90 and abs(longitude) <= 180 and 0 <= km < float("inf")):
             self.fail(f"{value!r} is not on Earth", param, ctx)
         return latitude, longitude, km
 
 
-@as_command("find")
+class _Describing(click.Command):
+    """Takes a description that begins with one dash (`-dark sky`) as text; options are written as they are listed."""
+
+    _SHORT_OPTION = re.compile(r"-(h|[qv]+|k\d*|L.*)", re.DOTALL)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        options = {
+            name: option for option in self.params if isinstance(option, click.Option) for name in option.opts
+        }
+        rest, texts, remaining = [], [], iter(args)
+        for arg in remaining:
+            if arg == "--":
+                texts += [*remaining]
+            elif arg.startswith("--") or self._SHORT_OPTION.fullmatch(arg):
+                rest.append(arg)
+                if arg in options and not options[arg].is_flag:
+                    rest += [value for value in [next(remaining, None)] if value is not None]
+            else:
+                texts.append(arg)
+        return super().parse_args(ctx, [*rest, "--", *texts])
+
+
+@as_command("find", _Describing)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--like", multiple=True, metavar="IMAGE", help="Look for photos like this image file.")
 @click.option("--not", "unlike", multiple=True, metavar="TEXT", help="Push away from this.")
@@ -61,9 +84,7 @@ class _Place(click.ParamType[tuple[float, float, float]]):
 @click.option("--camera", metavar="TEXT", help="The camera's name has this in it.")
 @click.option("--near", type=_Place(), metavar="LAT,LON,KM", help="Taken within KM of this place.")
 @click.option("--tag", multiple=True, metavar="LABEL", help="Has this label.")
-@click.option(
-    "--min-relevance", type=click.FloatRange(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1."
-)
+@click.option("--min-relevance", type=Number(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1.")
 @click.option(
     "--format",
     "output",
@@ -103,9 +124,9 @@ def command(
     from search.cli.output import answer_document, emit_answers, emit_json, emit_paths
 
     asked = _queries(texts, like, unlike, queries)
-    library = settings.open_library(model)
     wanted = _filter(conditions)
-    answers = [library.answer(query, k, filter=wanted, min_relevance=min_relevance) for query in asked]
+    with settings.open_library(model) as library:
+        answers = [library.answer(query, k, filter=wanted, min_relevance=min_relevance) for query in asked]
     _warn_of_cut_text(settings, answers)
     if settings.json:
         documents = [answer_document(answer) for answer in answers]
@@ -128,7 +149,10 @@ def _queries(texts: tuple[str, ...], like: tuple[str, ...], unlike: tuple[str, .
         return [parse(texts, like=like, unlike=unlike)]
     if texts or like:
         raise click.UsageError("--queries takes the place of TEXT and --like")
-    lines = [line.strip() for line in file if line.strip()]
+    try:
+        lines = [line.strip() for line in file if line.strip()]
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{file.name} is not UTF-8 text") from None
     return [parse([line], unlike=unlike) for line in lines]
 
 

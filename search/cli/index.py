@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.options import SKIPPED, Settings, as_command, model_option
+from search.cli.options import SKIPPED, Number, Settings, as_command, model_option
 
 if TYPE_CHECKING:
     from search.types import IndexReport
@@ -23,9 +23,7 @@ _SHOWN = 20  # skipped files named in the report
 @click.option("--include-hidden", is_flag=True, help="Take files and folders that begin with a dot.")
 @click.option("--follow-symlinks", is_flag=True, help="Follow links.")
 @click.option("--reencode", is_flag=True, help="Give all photos vectors by --model, then answer with it.")
-@click.option(
-    "--max-megapixels", type=click.FloatRange(min=0.01), default=200, show_default=True, help="Skip above."
-)
+@click.option("--max-megapixels", type=Number(min=0.01), default=200, show_default=True, help="Skip above.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if anything was skipped.")
 def command(
     settings: Settings,
@@ -61,13 +59,21 @@ def command(
         max_megapixels=max_megapixels,
         **({"workers": workers} if workers else {}),
     )
-    library = settings.open_library(model)
-    with stopping() as (stop, signals), progress_bar(settings) as progress:
+    with (
+        settings.open_library(model) as library,
+        stopping(settings) as (stop, signals),
+        progress_bar(settings) as progress,
+    ):
         report = library.index(paths, options=options, reencode=reencode, progress=progress, stop=stop)
     if settings.json:
         emit_json(report_document(report, library.catalog.location))
     else:
         _tell(report, library.catalog.location)
+    if report.not_encoded:
+        settings.talk(
+            f"{report.not_encoded} photos have no vector by {report.encoder} yet, so the model before it answers "
+            "still; run this again over all folders"
+        )
     if signals:
         return 128 + signals[0]
     return SKIPPED if strict and report.skipped else 0

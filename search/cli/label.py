@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.options import Settings, as_command, model_option
+from search.cli.options import Number, Settings, as_command, model_option
 
 if TYPE_CHECKING:
     from search.labels import LabelSet
@@ -32,7 +32,7 @@ _SHOWN = 3  # labels a photo on a terminal
     "--templates", "template_source", metavar="FILE|SET", help="Prompts one a line, JSON, or a built-in set."
 )
 @click.option("--multi", is_flag=True, help="Decide each label by itself.")
-@click.option("--threshold", type=click.FloatRange(0, 1), metavar="P", help="Least probability. [--multi: 0.5]")
+@click.option("--threshold", type=Number(0, 1), metavar="P", help="Least probability. [--multi: 0.5]")
 @click.option("--none-of-these", is_flag=True, help="Allow that no label fits.")
 @click.option("-k", "k", type=click.IntRange(1), help="Labels a photo, at most. [default: all; --apply: 1]")
 @click.option("--apply", is_flag=True, help="Write the labels into the library.")
@@ -71,14 +71,21 @@ def command(
         multi=multi,
         threshold=threshold if threshold is not None else 0.5 if multi else 0.0,
         none_of_these=none_of_these,
-        k=k if k or multi or not apply else 1,
+        k=k,
     )
     label_set = _label_set(names, source, templates, template_source)
-    library = settings.open_library(model)
-    with progress_bar(settings) as progress:
+    with settings.open_library(model) as library, progress_bar(settings) as progress:
         labelling = library.label(label_set, paths=paths or None, options=options, apply=apply, progress=progress)
     for skip in labelling.skipped:
         settings.talk(f"skipped {skip.path}: {skip.reason}: {skip.detail}")
+    if labelling.truncated_tokens:
+        settings.talk(
+            f"warning: {labelling.truncated_tokens} tokens of the prompts are beyond what the model reads"
+        )
+    if apply:
+        beside = len(labelling.photos) - labelling.applied
+        strangers = f"; {beside} are in no library" if beside else ""
+        settings.talk(f"labels written for {labelling.applied} photos{strangers}")
     if settings.json:
         emit_json(labelling_document(labelling))
     else:

@@ -50,10 +50,14 @@ def info(settings: Settings, *, name: str) -> None:
     Example:
       search models info builtin
     """
-    from search.encoders import load_encoder
+    from search.encoders import load_encoder, resolve_auto
     from search.encoders.hub import model_info
 
-    _emit(settings, model_info(load_encoder(name, offline=settings.offline, on_download=settings.downloading)))
+    if name == "auto":
+        encoder, _ = resolve_auto(offline=settings.offline, on_download=settings.downloading)
+    else:
+        encoder = load_encoder(name, offline=settings.offline, on_download=settings.downloading)
+    _emit(settings, model_info(encoder))
 
 
 @as_command("download")
@@ -65,9 +69,11 @@ def download(settings: Settings, *, name: str) -> None:
     Example:
       search models download ViT-B-32-256/datacomp_s34b_b86k
     """
+    from search.encoders import RECOMMENDED
     from search.encoders.hub import download
 
-    _emit(settings, download(name, offline=settings.offline, on_download=settings.downloading))
+    wanted = RECOMMENDED if name == "auto" else name
+    _emit(settings, download(wanted, offline=settings.offline, on_download=settings.downloading))
 
 
 command.add_command(list_)

@@ -44,8 +44,10 @@ class Settings:
 
     def talk(self, message: str) -> None:
         """Tell the user something that is not the answer."""
+        from search.cli.output import printable
+
         if not self.quiet:
-            click.echo(message, err=True)
+            click.echo(printable(message), err=True)
 
     def downloading(self, name: str) -> None:
         """Tell that a model is being fetched."""
@@ -77,6 +79,16 @@ k_option = click.option(
 )
 
 
+class Number(click.FloatRange):
+    """A float within bounds; unlike FloatRange it takes no NaN."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number or number in (float("inf"), float("-inf")):
+            self.fail(f"{value!r} is no number to work with", param, ctx)
+        return number
+
+
 def shared_options(function: F) -> F:
     """Add the options that stand everywhere."""
     for option in reversed(_SHARED):
@@ -84,7 +96,9 @@ def shared_options(function: F) -> F:
     return function
 
 
-def as_command(name: str) -> Callable[[Callable[..., int | None]], click.Command]:
+def as_command(
+    name: str, cls: type[click.Command] = click.Command
+) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a function `(settings, **options) -> exit code` a command whose SearchErrors become messages."""
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
@@ -98,9 +112,14 @@ def as_command(name: str) -> Callable[[Callable[..., int | None]], click.Command
             except errors.SearchError as error:
                 _report(error, settings)
                 code = _exit_code(error)
+            except BrokenPipeError:
+                raise
+            except OSError as error:  # the folder one stands in was deleted, a drive went away
+                _report(errors.SearchError(str(error)), settings)
+                code = FAILED
             context.exit(code or OK)
 
-        make = click.command(name, context_settings={"help_option_names": ["-h", "--help"]})
+        make = click.command(name, cls=cls, context_settings={"help_option_names": ["-h", "--help"]})
         return make(shared_options(run))
 
     return decorate

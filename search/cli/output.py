@@ -23,14 +23,12 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 def printable(text: str) -> str:
     """Return text that a terminal shows as it is, with control characters escaped."""
-    return "".join(
-        repr(char)[1:-1] if unicodedata.category(char) in _HIDDEN and char != "\n" else char for char in text
-    )
+    return "".join(repr(char)[1:-1] if unicodedata.category(char) in _HIDDEN else char for char in text)
 
 
 def emit_json(document: object) -> None:
     """Print one JSON document; names that are not UTF-8 come as surrogate escapes."""
-    click.echo(json.dumps(document, ensure_ascii=True, indent=1))
+    click.echo(json.dumps(document, ensure_ascii=True, indent=1, allow_nan=False))
 
 
 def emit_paths(paths: Iterable[str], *, end: bytes = b"\n") -> None:
@@ -100,6 +98,7 @@ def whole_photo_document(photo: Photo) -> dict[str, Any]:
         "orientation": info.orientation,
         "taken_at_source": info.taken_at_source,
         "lens": info.lens,
+        "gone_at": photo.gone_at.isoformat() if photo.gone_at else None,
     }
 
 
@@ -135,6 +134,7 @@ def report_document(report: IndexReport, library: str) -> dict[str, Any]:
         "offline": report.offline,
         "skipped": [skip_document(skip) for skip in report.skipped],
         "encoded": report.encoded,
+        "not_encoded": report.not_encoded,
         "seconds": report.seconds,
         "images_per_second": report.images_per_second,
         "interrupted": report.interrupted,
@@ -153,6 +153,8 @@ def labelling_document(labelling: Labelling) -> dict[str, Any]:
         "templates": list(labelling.templates),
         "photos": [labelled_document(photo) for photo in labelling.photos],
         "skipped": [skip_document(skip) for skip in labelling.skipped],
+        "applied": labelling.applied,
+        "truncated_tokens": labelling.truncated_tokens,
     }
 
 
@@ -203,11 +205,13 @@ def _emit_answer(answer: Answer, *, named: bool) -> None:
 
 
 def _csv(answers: Sequence[Answer]) -> str:
-    columns = ("query", "rank", "id", "score", "relevance", "path", "width", "height", "taken_at", "camera")
+    photo = ("path", "width", "height", "taken_at", "camera", "latitude", "longitude", "labels")
+    columns = ("query", "rank", "id", "score", "relevance", *photo)
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for answer in answers:
         for rank, hit in enumerate(answer.hits, start=1):
-            writer.writerow({"query": answer.query, **hit_document(rank, hit)})
+            row = {"query": answer.query, **hit_document(rank, hit)}
+            writer.writerow(row | {"labels": "; ".join(hit.photo.labels)})
     return text.getvalue().encode("utf-8", "backslashreplace").decode()

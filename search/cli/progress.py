@@ -44,7 +44,7 @@ def progress_bar(settings: Settings) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
-def stopping() -> Iterator[tuple[threading.Event, list[int]]]:
+def stopping(settings: Settings) -> Iterator[tuple[threading.Event, list[int]]]:
     """Yield an event that the first SIGINT or SIGTERM sets, and the signals received; a second one ends at once."""
     stop = threading.Event()
     received: list[int] = []
@@ -54,6 +54,7 @@ def stopping() -> Iterator[tuple[threading.Event, list[int]]]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        settings.talk("stopping when what is begun is done; once more to stop at once")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -18,7 +18,8 @@ def command(settings: Settings, *, paths: tuple[str, ...]) -> None:
     """
     from search.cli.output import emit_json
 
-    removed = settings.open_library().remove(paths)
+    with settings.open_library() as library:
+        removed = library.remove(paths)
     if settings.json:
         emit_json({"removed": removed})
     else:

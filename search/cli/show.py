@@ -19,7 +19,8 @@ def command(settings: Settings, *, photo: str) -> None:
     """
     from search.cli.output import emit_json, emit_table, whole_photo_document
 
-    document = whole_photo_document(settings.open_library().photo(photo_ref(photo)))
+    with settings.open_library() as library:
+        document = whole_photo_document(library.photo(photo_ref(photo)))
     if settings.json:
         emit_json(document)
     else:

@@ -22,7 +22,8 @@ def command(settings: Settings, *, photo: str, k: int, model: str) -> None:
     """
     from search.cli.output import answer_document, emit_answers, emit_json
 
-    answer = settings.open_library(model).similar(photo_ref(photo), k)
+    with settings.open_library(model) as library:
+        answer = library.similar(photo_ref(photo), k)
     if settings.json:
         emit_json(answer_document(answer))
     else:

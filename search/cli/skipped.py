@@ -15,7 +15,8 @@ def command(settings: Settings) -> None:
     """
     from search.cli.output import emit_json, emit_table, skip_document
 
-    skipped = settings.open_library().skipped()
+    with settings.open_library() as library:
+        skipped = library.skipped()
     if settings.json:
         emit_json({"skipped": [skip_document(skip) for skip in skipped]})
     elif skipped:

@@ -17,7 +17,8 @@ def command(settings: Settings) -> None:
     """
     from search.cli.output import emit_json, emit_table, status_document
 
-    status = settings.open_library().status()
+    with settings.open_library() as library:
+        status = library.status()
     if settings.json:
         emit_json(status_document(status))
         return

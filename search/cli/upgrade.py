@@ -19,9 +19,9 @@ def command(settings: Settings) -> None:
     """
     from search.cli.output import emit_json
 
-    library = settings.open_library()
-    before = library.upgrade()
-    after = library.status().schema
+    with settings.open_library() as library:
+        before = library.upgrade()
+        after = library.status().schema
     if settings.json:
         emit_json({"from": before, "to": after})
     else:

@@ -56,6 +56,15 @@ class VectorIndex(Protocol):
         """
 
 
+FLAT = "faiss-flat"
+"""The kind of the index that libraries use."""
+
+
+def flat_size_bytes(count: int, dim: int) -> int:
+    """Return what a flat index of `count` vectors takes: float32 rows and int64 ids."""
+    return count * (4 * dim + 8)
+
+
 def open_index(url: str, dim: int) -> VectorIndex:
     """Open an empty index of the kind that `url` names: `faiss:` or `exact:`.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import faiss
 import numpy as np
 
-from search.vectors import check_width
+from search.vectors import FLAT, check_width, flat_size_bytes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class FaissIndex:
     """IndexFlatIP under an id map. See VectorIndex for the contract."""
 
-    kind = "faiss-flat"
+    kind = FLAT
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
@@ -33,7 +33,7 @@ class FaissIndex:
 
     @property
     def size_bytes(self) -> int:
-        return len(self) * (4 * self.dim + 8)  # float32 row and int64 id
+        return flat_size_bytes(len(self), self.dim)
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         check_width(vectors, self.dim)

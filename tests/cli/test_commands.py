@@ -157,6 +157,10 @@ def test_filters_of_find(indexed, photographs):
         ["find", "x", "--near", "1,2"],
         ["find", "x", "--near", "91,0,5"],
         ["find", "x", "-k", "0"],
+        ["find", "x", "--near", "nan,nan,nan"],
+        ["find", "x", "--min-relevance", "nan"],
+        ["index", "x", "--max-megapixels", "inf"],
+        ["label", "x", "--label", "y", "--threshold", "nan"],
         ["index"],
         ["label"],
         ["nonsense"],
@@ -169,8 +173,20 @@ def test_wrong_usage_exits_with_2(run, arguments):
     assert "Error:" in done.stderr
 
 
-def test_a_dash_in_a_text_is_text(indexed):
-    assert indexed("find", "--json", "--", "-cat").json["query"] == "-cat"
+@pytest.mark.parametrize("text", ["-dark sky", "-cat", "-kitten"])
+def test_a_dash_in_a_text_is_text(indexed, text):
+    assert indexed("find", text, "sea", "-k", "2", "--json").json["query"] == f"{text} sea"
+    assert indexed("find", "--json", "--", "-cat", "--json").json["query"] == "-cat --json"
+    assert indexed("find", "sea", "--not", "-night", "-k3", "--json").json["query"] == "sea --night"
+
+
+def test_an_option_that_does_not_exist_is_not_a_text(indexed):
+    assert indexed("find", "sea", "--folde", "x").code == 2
+
+
+def test_queries_that_are_no_text_are_wrong_usage(indexed, tmp_path):
+    (tmp_path / "q").write_bytes(b"\xff\xfe\n")
+    assert indexed("find", "--queries", tmp_path / "q").code == 2
 
 
 def test_similar_by_path_and_by_id(indexed, photographs):
@@ -213,7 +229,8 @@ def test_label_of_files_in_no_library(run, photographs):
 
 
 def test_labels_can_be_applied_and_asked_for(indexed, photographs):
-    assert indexed("label", "--label", "rocket", "--label", "cat", "--apply").code == 0
+    done = indexed("label", "--label", "rocket", "--label", "cat", "--apply")
+    assert "labels written for 4 photos" in done.stderr
     assert indexed("show", photographs["rocket"], "--json").json["labels"] == ["rocket"]
     hits = indexed("find", "anything", "--tag", "cat", "--json").json["hits"]
     assert str(photographs["cat"]) in [hit["path"] for hit in hits]
@@ -241,6 +258,11 @@ def test_models_are_listed_and_described(run):
     info = run("models", "info", "builtin", "--json").json
     assert (info["dim"], info["context_length"], info["logit_bias"]) == (256, 77, None)
     assert "builtin" in run("models", "list").stdout
+
+
+def test_auto_names_a_model_too(run):
+    assert run("--offline", "models", "info", "auto", "--json").json["name"] == "builtin"
+    assert run("--offline", "models", "download", "auto").code == 1
 
 
 def test_a_model_that_must_be_fetched_says_so_without_network(run):
@@ -321,7 +343,9 @@ def test_names_that_are_not_utf8_come_with_their_bytes(run, tmp_path, make_photo
     [hit] = done.json["hits"]
     assert base64.b64decode(hit["path_bytes"]) == odd
     assert os.fsencode(hit["path"]) == odd
-    assert "\x1b" not in run("find", "anything").stdout
+    table = run("find", "anything").stdout
+    assert "\x1b" not in table
+    assert len(table.splitlines()) == 1
     assert run("find", "anything", "--format", "csv").code == 0
     assert run("find", "anything", "--format", "html").code == 0
 

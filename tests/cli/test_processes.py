@@ -79,11 +79,24 @@ def test_a_full_disk_is_an_exit_of_its_own(place, album, library):
 
 
 def test_a_reader_that_goes_away_is_no_error(library, album, place):
+    """The answer is longer than what a pipe holds."""
     library.index([album])
-    command = f"{sys.executable} -m search --library {place} find x --format html | head -c 1"
+    queries = place.parent / "queries.txt"
+    queries.write_text("x\n" * 400)
+    command = f"{sys.executable} -m search --library {place} find --queries {queries} --format paths | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+def test_a_folder_that_was_deleted_under_ones_feet_is_one_line(spawn, tmp_path, place):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"cd {gone} && rmdir {gone} && {sys.executable} -m search --library {place} index . --model builtin"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env={**os.environ})
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("search: ")
+    assert "Traceback" not in done.stderr
 
 
 def test_progress_is_silent_unless_asked(spawn, album):
