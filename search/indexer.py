@@ -128,6 +128,8 @@ class Run:
         scopes = []
         for path in sorted(set(sources)):
             if os.path.lexists(path):
+                if not (os.path.isdir(path) or os.path.isfile(path)):
+                    raise UsageError(f"{path} is neither a file nor a folder")
                 scopes.append(self._writer.add_source(path, is_folder=os.path.isdir(path)))
                 continue
             known = self._writer.source(path)

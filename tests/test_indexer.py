@@ -275,6 +275,12 @@ def test_very_many_folders_can_be_named(library, tmp_path, make_photo):
     assert library.index([file.parent for file in files]).gone == 1
 
 
+def test_a_device_is_no_source(library):
+    with pytest.raises(UsageError, match="neither a file nor a folder"):
+        library.index(["/dev/null"])
+    assert library.status().roots == ()
+
+
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": 0}, {"max_megapixels": float("nan")}])
 def test_options_without_sense_are_refused(options):
     with pytest.raises(UsageError):
