@@ -17,7 +17,18 @@ from search.encoders import canonical_name
 from search.errors import EncoderMismatch, LibraryError, PhotoError, UsageError
 from search.query import Kind, Query, Term
 from search.relevance import BACKGROUND, relevance
-from search.types import Answer, Filter, Hit, LabelledPhoto, Labelling, LibraryStatus, Skip, SkipReason
+from search.types import (
+    Answer,
+    CheckReport,
+    Filter,
+    Hit,
+    LabelledPhoto,
+    Labelling,
+    LibraryStatus,
+    ProblemKind,
+    Skip,
+    SkipReason,
+)
 from search.vectors import FLAT, flat_size_bytes, normalize, open_index
 
 if TYPE_CHECKING:
@@ -325,7 +336,9 @@ class Library:
                 index.add(ids, normalize(vectors))
             self._indexed = (row.id, changes.seq)
         if without := self.catalog.count() - len(index):
-            self._notify(f"{without} photos have no vector by {row.name} yet and are left out; index them again")
+            self._notify(
+                f"{without} photos have no sound vector by {row.name} and are left out; run 'search check'"
+            )
         return index
 
     def _background_vectors(self, row: EncoderRow) -> Vectors:
@@ -467,6 +480,18 @@ class Library:
     def skipped(self) -> list[Skip]:
         """Return every file that could not be indexed, with its reason."""
         return self.catalog.skipped()
+
+    def check(self, *, repair: bool = False) -> CheckReport:
+        """Look at the whole catalog and every vector; the photos themselves are not touched.
+
+        repair: drop what is damaged, after a copy of the catalog was made beside it; the next `index` encodes those
+        photos again.
+        """
+        repaired = 0
+        if repair and any(problem.kind is ProblemKind.VECTOR_DAMAGED for problem in self.catalog.problems()):
+            with self.catalog.writing() as writer:
+                repaired = writer.repair(self.catalog.new_backup())
+        return CheckReport(tuple(self.catalog.problems()), repaired)
 
     def upgrade(self) -> str:
         """Bring a library of an older version to this one; returns the schema it had."""

@@ -218,6 +218,34 @@ class IndexReport:
         return self.encoded / self.seconds if self.seconds else 0.0
 
 
+class ProblemKind(StrEnum):
+    """What `check` can find."""
+
+    CATALOG_DAMAGED = "catalog_damaged"
+    VECTOR_DAMAGED = "vector_damaged"
+    VECTOR_MISSING = "vector_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be."""
+
+    kind: ProblemKind
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check found and still stands, and how much was repaired before."""
+
+    problems: tuple[Problem, ...]
+    repaired: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
 @dataclass(frozen=True, slots=True)
 class RootStatus:
     """One indexed folder."""

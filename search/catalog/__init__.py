@@ -6,21 +6,23 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 
 from search.catalog import versions
+from search.catalog.check import find_problems
 from search.catalog.filters import conditions, distance_km
-from search.catalog.rows import chunks, to_bytes, to_path, to_photo, unpack_vectors
+from search.catalog.rows import checksum, chunks, to_bytes, to_path, to_photo, unpack_vectors
 from search.catalog.scan import embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
 from search.catalog.scopes import is_inside
-from search.catalog.storage import Storage, is_url
+from search.catalog.storage import CATALOG_NAME, Storage, is_url
 from search.catalog.writer import Writer
 from search.errors import LibraryNotFound
-from search.types import EncoderStatus, Filter, Photo, RootStatus, Skip
+from search.types import EncoderStatus, Filter, Photo, Problem, RootStatus, Skip
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -80,6 +82,13 @@ class Catalog:
         with self._storage.writing() as connection:
             if versions.revision(connection) is None:
                 versions.create(connection)
+
+    def new_backup(self) -> str | None:
+        """Return the name of a backup that does not exist yet; None for a database server."""
+        if self._storage.folder is None:
+            return None
+        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+        return str(self._storage.folder / f"{CATALOG_NAME}.{stamp}.bak")
 
     def upgrade(self) -> str:
         """Bring the schema to this version's; returns the revision it had."""
@@ -226,6 +235,11 @@ class Catalog:
             ).scalar_one()
         return count
 
+    def problems(self) -> list[Problem]:
+        """Look at everything: the database's structure, and every vector."""
+        with self._reading() as connection:
+            return list(find_problems(connection))
+
     def revision(self) -> str:
         """Return the schema's revision."""
         with self._reading() as connection:
@@ -289,12 +303,14 @@ def _labels(connection: Connection, ids: Sequence[int]) -> dict[int, list[str]]:
 def _embeddings(
     connection: Connection, encoder: EncoderRow, wanted: ColumnElement[bool]
 ) -> Iterator[tuple[Ids, Vectors]]:
+    """Yield ids and vectors in chunks; a vector whose checksum does not hold is left out."""
     query: Any = (
-        select(embeddings.c.photo_id, embeddings.c.vector)
+        select(embeddings.c.photo_id, embeddings.c.vector, embeddings.c.crc)
         .select_from(embeddings.join(photos))
         .where(embeddings.c.encoder_id == encoder.id, _present(), wanted)
         .execution_options(yield_per=_CHUNK)
     )
     for rows in connection.execute(query).partitions():
-        ids, blobs = zip(*rows, strict=True)
-        yield np.array(ids, np.int64), unpack_vectors(blobs, encoder.dim)
+        sound = [row for row in rows if checksum(row.vector, row.photo_id, encoder.id) == row.crc]
+        ids = np.array([row.photo_id for row in sound], np.int64)
+        yield ids, unpack_vectors([row.vector for row in sound], encoder.dim)

@@ -46,7 +46,12 @@ def to_path(root: bytes, relative: bytes) -> str:
 def pack_vector(vector: Vectors, photo_id: int, encoder_id: int) -> tuple[bytes, int]:
     """Return one unit vector as float16 bytes and the checksum that ties it to its photo and encoder."""
     blob = vector.astype(HALF).tobytes()
-    return blob, zlib.crc32(struct.pack("<qq", photo_id, encoder_id) + blob)
+    return blob, checksum(blob, photo_id, encoder_id)
+
+
+def checksum(blob: bytes, photo_id: int, encoder_id: int) -> int:
+    """Return the CRC-32 of a vector with the ids it belongs to."""
+    return zlib.crc32(struct.pack("<qq", photo_id, encoder_id) + blob)
 
 
 def unpack_vectors(blobs: Sequence[bytes], dim: int) -> Vectors:

@@ -12,7 +12,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -121,6 +121,12 @@ def _sqlite(folder: Path, mode: str) -> Engine:
     begin = "BEGIN IMMEDIATE" if mode == "rwc" else "BEGIN"
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
+
+
+def copy_to(connection: Connection, target: str) -> None:
+    """Write a consistent copy of a SQLite catalog to a file that does not exist yet."""
+    with closing(connection.connection.cursor()) as cursor:
+        cursor.execute("VACUUM INTO ?", (target,))
 
 
 def _fold_back(engine: Engine) -> None:

@@ -6,13 +6,12 @@ Alembic is imported by `upgrade` alone; opening compares one string.
 from __future__ import annotations
 
 import uuid
-from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
 from search.catalog.schema import metadata, state
-from search.catalog.storage import CATALOG_NAME, Storage
+from search.catalog.storage import CATALOG_NAME, Storage, copy_to
 from search.errors import LibraryError, NewerLibrary, OldLibrary
 from search.resources import migrations_path
 
@@ -89,5 +88,4 @@ def _back_up(connection: Connection, folder: Path | None, found: str) -> None:
         return
     target = folder / f"{CATALOG_NAME}.{found}.bak"
     target.unlink(missing_ok=True)
-    with closing(connection.connection.cursor()) as cursor:
-        cursor.execute("VACUUM INTO ?", (str(target),))
+    copy_to(connection, str(target))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import and_, bindparam, delete, exists, func, insert, not_, select, update
 
+from search.catalog.check import drop_damaged
 from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
 from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
 from search.catalog.scopes import Scope, add_root, find_scope, within
+from search.catalog.storage import copy_to
 from search.catalog.transaction import commit, now
 from search.types import FileStat, LabelledPhoto, PhotoInfo, Skip
 
@@ -199,6 +201,17 @@ class Writer:
         self._connection.execute(
             delete(skips).where(place), [{"in_root": file.root_id, "place": file.place} for file in files]
         )
+
+    # ---- repair
+
+    def repair(self, backup: str | None) -> int:
+        """Drop vectors that are damaged, after a copy of the catalog was made; return how many.
+
+        backup: a file that does not exist yet; None where the database server has copies of its own.
+        """
+        if backup is not None:
+            copy_to(self._connection, backup)
+        return drop_damaged(self._connection)
 
     # ---- labels
 

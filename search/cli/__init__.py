@@ -12,7 +12,19 @@ from search import __version__
 from search.cli.options import Settings, shared_options
 
 # One module a command, imported when its help or the command itself is wanted.
-_COMMANDS = ("find", "index", "label", "models", "remove", "show", "similar", "skipped", "status", "upgrade")
+_COMMANDS = (
+    "check",
+    "find",
+    "index",
+    "label",
+    "models",
+    "remove",
+    "show",
+    "similar",
+    "skipped",
+    "status",
+    "upgrade",
+)
 
 
 class _Commands(click.Group):

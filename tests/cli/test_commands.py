@@ -216,6 +216,18 @@ def test_status(indexed, photographs, place):
     assert "builtin (4 photos" in indexed("status").stdout
 
 
+def test_check_says_whether_all_is_well(indexed, place):
+    assert indexed("check", "--json").json == {"ok": True, "problems": [], "repaired": 0}
+    with closing(sqlite3.connect(place / CATALOG_NAME)) as connection, connection:
+        connection.execute("UPDATE embeddings SET crc = 0 WHERE photo_id = 1")
+    damaged = indexed("check", "--json")
+    assert (damaged.code, damaged.json["ok"]) == (1, False)
+    assert [problem["kind"] for problem in damaged.json["problems"]] == ["vector_damaged"]
+    assert "search check" in indexed("find", "anything").stderr
+    repaired = indexed("check", "--repair", "--json")
+    assert (repaired.code, repaired.json["repaired"]) == (1, 1)
+
+
 def test_label_of_files_in_no_library(run, photographs):
     arguments = ("label", photographs["rocket"], "--label", "rocket", "--label", "cat", "--model", "builtin")
     labelling = run(*arguments, "--json").json

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from search.catalog.storage import CATALOG_NAME
+
+
+def change(library, statement: str, *values) -> None:
+    """Change the catalog behind the library's back, as a failing disk might."""
+    library.close()
+    with closing(sqlite3.connect(Path(library.catalog.location, CATALOG_NAME))) as connection, connection:
+        connection.execute(statement, values)
+
+
+def vector(library, photo_id: int) -> bytes:
+    library.close()
+    with closing(sqlite3.connect(Path(library.catalog.location, CATALOG_NAME))) as connection:
+        return connection.execute("SELECT vector FROM embeddings WHERE photo_id = ?", (photo_id,)).fetchone()[0]
+
+
+def kinds(report) -> list[str]:
+    return [str(problem.kind) for problem in report.problems]
+
+
+def test_a_whole_library_has_no_problems(library, album):
+    library.index([album])
+    report = library.check()
+    assert report.ok
+    assert library.check(repair=True).repaired == 0
+    assert not list(Path(library.catalog.location).glob("*.bak"))
+
+
+def test_every_flipped_bit_of_a_vector_is_found(library, album):
+    library.index([album])
+    whole = vector(library, 3)
+    for bit in random.Random(0).sample(range(8 * len(whole)), 40):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        change(library, "UPDATE embeddings SET vector = ? WHERE photo_id = 3", bytes(damaged))
+        [problem] = library.check().problems
+        assert problem.kind == "vector_damaged"
+        assert library.photo(3).path in problem.detail
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE embeddings SET vector = substr(vector, 1, 100) WHERE photo_id = 3",
+        "UPDATE embeddings SET crc = crc + 1 WHERE photo_id = 3",
+        # The vectors of two photos change places: each is whole, but not where it belongs.
+        "UPDATE embeddings SET vector = (SELECT vector FROM embeddings WHERE photo_id = 4),"
+        " crc = (SELECT crc FROM embeddings WHERE photo_id = 4) WHERE photo_id = 3",
+    ],
+)
+def test_a_vector_that_is_not_what_was_written_is_found_and_answers_no_query(library, album, statement):
+    library.index([album])
+    change(library, statement)
+    assert kinds(library.check()) == ["vector_damaged"]
+    assert 3 not in {hit.photo.id for hit in library.search("anything", k=50)}
+    assert len(library.search("anything", k=50)) == 11
+
+
+def test_repair_drops_it_and_the_next_run_encodes_it_again(library, album):
+    library.index([album])
+    before = {hit.photo.id: hit.score for hit in library.search("a wall", k=50)}
+    change(library, "UPDATE embeddings SET crc = 0 WHERE photo_id IN (3, 5)")
+    report = library.check(repair=True)
+    assert (report.repaired, kinds(report)) == (2, ["vector_missing"])
+    [backup] = Path(library.catalog.location).glob("catalog.db.*.bak")
+    with closing(sqlite3.connect(backup)) as connection:
+        assert connection.execute("SELECT count(*) FROM embeddings").fetchone() == (12,)
+    assert library.index([album]).encoded == 2
+    assert library.check().ok
+    assert {hit.photo.id: hit.score for hit in library.search("a wall", k=50)} == pytest.approx(before, abs=1e-4)
+
+
+def test_a_row_without_its_parent_is_found(library, album):
+    library.index([album])
+    change(library, "DELETE FROM photos WHERE id = 3")
+    assert "catalog_damaged" in kinds(library.check())
+
+
+def test_a_vector_that_was_never_made_is_found(library, album):
+    library.index([album])
+    change(library, "DELETE FROM embeddings WHERE photo_id = 3")
+    report = library.check()
+    assert [(problem.kind, problem.detail[:8]) for problem in report.problems] == [("vector_missing", "1 photos")]
