@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import pickle  # only for the restricted Unpickler below
+import pickle  # only for the restricted Unpickler below and its error
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -19,14 +20,31 @@ from typing import Any, TypeAlias
 
 import torch
 
+from search.encoders.hub import first_line
 from search.errors import CheckpointError, ModelError
 
 State: TypeAlias = dict[str, torch.Tensor]
+_Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 LONG_CLIP_KEPT = 20  # Long-CLIP, arXiv:2403.15378, sec. 3.1: the first positions keep CLIP's embedding
 _NAMED = 3  # tensors a message names of each kind
 _HEAD_WIDTH = 64
+_RESNET_GROWTH = 32  # a ResNet's last stage, which attention pools, is so many times as wide as its name says
 _COUNTER = ".num_batches_tracked"  # of training steps; old files lack it and inference never looks
+
+# OpenAI's layout: the tensors whose shapes tell the architecture, and the least they can be
+_TEXT: _Shapes = {
+    "ln_final.weight": (1,),
+    "positional_embedding": (1, 1),
+    "token_embedding.weight": (1, 1),
+    "text_projection": (1, 1),
+}
+_VIT: _Shapes = {"visual.conv1.weight": (1, 1, 1, 1), "visual.positional_embedding": (2, 1)}  # class token, grid
+_RESNET: _Shapes = {
+    "visual.layer1.0.conv1.weight": (1, 1, 1, 1),
+    "visual.attnpool.positional_embedding": (2, 1),  # mean, grid
+}
+
 _ARCHIVE_EXTRAS = frozenset({"input_resolution", "context_length", "vocab_size"})
 
 
@@ -43,9 +61,8 @@ def read_state_dict(path: Path) -> State:
     except CheckpointError:
         raise
     except Exception as error:  # damaged bytes surface as almost anything; none of it is ours to tell apart
-        reason = str(error).strip().split("\n", 1)[0][:200] or type(error).__name__
         hint = "it is damaged, not a checkpoint, or holds more than tensors; fetch or save it again"
-        raise CheckpointError(f"{path} can't be read as weights ({reason})", hint=hint) from None
+        raise CheckpointError(f"{path} can't be read as weights ({first_line(error)})", hint=hint) from None
     return _checked(_unwrapped(content, path), path)
 
 
@@ -53,13 +70,17 @@ def load_strict(model: torch.nn.Module, state: State, path: Path) -> None:
     """Fill the model with the state dict, which must fit it exactly.
 
     Third-party names are translated as open_clip does; position embeddings are never resized.
-    Raises CheckpointError naming the first tensors that are missing, unexpected, misshaped or not finite.
+    Raises CheckpointError naming the first tensors that are missing, unexpected, misshaped or not finite, or
+    if the exponential of logit_scale is not finite.
     """
     state = _translated(model, state)
     expected = model.state_dict()
     require_shapes(expected, state, path)
     if bad := [name for name, tensor in state.items() if not _finite(tensor)]:
         raise CheckpointError(f"{path} has values that are not finite in {_some(bad)}")
+    scale = state.get("logit_scale")
+    if scale is not None and not _finite(scale.float().exp()):
+        raise CheckpointError(f"{path} has a logit_scale of {scale.item():g}, whose exponential is infinite")
     counters = {name: expected[name] for name in expected.keys() - state.keys()}
     model.load_state_dict({**state, **counters}, strict=True)
 
@@ -82,24 +103,16 @@ def openai_config(state: State, path: Path) -> dict[str, Any]:
 
     Returns a configuration open_clip.CLIP takes.   Raises CheckpointError if it is another layout.
     """
-    try:
-        vision = _vit_config(state) if "visual.proj" in state else _resnet_config(state)
-        width = state["ln_final.weight"].shape[0]
-        text = {
-            "context_length": state["positional_embedding"].shape[0],
-            "vocab_size": state["token_embedding.weight"].shape[0],
-            "width": width,
-            "heads": width // _HEAD_WIDTH,
-            "layers": _count(state, "transformer.resblocks."),
-        }
-        embed_dim = state["text_projection"].shape[1]
-    except (KeyError, IndexError) as error:
-        raise CheckpointError(
-            f"{path} is not in OpenAI's layout (looked for {error})",
-            hint="name its architecture instead: ARCH/FILE, ViT-B-32/weights.pt",
-        ) from None
-    if width % _HEAD_WIDTH or vision["width"] % _HEAD_WIDTH or not text["layers"]:
+    vit = "visual.proj" in state
+    _require_least({**_TEXT, **(_VIT if vit else _RESNET)}, state, path)
+    vision = _vit_config(state) if vit else _resnet_config(state)
+    text = _text_config(state)
+    attended = vision["width"] * (1 if vit else _RESNET_GROWTH)
+    if text["width"] % _HEAD_WIDTH or attended % _HEAD_WIDTH:
         raise CheckpointError(f"{path} is not in OpenAI's layout: widths are not multiples of {_HEAD_WIDTH}")
+    if not text["layers"] or not vision["layers"]:
+        raise CheckpointError(f"{path} is not in OpenAI's layout: it has a tower without layers")
+    embed_dim = state["text_projection"].shape[1]
     return {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True}
 
 
@@ -140,7 +153,17 @@ def _read(path: Path) -> object:
             _refuse_bombs(archive, path)
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):  # what TorchScript adds
                 return _read_torchscript(archive)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return _read_torch(path)
+
+
+def _read_torch(path: Path) -> object:
+    """Keep torch's words to ourselves, its warnings too: they advise to load the file without the safeguard."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError):
+        raise pickle.UnpicklingError("torch finds no plain tensors in it") from None
 
 
 def _refuse_bombs(archive: zipfile.ZipFile, path: Path) -> None:
@@ -214,6 +237,30 @@ def _some(names: list[str]) -> str:
 
 
 # OpenAI's layout
+
+
+def _require_least(least: _Shapes, state: State, path: Path) -> None:
+    """Raise CheckpointError unless each tensor is there, has as many dimensions and is no smaller in any."""
+    for name, sizes in least.items():
+        if name not in state:
+            raise CheckpointError(
+                f"{path} is not in OpenAI's layout (looked for {name!r})",
+                hint="name its architecture instead: ARCH/FILE, ViT-B-32/weights.pt",
+            )
+        shape = tuple(state[name].shape)
+        if len(shape) != len(sizes) or any(size < limit for size, limit in zip(shape, sizes, strict=True)):
+            raise CheckpointError(f"{path} is not in OpenAI's layout: {name} is {shape}")
+
+
+def _text_config(state: State) -> dict[str, Any]:
+    width = state["ln_final.weight"].shape[0]
+    return {
+        "context_length": state["positional_embedding"].shape[0],
+        "vocab_size": state["token_embedding.weight"].shape[0],
+        "width": width,
+        "heads": width // _HEAD_WIDTH,
+        "layers": _count(state, "transformer.resblocks."),
+    }
 
 
 def _vit_config(state: State) -> dict[str, Any]:

@@ -20,6 +20,7 @@ T = TypeVar("T")
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 CONFIG = "open_clip_config.json"
 _PROBE_TIMEOUT_S = 3.0
+_MAX_REASON = 200  # characters
 _offline_lock = RLock()
 
 
@@ -122,12 +123,12 @@ class Fetcher:
             with no_network():
                 return action()
         except (OSError, ValueError) as error:
-            reason = _first_line(error)
+            reason = first_line(error)
         self._go_online(_hub_endpoint(), reason)
         try:
             return action()
         except (OSError, ValueError) as error:
-            raise self._unavailable(_first_line(error)) from None
+            raise self._unavailable(first_line(error)) from None
 
     def _download(self, repo: str, filename: str) -> Path | None:
         from huggingface_hub import errors, hf_hub_download
@@ -137,11 +138,11 @@ class Fetcher:
         except errors.RepositoryNotFoundError:  # gated repositories included
             raise ModelError(f"{repo} is not on the hub, or not open to you") from None
         except errors.LocalEntryNotFoundError as error:  # the network went away; a kind of EntryNotFoundError
-            raise self._unavailable(_first_line(error)) from None
+            raise self._unavailable(first_line(error)) from None
         except errors.EntryNotFoundError:
             return None
         except Exception as error:  # whatever HTTP library the hub client uses raises its own
-            raise self._unavailable(_first_line(error)) from None
+            raise self._unavailable(first_line(error)) from None
 
     def _go_online(self, url: str, reason: str = "") -> None:
         """Make sure that we may fetch and that the server answers; tell the caller once."""
@@ -308,6 +309,7 @@ def _hub_offline() -> bool:
     return constants.HF_HUB_OFFLINE
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, as far as it fits a message of ours; else its type."""
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return text.splitlines()[0][:_MAX_REASON] if text else type(error).__name__

@@ -20,10 +20,10 @@ from torch.nn.functional import normalize
 from torch.overrides import TorchFunctionMode
 
 from search.encoders import checkpoints, unknown_name
-from search.encoders.hub import CONFIG, WEIGHTS, Fetcher, no_network, tag_files
+from search.encoders.hub import CONFIG, WEIGHTS, Fetcher, first_line, no_network, tag_files
 from search.encoders.preprocessing import Preprocessing
 from search.encoders.torchvision_ops import ensure_torchvision
-from search.errors import DimensionError, ModelError, SearchError
+from search.errors import CheckpointError, DimensionError, ModelError, SearchError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -241,8 +241,11 @@ def _long_clip(path: str, _: Fetcher) -> Blueprint:
 def _from_shapes(name: str, state: checkpoints.State, file: Path) -> Blueprint:
     """The shapes are the file's word: they must agree among themselves before memory is given to them."""
     config = checkpoints.openai_config(state, file)
-    with torch.device("meta"):
-        expected = open_clip.CLIP(**deepcopy(config)).state_dict()
+    try:
+        with torch.device("meta"):
+            expected = open_clip.CLIP(**deepcopy(config)).state_dict()
+    except (RuntimeError, ValueError, AssertionError) as error:  # torch's own limits: sizes beyond 64 bits
+        raise CheckpointError(f"{file} describes no model that can be built: {first_line(error)}") from None
     checkpoints.require_shapes(expected, state, file)
     return Blueprint(name, config, {}, file, state=state)
 
@@ -258,16 +261,27 @@ _BLUEPRINTS: dict[str, Callable[[str, Fetcher], Blueprint]] = {
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Return open_clip_config.json with model_cfg and preprocess_cfg in it."""
+    """Return open_clip_config.json with model_cfg and preprocess_cfg in it.
+
+    Raises ModelError, which names the file, if it can't be read or they are not what open_clip writes.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} can't be read: {error}") from None
     model = config.get("model_cfg") if isinstance(config, dict) else None
     kinds = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
     if not isinstance(model, dict) or not all(isinstance(model.get(key), kind) for key, kind in kinds.items()):
         raise ModelError(f"{path} describes no model: it needs model_cfg with embed_dim, vision_cfg and text_cfg")
-    return {"model_cfg": model, "preprocess_cfg": config.get("preprocess_cfg") or {}}
+    for owner, key in ((config, "preprocess_cfg"), (model["text_cfg"], "tokenizer_kwargs")):
+        if not isinstance(owner.get(key), dict | None):
+            raise ModelError(f"{path} can't be used: {key} is no object")
+    preprocess = config.get("preprocess_cfg") or {}
+    try:
+        Preprocessing.from_dict(preprocess)
+    except ModelError as error:
+        raise ModelError(f"{path} can't be used: {error.message}") from None
+    return {"model_cfg": model, "preprocess_cfg": preprocess}
 
 
 def _weights_in(folder: Path) -> Path:
@@ -335,7 +349,7 @@ def _tokenizer(blueprint: Blueprint, fetcher: Fetcher) -> Any:
     except SearchError:
         raise
     except Exception as error:  # a tokenizer's files are input too; what they break with is transformers' matter
-        raise ModelError(f"the tokenizer of {blueprint.name} can't be read: {error}") from None
+        raise ModelError(f"the tokenizer of {blueprint.name} can't be read: {first_line(error)}") from None
 
 
 def _model(blueprint: Blueprint, fetcher: Fetcher) -> Any:
@@ -349,7 +363,9 @@ def _model(blueprint: Blueprint, fetcher: Fetcher) -> Any:
     except SearchError:
         raise
     except Exception as error:  # the configuration is input; open_clip and timm have no one error for a bad one
-        raise ModelError(f"open_clip can't build {blueprint.name} from its configuration: {error}") from None
+        raise ModelError(
+            f"open_clip can't build {blueprint.name} from its configuration: {first_line(error)}"
+        ) from None
 
 
 def _build(config: Mapping[str, Any]) -> Any:
@@ -382,7 +398,7 @@ def _device(device: str | None) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled with CUDA
-        raise ModelError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from None
+        raise ModelError(f"device {device!r} can't be used: {first_line(error)}") from None
     return device
 
 

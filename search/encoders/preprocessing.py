@@ -6,9 +6,10 @@ the images they were trained for. Mean and deviation travel along; the encoder a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,8 @@ from search.errors import ModelError
 
 if TYPE_CHECKING:
     from search.types import Pixels
+
+T = TypeVar("T")
 
 Interpolation = Literal["bicubic", "bilinear"]
 ResizeMode = Literal["shortest", "longest", "squash"]
@@ -89,23 +92,18 @@ class Preprocessing:
         size: of the image tower, which overrules the configuration's as it does in open_clip.
         Raises ModelError for values that open_clip has no meaning for.
         """
-        interpolation = config.get("interpolation") or "bicubic"
-        if interpolation == "random":  # open_clip draws only while training
-            interpolation = "bicubic"
-        resize_mode = config.get("resize_mode") or "shortest"
-        if interpolation not in _RESAMPLING or resize_mode not in _MODES or config.get("mode", "RGB") != "RGB":
-            raise ModelError(f"the model's preprocessing is not one of open_clip's: {dict(config)}")
-        try:
-            return cls(
-                size=_pair(size if size is not None else config.get("size") or 224),
-                mean=_triple(config.get("mean") or OPENAI_MEAN),
-                std=_triple(config.get("std") or OPENAI_STD),
-                interpolation=cast(Interpolation, interpolation),
-                resize_mode=cast(ResizeMode, resize_mode),
-                fill_color=int(config.get("fill_color") or 0),
-            )
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"the model's preprocessing can't be read: {error}") from None
+        given = {key: value for key, value in config.items() if value}  # open_clip's defaults stand for 0 too
+        if size is not None:
+            given["size"] = size
+        _take(given, "mode", "RGB", _mode)
+        return cls(
+            size=_take(given, "size", 224, _pair),
+            mean=_take(given, "mean", OPENAI_MEAN, _triple),
+            std=_take(given, "std", OPENAI_STD, _deviation),
+            interpolation=_take(given, "interpolation", "bicubic", _interpolation),
+            resize_mode=_take(given, "resize_mode", "shortest", _resize_mode),
+            fill_color=_take(given, "fill_color", 0, _level),
+        )
 
 
 def _resize(image: Image.Image, scaled: Size, resampling: Image.Resampling, target: Size) -> Image.Image:
@@ -143,13 +141,57 @@ def _centre(image: Image.Image, target: Size, fill: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
+# values of a configuration, each made ours or a ValueError
+
+
+def _take(config: Mapping[str, Any], key: str, default: Any, convert: Callable[[Any], T]) -> T:
+    value = config.get(key, default)
+    try:
+        return convert(value)
+    except (ValueError, OverflowError):
+        raise ModelError(f"the model's preprocessing is not one of open_clip's: {key} {value!r}") from None
+
+
+def _mode(value: Any) -> None:
+    _require(value == "RGB")
+
+
+def _interpolation(value: Any) -> Interpolation:
+    _require(value in ("bicubic", "bilinear", "random"))
+    return "bilinear" if value == "bilinear" else "bicubic"  # open_clip draws one only while training
+
+
+def _resize_mode(value: Any) -> ResizeMode:
+    _require(value in _MODES)
+    return cast(ResizeMode, value)
+
+
+def _level(value: Any) -> int:
+    _require(isinstance(value, int) and 0 <= value <= 255)
+    return int(value)
+
+
 def _pair(size: Any) -> Size:
-    height, width = (size, size) if isinstance(size, int) else size
-    if int(height) < 1 or int(width) < 1:
-        raise ValueError(f"size {size}")
-    return int(height), int(width)
+    sides = [size, size] if isinstance(size, int) else size
+    _require(isinstance(sides, list | tuple) and all(isinstance(side, int) and side > 0 for side in sides))
+    height, width = sides
+    return height, width
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (values,) * 3 if isinstance(values, int | float) else values
+    numbers = [values] * 3 if isinstance(values, int | float) else values
+    _require(isinstance(numbers, list | tuple))
+    _require(all(isinstance(number, int | float) and math.isfinite(number) for number in numbers))
+    red, green, blue = numbers
     return float(red), float(green), float(blue)
+
+
+def _deviation(values: Any) -> tuple[float, float, float]:
+    std = _triple(values)
+    _require(min(std) > 0)
+    return std
+
+
+def _require(true: bool) -> None:
+    if not true:
+        raise ValueError

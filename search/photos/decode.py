@@ -6,11 +6,14 @@ picture at all: `load` gives a LoadedPhoto or raises PhotoError with a reason, a
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import functools
 import hashlib
 import importlib
 import importlib.metadata
+import logging
 import os
 import re
 import stat
@@ -18,18 +21,15 @@ import struct
 import threading
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import PIL
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, _imaging
 
 from search.errors import PhotoError
 from search.photos import metadata
 from search.photos.colour import to_rgb
 from search.types import FileStat, PhotoInfo, SkipReason
-
-if TYPE_CHECKING:
-    pass
 
 SUPPORTED_FORMATS = (
     "JPEG",
@@ -216,7 +216,24 @@ def _openers() -> tuple[str, ...]:
     for plugin in _PLUGINS:
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
     pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    _hush_decoders()
     return tuple(name for name in SUPPORTED_FORMATS if name in Image.OPEN)
+
+
+def _hush_decoders() -> None:
+    """Keep what libtiff and Pillow say of damaged files off stderr; a second call does no harm.
+
+    libtiff prints its errors to file descriptor 2, sometimes hundreds for one file; Pillow turns off its warnings
+    alone. The handler only prints: that decoding failed, Pillow knows from what libtiff returns. Looked up
+    through Pillow's own extension module, the function is the one of the very copy that Pillow calls, bundled or
+    the system's; where libtiff is linked in without its names, as on Windows, it goes on talking.
+
+    Python prints log records that no handler takes. One that does nothing is enough to stop that, and Pillow's
+    records still reach whoever collects logs.
+    """
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 # What `warnings.filterwarnings("ignore", module=r"PIL\.")` adds to the list of filters.

@@ -49,11 +49,11 @@ def gradient_picture() -> Image.Image:
 def random_clip() -> Callable[..., torch.nn.Module]:
     """Makes a tiny CLIP in OpenAI's layout with random weights."""
 
-    def make(*, resnet: bool = False, context_length: int = 77) -> torch.nn.Module:
+    def make(*, resnet: bool = False, width: int = 64, context_length: int = 77) -> torch.nn.Module:
         torch.manual_seed(1)
-        vision = {"layers": [1, 1, 1, 1], "width": 64, "image_size": 64, "patch_size": None}
+        vision = {"layers": [1, 1, 1, 1], "width": width, "image_size": 64, "patch_size": None}
         if not resnet:
-            vision = {"layers": 2, "width": 64, "patch_size": 16, "image_size": 48}
+            vision = {"layers": 2, "width": width, "patch_size": 16, "image_size": 48}
         text = {"context_length": context_length, "width": 64, "heads": 1, "layers": 2}
         model = open_clip.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=text, quick_gelu=True).eval()
         return model.half().float()  # representable in float16, in which OpenAI's files are

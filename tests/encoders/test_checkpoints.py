@@ -128,6 +128,68 @@ def test_another_layout_is_not_taken_for_openais(tmp_path: Path, random_clip: Ma
         load_encoder(f"clip:{tmp_path / 'clip.pt'}")
 
 
+ODD_SHAPES = {
+    "flat patches": (False, "visual.conv1.weight", (64, 3)),
+    "no patches": (False, "visual.conv1.weight", (64, 3, 16, 0)),
+    "no vision width": (False, "visual.conv1.weight", (0, 3, 16, 16)),
+    "no vision positions": (False, "visual.positional_embedding", (0, 64)),
+    "no grid": (False, "visual.positional_embedding", (1, 64)),
+    "no text width": (False, "ln_final.weight", (0,)),
+    "a scalar for a width": (False, "ln_final.weight", ()),
+    "no context": (False, "positional_embedding", (0, 64)),
+    "no vocabulary": (False, "token_embedding.weight", (0, 64)),
+    "no vectors": (False, "text_projection", (64, 0)),
+    "flat stem": (True, "visual.layer1.0.conv1.weight", (64,)),
+    "no stem": (True, "visual.layer1.0.conv1.weight", (0, 32, 1, 1)),
+    "no attention positions": (True, "visual.attnpool.positional_embedding", (0, 2048)),
+    "no attention grid": (True, "visual.attnpool.positional_embedding", (1, 2048)),
+}
+
+
+@pytest.mark.parametrize("case", ODD_SHAPES)
+def test_shapes_no_model_has_are_refused_by_name(case: str, tmp_path: Path, random_clip: MakeClip) -> None:
+    resnet, name, shape = ODD_SHAPES[case]
+    state = random_clip(resnet=resnet).state_dict()
+    torch.save({**state, name: torch.zeros(shape)}, tmp_path / "clip.pt")
+    assert f"not in OpenAI's layout: {name} is {shape}" in refused(tmp_path / "clip.pt")
+
+
+@pytest.mark.parametrize("name", ["ln_final.weight", "visual.conv1.weight"])
+def test_a_width_that_heads_do_not_divide_is_refused(name: str, tmp_path: Path, random_clip: MakeClip) -> None:
+    state = random_clip().state_dict()
+    torch.save({**state, name: torch.zeros(65, *state[name].shape[1:])}, tmp_path / "clip.pt")
+    assert "not multiples of 64" in refused(tmp_path / "clip.pt")
+
+
+@pytest.mark.parametrize("tower", ["visual.transformer.", "transformer."])
+def test_a_tower_without_layers_is_refused(tower: str, tmp_path: Path, random_clip: MakeClip) -> None:
+    state = {name: x for name, x in random_clip().state_dict().items() if not name.startswith(tower)}
+    torch.save(state, tmp_path / "clip.pt")
+    assert "without layers" in refused(tmp_path / "clip.pt")
+
+
+def test_shapes_beyond_torchs_arithmetic_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from search.encoders import checkpoints, openclip
+
+    vision = {"layers": 1, "width": 64, "patch_size": 2**31, "image_size": 2**31}
+    text = {"width": 64, "heads": 1, "layers": 1}
+    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    monkeypatch.setattr(checkpoints, "openai_config", lambda *_: config)  # an honest file would take gigabytes
+    with pytest.raises(CheckpointError, match=r"clip\.pt describes no model that can be built") as caught:
+        openclip._from_shapes("clip:clip.pt", {}, Path("clip.pt"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("width", [80, 96])
+def test_resnets_of_other_widths_than_a_multiple_of_64_are_read(
+    width: int, tmp_path: Path, random_clip: MakeClip
+) -> None:
+    """OpenAI's RN50x4 and RN50x16: heads are counted after the last stage, which is 32 times as wide."""
+    model = random_clip(resnet=True, width=width)
+    torch.save(model.state_dict(), tmp_path / "clip.pt")
+    assert load_encoder(f"clip:{tmp_path / 'clip.pt'}", device="cpu").dim == 32
+
+
 def test_shapes_that_disagree_are_found_before_memory_is_given_to_them(
     tmp_path: Path, random_clip: MakeClip
 ) -> None:
@@ -163,6 +225,10 @@ BAD_STATES: dict[str, tuple[Change, str]] = {
         r"positional_embedding is \(90, 256\), not \(77, 256\)",
     ),
     "wrong kind": (lambda s: s.update(logit_scale=torch.tensor(3)), "logit_scale is torch.int64"),
+    "endless scale": (
+        lambda s: s.update(logit_scale=torch.tensor(200.0)),
+        "logit_scale of 200, whose exponential is infinite",
+    ),
     "not finite": (lambda s: s["ln_final.weight"][3:4].fill_(float("nan")), "not finite in ln_final.weight"),
     "all gone": (lambda s: [s.pop(name) for name in list(s) if name != "logit_scale"], r"and \d+ more"),
 }
@@ -203,6 +269,7 @@ def refused(file: Path) -> str:
     text = str(caught.value)
     assert str(file) in text
     assert "\n" not in text
+    assert "weights_only" not in text  # torch advises to give up the safeguard
     return text
 
 
@@ -329,3 +396,38 @@ def test_a_configuration_without_a_model_is_refused(text: str, tmp_path: Path) -
     (tmp_path / "open_clip_config.json").write_text(text, errors="surrogateescape")
     with pytest.raises(ModelError, match=r"describes no model|can't be read"):
         load_encoder(f"dir:{tmp_path}")
+
+
+def test_a_configuration_nested_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open_clip_config.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match=r"open_clip_config\.json can't be read"):
+        load_encoder(f"dir:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"preprocess_cfg": []}, "preprocess_cfg is no object"),
+        ({"preprocess_cfg": [1]}, "preprocess_cfg is no object"),
+        ({"preprocess_cfg": "RGB"}, "preprocess_cfg is no object"),
+        ({"tokenizer_kwargs": ["clean"]}, "tokenizer_kwargs is no object"),
+        ({"preprocess_cfg": {"mean": [0.5, 0.5]}}, "mean"),
+        ({"preprocess_cfg": {"mode": "L"}}, "mode"),
+        ({"preprocess_cfg": {"interpolation": "nearest"}}, "interpolation"),
+        ({"preprocess_cfg": {"size": "96"}}, "size"),
+    ],
+)
+def test_a_configuration_with_nonsense_in_it_is_named(
+    change: dict[str, object], fault: str, builtin_copy: Path
+) -> None:
+    file = builtin_copy / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    if "tokenizer_kwargs" in change:
+        config["model_cfg"]["text_cfg"] |= change
+    else:
+        config |= change
+    file.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=fault) as caught:
+        load_encoder(f"dir:{builtin_copy}")
+    assert str(caught.value).startswith(str(file))
+    assert "\n" not in str(caught.value)

@@ -71,9 +71,29 @@ def test_absent_keys_take_open_clips_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "config",
-    [{"resize_mode": "fit"}, {"interpolation": "nearest"}, {"mean": [1, 2]}, {"size": 0.5}, {"mode": "L"}],
+    ("config", "fault"),
+    [
+        ({"resize_mode": "fit"}, "resize_mode 'fit'"),
+        ({"resize_mode": ["squash"]}, r"resize_mode \['squash'\]"),
+        ({"mode": "L"}, "mode 'L'"),
+        ({"interpolation": "nearest"}, "interpolation 'nearest'"),
+        ({"interpolation": ["bicubic"]}, r"interpolation \['bicubic'\]"),
+        ({"mean": [1, 2]}, r"mean \[1, 2\]"),
+        ({"mean": "123"}, "mean '123'"),
+        ({"mean": {"1": 1, "2": 2, "3": 3}}, "mean {"),
+        ({"mean": [0.5, float("nan"), 0.5]}, r"mean \[0\.5, nan, 0\.5\]"),
+        ({"mean": [10**400, 0, 0]}, "mean"),
+        ({"std": [0.5, 0, 0.5]}, r"std \[0\.5, 0, 0\.5\]"),
+        ({"std": -1}, "std -1"),
+        ({"size": 0.5}, "size 0.5"),
+        ({"size": "96"}, "size '96'"),
+        ({"size": [96]}, r"size \[96\]"),
+        ({"size": ["9", "6"]}, r"size \['9', '6'\]"),
+        ({"size": [96, -1]}, r"size \[96, -1\]"),
+        ({"fill_color": "7"}, "fill_color '7'"),
+        ({"fill_color": 256}, "fill_color 256"),
+    ],
 )
-def test_what_open_clip_does_not_know_is_refused(config: dict[str, object]) -> None:
-    with pytest.raises(ModelError, match="preprocessing"):
+def test_what_open_clip_does_not_know_is_refused_by_name(config: dict[str, object], fault: str) -> None:
+    with pytest.raises(ModelError, match=f"preprocessing.*{fault}"):
         Preprocessing.from_dict(config)

@@ -6,6 +6,8 @@ import hashlib
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -556,6 +558,55 @@ def test_what_pillow_forgives_does_not_warn(tmp_path: Path) -> None:
         assert load(str(tmp_path / "a.jpg")).info.camera is None
         warnings.warn("others may still warn", UserWarning, stacklevel=1)
     assert [str(warning.message) for warning in caught] == ["others may still warn"]
+
+
+def tiff(*tags: tuple[int, int, int, int], body: bytes, samples: int = 1) -> bytes:
+    """Return an 8 x 8 grey deflated TIFF made by hand. tags: further (tag, type, count, value), ascending."""
+    shape = [(256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1)]
+    strip = [(273, 4, 1, 8), (277, 3, 1, samples), (278, 3, 1, 8), (279, 4, 1, len(body))]
+    entries = [struct.pack("<HHII", *entry) for entry in (*shape, *strip, *tags)]
+    body += b"\0" * (len(body) % 2)
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + b"\0" * 4
+    return struct.pack("<2sHI", b"II", 42, 8 + len(body)) + body + directory
+
+
+LOUD_TIFFS = {
+    "libtiff forgives": (tiff((65000, 99, 1, 7), body=zlib.compress(bytes(64))), "loaded"),
+    "libtiff fails": (tiff(body=b"\xff" * 20), "decode_error: OSError: decoder error -2"),
+    "Pillow logs": (tiff(body=b"", samples=255), "decode_error: damaged or unusual TIFF header"),
+}
+"""Files that make the decoders write to stderr, and what becomes of them here."""
+
+
+@pytest.mark.parametrize("case", LOUD_TIFFS)
+def test_decoders_leave_stderr_alone(tmp_path: Path, case: str) -> None:
+    content, outcome = LOUD_TIFFS[case]
+    path = tmp_path / "a.tif"
+    path.write_bytes(content)
+    pillow = """
+with contextlib.suppress(Exception):
+    Image.open(path).load()"""
+    ours = """
+try:
+    decode.load(path)
+    print("loaded")
+except PhotoError as error:
+    print(f"{error.reason}: {error}")"""
+    assert run(pillow, path).stderr  # else this shows nothing
+    result = run(ours, path)
+    assert (result.stdout.strip(), result.stderr) == (outcome, "")
+
+
+def run(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script on a file in a process of its own: what C code prints is out of a test's reach."""
+    imports = """
+import contextlib
+from PIL import Image
+from search.errors import PhotoError
+from search.photos import decode
+"""
+    command = [sys.executable, "-c", f"{imports}path = {str(path)!r}{script}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 def test_threads_get_the_same_as_one(tmp_path: Path) -> None:
