@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from search import __version__
-from search.cli.options import Settings, shared_options
+from search.cli.options import CONTEXT, Settings, shared_options
 
 # One module a command, imported when its help or the command itself is wanted.
 _COMMANDS = (
@@ -38,7 +38,7 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="search")
 @shared_options
 @click.pass_context

@@ -60,6 +60,8 @@ class Settings:
         return Library.open(self.library, model=model, offline=self.offline, notify=self.talk)
 
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
 _SHARED = (
     click.option(
         "-L", "--library", metavar="PATH", envvar="SEARCH_LIBRARY", help="The library's folder. [default: yours]"
@@ -119,8 +121,11 @@ def as_command(
                 code = FAILED
             context.exit(code or OK)
 
-        make = click.command(name, cls=cls, context_settings={"help_option_names": ["-h", "--help"]})
-        return make(shared_options(run))
+        made = click.command(name, cls=cls, context_settings=CONTEXT)(shared_options(run))
+        made.params.sort(
+            key=lambda parameter: parameter.name in _SHARED_NAMES
+        )  # in help its own options come first
+        return made
 
     return decorate
 
