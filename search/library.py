@@ -13,7 +13,7 @@ import numpy as np
 
 from search import query as queries
 from search.catalog import Catalog
-from search.encoders import canonical_name
+from search.encoders import canonical_name, recipes
 from search.errors import EncoderMismatch, LibraryError, PhotoError, UsageError
 from search.query import Kind, Query, Term
 from search.relevance import BACKGROUND, relevance
@@ -33,7 +33,7 @@ from search.vectors import FLAT, flat_size_bytes, normalize, open_index
 
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Writer
-    from search.encoders import Encoder
+    from search.encoders import Encoder, TextTower
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
     from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
@@ -72,6 +72,7 @@ class Library:
         self._index: VectorIndex | None = None
         self._indexed = (0, -1)  # encoder and commit that the index reflects
         self._background: Vectors | None = None
+        self._towers: dict[str, TextTower | None] = {}  # by fingerprint
         self._lock = threading.Lock()
 
     @classmethod
@@ -102,6 +103,7 @@ class Library:
         """Close the catalog and forget model and index."""
         self.catalog.close()
         self._encoder = self._index = self._background = None
+        self._towers.clear()
 
     # ---- the model
 
@@ -157,6 +159,19 @@ class Library:
             )
         return self.encoder
 
+    def _text_tower(self, row: EncoderRow) -> TextTower:
+        """The text half of the library's model: by its recipe without torch where that can be, else the whole model."""
+        recipes_folder = self.catalog.folder and self.catalog.folder / "encoders"
+        if self._encoder is None and recipes_folder and row.fingerprint not in self._towers:
+            self._towers[row.fingerprint] = recipes.open_text(recipes_folder, row.fingerprint)
+        tower = self._towers.get(row.fingerprint)
+        if self._encoder is None and tower is not None:
+            return tower
+        encoder = self._encoder_of(row)
+        if recipes_folder:
+            recipes.save(encoder, recipes_folder)
+        return encoder
+
     # ---- indexing
 
     def index(
@@ -184,6 +199,8 @@ class Library:
             model = self._target(writer, reencode)
             run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop)
             report = run(paths)
+            if self._encoder is not None and self.catalog.folder:
+                recipes.save(self._encoder, self.catalog.folder / "encoders")
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=writer.switch_when_complete(model.id))
         return replace(report, photos=self.catalog.count())
@@ -241,7 +258,6 @@ class Library:
         started = perf_counter()
         asked = queries.parse([query]) if isinstance(query, str) else query
         row = self._answering()
-        encoder = self._encoder_of(row)
         vector = queries.embed(asked, self._vectors_of(row))
         selection = self._selection(filter or Filter(), without)
         with self._lock:  # one thread brings the index up to date or reads it
@@ -259,10 +275,10 @@ class Library:
         )
         return Answer(
             query=str(asked),
-            encoder=encoder.name,
+            encoder=row.name,
             hits=hits,
             candidates=candidates,
-            truncated_tokens=self._truncated(asked),
+            truncated_tokens=self._truncated(row, asked),
             seconds=perf_counter() - started,
         )
 
@@ -280,21 +296,22 @@ class Library:
 
     def _vectors_of(self, row: EncoderRow) -> dict[Kind, Callable[[list[str]], Vectors]]:
         return {
-            Kind.TEXT: lambda texts: self.encoder.encode_texts(texts),
-            Kind.IMAGE: self._encode_images,
+            Kind.TEXT: lambda texts: self._text_tower(row).encode_texts(texts),
+            Kind.IMAGE: lambda paths: self._image_vectors(row, paths),
             Kind.PHOTO: lambda ids: self._photo_vectors(row, ids),
         }
 
-    def _encode_images(self, paths: list[str]) -> Vectors:
+    def _image_vectors(self, row: EncoderRow, paths: list[str]) -> Vectors:
         from search.photos.decode import load
 
+        encoder = self._encoder_of(row)
         images = []
         for path in paths:
             try:
-                images.append(self.encoder.preprocess(load(path).image))
+                images.append(encoder.preprocess(load(path).image))
             except PhotoError as error:
                 raise PhotoError(error.reason, f"can't read {path}: {error.message}") from error
-        return self.encoder.encode_images(np.stack(images))
+        return encoder.encode_images(np.stack(images))
 
     def _photo_vectors(self, row: EncoderRow, ids: list[str]) -> Vectors:
         wanted = [int(id_) for id_ in ids]
@@ -304,10 +321,12 @@ class Library:
             raise UsageError(f"the library has no vector of photo {missing[0]}")
         return normalize(vectors[[row_of[id_] for id_ in wanted]])
 
-    def _truncated(self, asked: Query) -> int:
+    def _truncated(self, row: EncoderRow, asked: Query) -> int:
         texts = [term.value for term in asked.of(Kind.TEXT)]
-        lengths = self.encoder.count_tokens(texts) if texts else []
-        return sum(max(0, length - self.encoder.context_length) for length in lengths)
+        if not texts:
+            return 0
+        tower = self._text_tower(row)
+        return sum(max(0, length - tower.context_length) for length in tower.count_tokens(texts))
 
     def _selection(self, wanted: Filter, without: Sequence[int]) -> Ids | None:
         selection = self.catalog.select(wanted)

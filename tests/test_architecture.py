@@ -35,6 +35,8 @@ THIRD_PARTIES = {
     "torchvision": {"encoders/torchvision_ops"},
     "open_clip": {"encoders/openclip", "encoders/checkpoints", "encoders/hub"},
     "safetensors": {"encoders/checkpoints"},
+    "regex": {"encoders/tokens"},
+    "ftfy": {"encoders/tokens"},
     "huggingface_hub": {"encoders/hub"},
     "transformers": {"encoders/openclip"},
     "numpy": {

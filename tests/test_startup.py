@@ -37,6 +37,13 @@ def test_naming_an_encoder_loads_no_torch():
     assert not modules_after("from search import load_encoder") & {"torch", "open_clip", "numpy"}
 
 
+def test_a_text_query_on_an_indexed_library_loads_no_torch(library, album, tmp_path):
+    library.index([album])
+    loaded = after_command("--library", str(tmp_path / "library"), "find", "a red wall")
+    assert {"faiss", "sqlalchemy"} <= loaded
+    assert not loaded & {"torch", "torchvision", "open_clip", "transformers", "alembic", "PIL"}
+
+
 def test_status_and_an_index_run_with_nothing_new_load_no_model(library, album, tmp_path):
     library.index([album])
     place = str(tmp_path / "library")

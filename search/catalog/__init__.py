@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,6 +69,11 @@ class Catalog:
         self.location = location if is_url(location) else os.path.abspath(location)
         self._storage = Storage(self.location)
         self._checked = False
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the catalog lies in, for caches beside it; None for a database server."""
+        return self._storage.folder
 
     def exists(self) -> bool:
         """Whether there is a library; a database server is taken at its word."""

@@ -36,7 +36,24 @@ FORMS = ("builtin", "ARCH/PRETRAINED", "hf-hub:ORG/NAME", "dir:PATH", "clip:FILE
 _FILE_SOURCES = ("dir", "clip", "longclip")
 
 
-class Encoder(Protocol):
+class TextTower(Protocol):
+    """The half of an encoder that a text query needs."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens a text may have, start and end included; the rest is cut off."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return (N, dim) float32 unit rows, one for each text, in order."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text needs, start and end included.
+
+        More than `context_length` means that the encoder cuts the text.
+        """
+
+
+class Encoder(TextTower, Protocol):
     """Turns image batches and texts into float32 unit rows of width `dim`, and says who it is.
 
     Between threads an image is (H, W, 3) uint8: a quarter of the bytes of (3, H, W) float32, and mean and
@@ -56,10 +73,6 @@ class Encoder(Protocol):
         """Width of the vectors."""
 
     @property
-    def context_length(self) -> int:
-        """Tokens a text may have, start and end included; the rest is cut off."""
-
-    @property
     def logit_scale(self) -> float:
         """Inverse temperature, exponentiated: logits = logit_scale · cosine + (logit_bias or 0)."""
 
@@ -76,15 +89,6 @@ class Encoder(Protocol):
 
     def encode_images(self, images: Pixels) -> Vectors:
         """Return (N, dim) float32 unit rows for images (N, H, W, 3) uint8; N = 0 gives (0, dim)."""
-
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return (N, dim) float32 unit rows, one for each text, in order."""
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens each text needs, start and end included.
-
-        More than `context_length` means that the encoder cuts the text.
-        """
 
 
 def load_encoder(

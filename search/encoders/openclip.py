@@ -64,7 +64,8 @@ class Blueprint:
 class OpenClipEncoder:
     """An `Encoder` around a loaded open_clip model (a torch module) and its tokenizer.
 
-    dim: width of the model's vectors.   weights: the file they come from, None for a model made in memory.
+    dim: width of the model's vectors.   weights: the file they come from, config: open_clip's model_cfg; None for a
+    model made in memory.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class OpenClipEncoder:
         preprocessing: Preprocessing,
         device: str = "cpu",
         weights: Path | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint
         self.dim = dim
         self.preprocessing = preprocessing
         self.weights = weights
+        self.config = config
         self._device = torch.device(device)
         self._model = model.to(self._device, DTYPE).eval()
         self._tokenizer = tokenizer
@@ -174,6 +177,7 @@ def load(source: str, identifier: str, *, fetcher: Fetcher, device: str | None =
         preprocessing=preprocessing,
         device=device,
         weights=blueprint.weights,
+        config=blueprint.config,
     )
 
 
