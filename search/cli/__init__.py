@@ -54,8 +54,8 @@ def cli(context: click.Context, /, **shared: object) -> None:
 
 def main() -> None:
     """Run the command line; what a command raises on purpose is mapped to messages and exit codes by it."""
-    # Threads of torch and FAISS that wait for work in a loop starve on a busy machine: several times slower there
-    # (bench/contention.py), and no faster on a quiet one. Read when the first of them is imported.
+    # Threads of torch and FAISS that wait for work in a loop starve on a busy machine: slower there, and no faster on
+    # a quiet one (bench/contention.py). Read when the first of them is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with cli.make_context("search", sys.argv[1:]) as context:
