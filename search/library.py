@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -161,16 +162,24 @@ class Library:
 
     def _text_tower(self, row: EncoderRow) -> TextTower:
         """The text half of the library's model: by its recipe without torch where that can be, else the whole model."""
-        recipes_folder = self.catalog.folder and self.catalog.folder / "encoders"
-        if self._encoder is None and recipes_folder and row.fingerprint not in self._towers:
-            self._towers[row.fingerprint] = recipes.open_text(recipes_folder, row.fingerprint)
+        folder = self._recipes
+        if self._encoder is None and folder and row.fingerprint not in self._towers:
+            self._towers[row.fingerprint] = recipes.open_text(folder, row.fingerprint)
         tower = self._towers.get(row.fingerprint)
         if self._encoder is None and tower is not None:
             return tower
         encoder = self._encoder_of(row)
-        if recipes_folder:
-            recipes.save(encoder, recipes_folder)
+        self._save_recipe()
         return encoder
+
+    @property
+    def _recipes(self) -> Path | None:
+        """The folder of recipes beside the catalog; a database server has none."""
+        return self.catalog.folder / "encoders" if self.catalog.folder else None
+
+    def _save_recipe(self) -> None:
+        if self._encoder is not None and self._recipes:
+            recipes.save(self._encoder, self._recipes)
 
     # ---- indexing
 
@@ -199,8 +208,7 @@ class Library:
             model = self._target(writer, reencode)
             run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop)
             report = run(paths)
-            if self._encoder is not None and self.catalog.folder:
-                recipes.save(self._encoder, self.catalog.folder / "encoders")
+            self._save_recipe()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=writer.switch_when_complete(model.id))
         return replace(report, photos=self.catalog.count())

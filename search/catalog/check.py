@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import and_, delete, exists, func, not_, select, text, update
+from sqlalchemy import and_, delete, func, select, text, update
 
 from search.catalog.rows import HALF, checksum, chunks, to_path
-from search.catalog.schema import embeddings, encoders, photos, roots, skips, state
+from search.catalog.scan import lacking
+from search.catalog.schema import embeddings, encoders, photos, roots, state
 from search.catalog.transaction import commit
 from search.types import Problem, ProblemKind
 
@@ -88,10 +89,9 @@ def _fault(blob: bytes, crc: int, photo_id: int, encoder_id: int, dim: int) -> s
 
 
 def _without_vector(connection: Connection) -> int:
-    """Photos present that the answering model has no vector of, but for files that can't be read any more."""
+    """How many photos the answering model has no vector of, though it should."""
     answering = select(state.c.encoder_id).scalar_subquery()
-    has = exists().where(embeddings.c.photo_id == photos.c.id, embeddings.c.encoder_id == answering)
-    broken = exists().where(skips.c.root_id == photos.c.root_id, skips.c.path == photos.c.path)
-    query = select(func.count()).select_from(photos).where(photos.c.gone_at.is_(None), not_(has), not_(broken))
-    count: int = connection.execute(query).scalar_one()
+    count: int = connection.execute(
+        select(func.count()).select_from(photos).where(lacking(answering))
+    ).scalar_one()
     return count

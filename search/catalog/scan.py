@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     ColumnElement,
+    ScalarSelect,
     Select,
     and_,
     bindparam,
@@ -26,8 +27,8 @@ from sqlalchemy import (
 )
 
 from search.catalog.moves import Known, Place, resolve
-from search.catalog.rows import chunks, pack_vector, to_bytes, to_path, unpack_vectors
-from search.catalog.schema import embeddings, encoders, photos, roots, scanned, skips
+from search.catalog.rows import checksum, chunks, to_bytes, to_path
+from search.catalog.schema import embeddings, photos, roots, scanned, skips
 from search.catalog.scopes import Scope, within_any
 from search.catalog.transaction import commit, now
 from search.types import FileStat, Skip
@@ -254,11 +255,11 @@ class Scan:
             target = place.photo_id
             self._update([{"row_id": target, **content, **_stat(place, seq)}])
             self._connection.execute(delete(embeddings).where(embeddings.c.photo_id == target))
-        vectors = select(embeddings.c.encoder_id, embeddings.c.vector, encoders.c.dim).join(encoders)
-        for row in self._connection.execute(vectors.where(embeddings.c.photo_id == source)).all():
-            vector, crc = pack_vector(unpack_vectors([row.vector], row.dim)[0], target, row.encoder_id)
-            values = {"encoder_id": row.encoder_id, "photo_id": target, "vector": vector, "crc": crc}
-            self._connection.execute(insert(embeddings).values(values))
+        for row in self._connection.execute(select(embeddings).where(embeddings.c.photo_id == source)).all():
+            if checksum(row.vector, source, row.encoder_id) == row.crc:  # a damaged one must not be signed anew
+                crc = checksum(row.vector, target, row.encoder_id)
+                values = {"encoder_id": row.encoder_id, "photo_id": target, "vector": row.vector, "crc": crc}
+                self._connection.execute(insert(embeddings).values(values))
 
     def settle(self) -> tuple[int, int]:
         """Welcome back photos that returned and mark those not found as gone; return both counts.
@@ -300,9 +301,18 @@ class Scan:
         return [row for row in rows if not _is_hidden(row.root_id, row.path, hidden)]
 
 
-def embedded(encoder_id: int) -> ColumnElement[bool]:
+def embedded(encoder_id: int | ScalarSelect[Any]) -> ColumnElement[bool]:
     """Photos that have a vector by this encoder."""
     return exists().where(embeddings.c.encoder_id == encoder_id, embeddings.c.photo_id == photos.c.id)
+
+
+def lacking(encoder_id: int | ScalarSelect[Any]) -> ColumnElement[bool]:
+    """Photos present that should have a vector by this encoder and have none.
+
+    Those whose file can't be read any more are not among them: nothing could give them one.
+    """
+    broken = exists().where(skips.c.root_id == photos.c.root_id, skips.c.path == photos.c.path)
+    return and_(photos.c.gone_at.is_(None), not_(embedded(encoder_id)), not_(broken))
 
 
 def _classified(encoder_id: int, settled: Settled) -> Select[Any]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import and_, bindparam, delete, exists, func, insert, not_, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, select, update
 
 from search.catalog.check import drop_damaged
 from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
-from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, embedded
+from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, lacking
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
 from search.catalog.scopes import Scope, add_root, find_scope, within
 from search.catalog.storage import copy_to
@@ -90,10 +90,9 @@ class Writer:
 
         Photos whose file can't be read any more do not count: they would put it off for ever.
         """
-        broken = exists().where(skips.c.root_id == photos.c.root_id, skips.c.path == photos.c.path)
-        without = and_(photos.c.gone_at.is_(None), not_(embedded(encoder_id)), not_(broken))
+        query = select(func.count()).select_from(photos).where(lacking(encoder_id))
         with commit(self._connection):
-            missing: int = self._connection.execute(select(func.count()).where(without)).scalar_one()
+            missing: int = self._connection.execute(query).scalar_one()
             if not missing:
                 self._connection.execute(update(state).values(encoder_id=encoder_id))
         return missing

@@ -79,6 +79,15 @@ def test_repair_drops_it_and_the_next_run_encodes_it_again(library, album):
     assert {hit.photo.id: hit.score for hit in library.search("a wall", k=50)} == pytest.approx(before, abs=1e-4)
 
 
+def test_a_copied_photo_does_not_inherit_a_damaged_vector(library, album):
+    library.index([album])
+    change(library, "UPDATE embeddings SET crc = crc + 1 WHERE photo_id = 3")
+    original = Path(library.photo(3).path)
+    original.with_name("copy.png").write_bytes(original.read_bytes())
+    assert library.index([album]).encoded == 1
+    assert kinds(library.check()) == ["vector_damaged"]
+
+
 def test_a_row_without_its_parent_is_found(library, album):
     library.index([album])
     change(library, "DELETE FROM photos WHERE id = 3")
