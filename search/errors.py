@@ -13,6 +13,7 @@
         ├── LibraryNotFound   there is none at that place
         ├── OldLibrary        made by an older version; `search upgrade` brings it up to date
         ├── NewerLibrary      made by a newer version; nothing was touched
+        ├── DamagedLibrary    the catalog can't be read; `search rebuild` makes it anew from its newest copy
         ├── LibraryBusy       another process is writing to it
         └── StorageError      the disk is full or not writable
 
@@ -87,6 +88,10 @@ class OldLibrary(LibraryError):
 
 class NewerLibrary(LibraryError):
     """The catalog was made by a newer version; it was left untouched."""
+
+
+class DamagedLibrary(LibraryError):
+    """The catalog is damaged so that it can't be read."""
 
 
 class LibraryBusy(LibraryError):

@@ -33,6 +33,10 @@ class SkipReason(StrEnum):
     UNREADABLE = "unreadable"
     UNSTABLE = "unstable"
     BAD_VECTOR = "bad_vector"
+    MEMORY = "memory"  # decoding it needs more memory than a decoder may take
+    TIMEOUT = "timeout"  # decoding it takes more time than a decoder may take
+    CRASHED = "crashed"  # its decoder died of it, twice
+    QUARANTINED = "quarantined"  # the indexing process died while it was at work on this file alone, twice
 
 
 class TakenAtSource(StrEnum):
@@ -44,11 +48,12 @@ class TakenAtSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """A file as the walk saw it, unopened."""
+    """A file as the walk saw it, unopened; ctime_ns: when content or attributes changed last, None if unknown."""
 
     path: str
     size_bytes: int
     mtime_ns: int
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "resources"},
+    {"types", "errors", "resources", "failpoints"},
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
     {"indexer", "labels"},
     {"library"},

@@ -120,7 +120,7 @@ def load(path: str, *, max_megapixels: float = 200, min_side: int | None = None)
                 raise
             raise _verdict(error) from error
         _refuse_changed(file, before)
-    return LoadedPhoto(image, info, digest, FileStat(path, before.st_size, before.st_mtime_ns))
+    return LoadedPhoto(image, info, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns))
 
 
 def content_hash(path: str) -> bytes:
@@ -163,7 +163,7 @@ def _digest(file: BinaryIO) -> bytes:
 
 def _refuse_changed(file: BinaryIO, before: os.stat_result) -> None:
     after = _stat(file.fileno())
-    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):  # ctime: a mere rename is none
         raise PhotoError(SkipReason.UNSTABLE, "the file changed while it was read")
 
 

@@ -101,7 +101,7 @@ class _Walk:
             self._on_error(root, error)
             return
         if stat.S_ISREG(found.st_mode):
-            yield FileStat(root, found.st_size, found.st_mtime_ns)
+            yield FileStat(root, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         elif stat.S_ISDIR(found.st_mode):
             yield from self._below(root)
 
@@ -160,7 +160,7 @@ class _Walk:
         found = entry.stat(follow_symlinks=self._options.follow_symlinks)
         if not stat.S_ISREG(found.st_mode):
             return None
-        return FileStat(entry.path, found.st_size, found.st_mtime_ns)
+        return FileStat(entry.path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _has_photo_suffix(name: str) -> bool:

@@ -47,7 +47,7 @@ def test_file_is_described_unopened(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"12345")
     os.utime(path, ns=(1, 1_700_000_000_123_456_789))
-    assert list(scan(str(tmp_path))) == [FileStat(str(path), 5, 1_700_000_000_123_456_789)]
+    assert list(scan(str(tmp_path))) == [FileStat(str(path), 5, 1_700_000_000_123_456_789, path.stat().st_ctime_ns)]
 
 
 def test_suffixes_are_compared_without_case() -> None:
@@ -63,7 +63,8 @@ def test_upper_case_suffix_is_a_photo(tmp_path: Path) -> None:
 def test_named_file_is_yielded_whatever_its_suffix(tmp_path: Path) -> None:
     put(tmp_path, ".picture")
     path = str(tmp_path / ".picture")
-    assert list(scan(path)) == [FileStat(path, 8, os.stat(path).st_mtime_ns)]
+    found = os.stat(path)
+    assert list(scan(path)) == [FileStat(path, 8, found.st_mtime_ns, found.st_ctime_ns)]
 
 
 def test_hidden_names_are_skipped_unless_asked_for(tmp_path: Path) -> None:
