@@ -3,12 +3,16 @@
 Paths are kept as the file system's bytes, relative to their root, so that any name survives. `seq` counts
 commits: a row carries the number of the commit that last changed it, and a reader tops up its index with the
 rows above the number it knows.
+
+Every row has a checksum, `crc`. Changing a row empties it, and the commit that changed it seals it again
+(search.catalog.seals).
 """
 
 from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -22,9 +26,23 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    null,
+    text,
 )
 
 metadata = MetaData()
+
+
+def _seal() -> Column[int]:
+    """A row's checksum: empty after every change, until the commit fills it in."""
+    return Column("crc", BigInteger, nullable=True, onupdate=null())
+
+
+def _unsealed(table: str, column: str) -> Index:
+    """What finds the rows that the commit has to seal, in no time where there are none."""
+    where = text("crc IS NULL")
+    return Index(f"{table}_unsealed", column, sqlite_where=where, postgresql_where=where)
+
 
 state = Table(
     "state",
@@ -36,7 +54,18 @@ state = Table(
     Column("purge_seq", BigInteger, nullable=False),
     # The model that answers when none is named.
     Column("encoder_id", Integer, nullable=True),
+    # Which layout of the library this is, and the oldest that a reader must know to make sense of it.
+    Column("format", Integer, nullable=False, server_default="3"),
+    Column("min_reader", Integer, nullable=False, server_default="3"),
+    # The published generation: its number, the last commit it reflects, the SHA-256 of its manifest.
+    Column("generation", Integer, nullable=True),
+    Column("generation_seq", BigInteger, nullable=True),
+    Column("generation_hash", String(64), nullable=True),
+    # CRC-32 over the statements that made tables and indexes.
+    Column("schema_crc", BigInteger, nullable=True),
+    _seal(),
     CheckConstraint("id = 1", name="one_row"),
+    _unsealed("state", "id"),
 )
 
 roots = Table(
@@ -44,6 +73,9 @@ roots = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("path", LargeBinary, nullable=False, unique=True),
+    Column("file_system", Text, nullable=True),  # the identity of the file system it was last seen on
+    _seal(),
+    _unsealed("roots", "id"),
 )
 
 photos = Table(
@@ -70,11 +102,15 @@ photos = Table(
     # Set when the file was not found any more; its vectors and labels wait for its return.
     Column("gone_at", DateTime, nullable=True),
     Column("seq", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=True),  # None in rows older than the column: taken as unchanged
+    Column("checked_at", DateTime, nullable=True),  # when `check --photos` last looked at the file
+    _seal(),
     UniqueConstraint("root_id", "path", name="photo_place"),
     Index("photo_content", "content_hash"),
     Index("photo_size", "size_bytes"),
     Index("photo_seq", "seq"),
     Index("photo_taken_at", "taken_at"),
+    _unsealed("photos", "id"),
     sqlite_autoincrement=True,  # an id is never given twice: indexes and exports remember them
 )
 
@@ -88,6 +124,8 @@ encoders = Table(
     Column("context_length", Integer, nullable=False),
     Column("logit_scale", Float, nullable=False),
     Column("logit_bias", Float, nullable=True),
+    _seal(),
+    _unsealed("encoders", "id"),
 )
 
 embeddings = Table(
@@ -109,6 +147,9 @@ skips = Table(
     Column("decoder", Text, nullable=False),
     Column("reason", String(32), nullable=False),
     Column("detail", Text, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=True),
+    _seal(),
+    _unsealed("skips", "root_id"),
 )
 
 labels = Table(
@@ -121,7 +162,41 @@ labels = Table(
     Column("probability", Float, nullable=True),
     Column("score", Float, nullable=True),
     Column("created_at", DateTime, nullable=False),
+    _seal(),
     Index("label_name", "label"),
+    _unsealed("labels", "photo_id"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("started_at", DateTime, nullable=False),
+    Column("heartbeat_at", DateTime, nullable=False),
+    Column("finished_at", DateTime, nullable=True),
+    Column("outcome", String(16), nullable=True),  # done, interrupted, failed; None while it runs or died
+    Column("done", Integer, nullable=False),
+    Column("total", Integer, nullable=True),
+    _seal(),
+    _unsealed("jobs", "id"),
+    sqlite_autoincrement=True,
+)
+
+in_flight = Table(
+    "in_flight",
+    metadata,
+    Column("root_id", Integer, ForeignKey("roots.id"), primary_key=True),
+    Column("path", LargeBinary, primary_key=True),
+    Column("job_id", Integer, ForeignKey("jobs.id"), nullable=False),
+    Column("alone", Boolean, nullable=False),  # whether the job was at work on nothing else
+    Column("deaths", Integer, nullable=False),  # of processes that were at work on it alone
+    _seal(),
+    _unsealed("in_flight", "root_id"),
 )
 
 scanned = Table(
@@ -131,5 +206,6 @@ scanned = Table(
     Column("path", LargeBinary, primary_key=True),
     Column("size_bytes", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=True),
     prefixes=["TEMPORARY"],
 )

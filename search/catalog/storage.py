@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 
+from search.catalog import seals
 from search.errors import LibraryBusy, LibraryError, StorageError
 
 CATALOG_NAME = "catalog.db"
@@ -95,11 +96,14 @@ class Storage:
 def _server(url: str) -> Engine:
     """Open a database by URL. Raises LibraryError for a URL or driver that is not there."""
     try:
-        return create_engine(url)
+        engine = create_engine(url)
     except (ArgumentError, ImportError) as error:
         raise LibraryError(
             f"can't open a database at {url}: {error}", hint="check the URL and its driver"
         ) from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", lambda connection, _: seals.register(connection))
+    return engine
 
 
 def _sqlite(folder: Path, mode: str) -> Engine:
@@ -111,6 +115,7 @@ def _sqlite(folder: Path, mode: str) -> Engine:
     def connect() -> sqlite3.Connection:
         uri = f"file:{quote(os.fsencode(path))}?{flags}"
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        seals.register(connection)
         for pragma in (*_PRAGMAS, *(_WRITER_PRAGMAS if mode == "rwc" else ())):
             connection.execute(pragma)
         return connection

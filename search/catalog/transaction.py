@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import update
 
 from search.catalog.schema import state
+from search.catalog.seals import seal
+from search.failpoints import reach
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -20,6 +22,8 @@ def commit(connection: Connection) -> Iterator[int]:
     """Run one transaction and yield its number; durable when the block has been left."""
     with connection.begin():
         yield connection.execute(update(state).values(seq=state.c.seq + 1).returning(state.c.seq)).scalar_one()
+        seal(connection)
+        reach("commit.sealed")
 
 
 def now() -> datetime:

@@ -11,11 +11,13 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from search.catalog.schema import metadata, state
+from search.catalog.seals import seal, seal_schema
 from search.catalog.storage import CATALOG_NAME, Storage, copy_to
 from search.errors import LibraryError, NewerLibrary, OldLibrary
+from search.failpoints import reach
 from search.resources import migrations_path
 
-HISTORY = ("0001", "0002")
+HISTORY = ("0001", "0002", "0003")
 """Every revision ever shipped, oldest first; tests hold it against migrations/."""
 
 
@@ -27,6 +29,8 @@ def create(connection: Connection) -> None:
         connection.execute(text(version))
         connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HISTORY[-1]})
         insert_state(connection)
+        seal_schema(connection)
+        seal(connection)
 
 
 def insert_state(connection: Connection) -> None:
@@ -77,8 +81,12 @@ def upgrade(storage: Storage) -> str:
             else:
                 check(found, storage.library)
             config.attributes["connection"] = connection
+            reach("upgrade.backed_up")
             with connection.begin():
                 command.upgrade(config, "head")
+                seal_schema(connection)
+                seal(connection)
+                reach("upgrade.migrated")
     return found
 
 

@@ -11,9 +11,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import select
 
 from search.catalog import Catalog
-from search.catalog.schema import metadata
+from search.catalog.schema import metadata, state
+from search.catalog.seals import SEALED, row_checksum, schema_checksum
 from search.catalog.storage import CATALOG_NAME, Storage
 from search.catalog.versions import HISTORY
 from search.errors import LibraryNotFound, NewerLibrary, OldLibrary
@@ -99,3 +101,14 @@ def test_a_missing_library_is_not_made_by_looking(folder):
     with pytest.raises(LibraryNotFound, match="search index"):
         Catalog(str(folder)).count()
     assert not folder.exists()
+
+
+def test_every_row_of_an_upgraded_catalog_is_sealed(folder):
+    put_catalog(folder, HISTORY[-2])
+    Catalog(str(folder)).upgrade()
+    with Storage(str(folder)).reading() as connection:
+        for table in SEALED:
+            query = select(table.c.crc, row_checksum(table))
+            rows = connection.execute(query).all()
+            assert all(kept == computed is not None for kept, computed in rows), table.name
+        assert connection.execute(select(state.c.schema_crc)).scalar_one() == schema_checksum(connection)

@@ -13,6 +13,7 @@ import click
 import pytest
 
 from search.catalog.storage import CATALOG_NAME
+from search.catalog.versions import HISTORY
 from search.cli import cli
 from search.cli.reference import commands
 from search.resources import data_path
@@ -335,7 +336,7 @@ def test_an_older_library_is_upgraded_by_command(run, place):
     refused = run("status", "--json")
     assert (refused.code, refused.json["error"]["type"]) == (1, "OldLibrary")
     assert "search upgrade" in refused.json["error"]["hint"]
-    assert run("upgrade", "--json").json == {"from": "0001", "to": "0002"}
+    assert run("upgrade", "--json").json == {"from": "0001", "to": HISTORY[-1]}
     assert run("status", "--json").json["photos"] == 1
 
 

@@ -1,0 +1,86 @@
+"""Checksums of rows: what SQLite does not notice when a bit flips, they do.
+
+A row's `crc` covers the table's name and every other column's type and value. It is computed inside SQLite by a
+function that storage registers on each connection, so sealing a batch is one statement and checking a table another.
+Database servers watch over their own pages; there the column stays empty.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Function,
+    LargeBinary,
+    Table,
+    case,
+    cast,
+    func,
+    literal,
+    text,
+    update,
+)
+
+from search.catalog.schema import encoders, in_flight, jobs, labels, photos, roots, skips, state
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from sqlalchemy import Connection
+
+SEALED = (state, roots, encoders, photos, skips, labels, jobs, in_flight)
+"""Tables whose rows carry a seal. An embedding's checksum comes with its vector (search.catalog.rows)."""
+
+
+def register(connection: sqlite3.Connection) -> None:
+    """Teach a connection to compute seals."""
+    connection.create_function("row_crc", -1, _checksum, deterministic=True)
+
+
+def seal(connection: Connection) -> None:
+    """Fill in the checksum of every row that was changed; part of the transaction that changed it."""
+    if connection.dialect.name != "sqlite":
+        return
+    for table in SEALED:
+        unsealed = table.c.crc.is_(None)
+        connection.execute(update(table).where(unsealed).values(crc=row_checksum(table)))
+
+
+def row_checksum(table: Table) -> ColumnElement[int]:
+    """Return the expression that computes a row's checksum, in SQL."""
+    columns = [column for column in table.columns if column.name != "crc"]
+    kinds = [func.typeof(column) for column in columns]
+    # As bytes every value can be handed over, whatever a flipped bit made of it. Only a real number is not: how it
+    # reads as text differs between versions of SQLite.
+    values = [case((func.typeof(c) == "real", c), else_=cast(c, LargeBinary)) for c in columns]
+    return Function("row_crc", literal(table.name), *kinds, *values, type_=BigInteger())
+
+
+def schema_checksum(connection: Connection) -> int:
+    """Return the CRC-32 of the statements that made the catalog's tables and indexes."""
+    statements = connection.execute(
+        text("SELECT CAST(sql AS BLOB) FROM sqlite_schema ORDER BY type, name")
+    ).scalars()
+    return zlib.crc32(b"\0".join(statement or b"" for statement in statements))
+
+
+def seal_schema(connection: Connection) -> None:
+    """Remember the schema's checksum; part of the transaction that made or changed it."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(update(state).values(schema_crc=schema_checksum(connection)))
+
+
+def _checksum(*values: str | bytes | float | None) -> int:
+    crc = 0
+    for value in values:
+        if isinstance(value, str):
+            value = value.encode("utf-8", "surrogatepass")
+        elif isinstance(value, float):
+            value = struct.pack("<d", value)
+        if value is not None:
+            crc = zlib.crc32(struct.pack("<q", len(value)) + value, crc)
+    return crc
