@@ -143,7 +143,7 @@ def test_untrusted_files_are_never_given_a_way_to_run_code(path):
     text = (PACKAGE / path).read_text(encoding="utf-8")
     code = "\n".join(ast.unparse(node) for node in ast.parse(text).body)
     assert not [word for word in FORBIDDEN if word in code]
-    assert not RUN_BY_NAME & {name for name, _ in calls(path)}
+    assert not RUN_BY_NAME & {name for name, call in calls(path) if isinstance(call.func, ast.Name)}
 
 
 def test_pickles_are_read_only_in_the_room_for_it_and_only_its_process_goes_there():
