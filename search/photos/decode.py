@@ -20,6 +20,7 @@ import stat
 import struct
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -99,20 +100,30 @@ class LoadedPhoto:
     stat: FileStat
 
 
-def load(path: str, *, max_megapixels: float = 200, min_side: int | None = None) -> LoadedPhoto:
+def load(
+    path: str,
+    *,
+    max_megapixels: float = 200,
+    min_side: int | None = None,
+    on_header: Callable[[int, int], None] | None = None,
+) -> LoadedPhoto:
     """Decode one photo.
 
     max_megapixels: larger pictures are refused by their header, before any pixel is decoded.
     min_side: pixels; lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, while both sides of the result
     stay at least twice this. Whoever scales down to `min_side` sees no difference and waits a fraction.
+    on_header: told the picture's pixels and the file's bytes before anything is decoded.
     Raises PhotoError: unreadable, unstable (it changed meanwhile), empty, unsupported_format, too_large,
-    decode_error. Safe to call from several threads.
+    decode_error, memory. Safe to call from several threads.
     """
     max_pixels = round(max_megapixels * 1_000_000)
     with _open_regular(path) as file:
         before = _stat(file.fileno())
         try:
-            image, info = _decode(file, max_pixels=max_pixels, min_side=min_side, mtime_ns=before.st_mtime_ns)
+            image = _open(file, max_pixels)
+            if on_header:
+                on_header(image.width * image.height, before.st_size)
+            upright, info = _decode(image, max_pixels=max_pixels, min_side=min_side, mtime_ns=before.st_mtime_ns)
             digest = _digest(file)
         except Exception as error:
             _refuse_changed(file, before)  # half a file is no damaged file
@@ -120,7 +131,9 @@ def load(path: str, *, max_megapixels: float = 200, min_side: int | None = None)
                 raise
             raise _verdict(error) from error
         _refuse_changed(file, before)
-    return LoadedPhoto(image, info, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns))
+    return LoadedPhoto(
+        upright, info, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
+    )
 
 
 def content_hash(path: str) -> bytes:
@@ -189,6 +202,8 @@ def _verdict(error: Exception) -> PhotoError:
         return PhotoError(SkipReason.TOO_LARGE, _one_line(str(error)))
     if isinstance(error, OSError) and error.errno in _READ_ERRNOS:
         return PhotoError(SkipReason.UNREADABLE, _reason(error))
+    if isinstance(error, MemoryError):
+        return PhotoError(SkipReason.MEMORY, "takes more memory than there is")
     return PhotoError(SkipReason.DECODE_ERROR, _one_line(f"{type(error).__name__}: {error}"))
 
 
@@ -259,14 +274,19 @@ def _settle_pillow(max_pixels: int) -> None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
 
 
-def _decode(
-    file: BinaryIO, *, max_pixels: int, min_side: int | None, mtime_ns: int
-) -> tuple[Image.Image, PhotoInfo]:
+def _open(file: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
+    """Read the header and refuse what it shows to be of no use."""
     _settle_pillow(max_pixels)
     image = _identify(file)
     if image.format in ("HEIF", "AVIF"):
         _refuse_cut_off(file)
     _refuse_large(image.size, max_pixels)
+    return image
+
+
+def _decode(
+    image: ImageFile.ImageFile, *, max_pixels: int, min_side: int | None, mtime_ns: int
+) -> tuple[Image.Image, PhotoInfo]:
     full_size = image.size
     drafted = min_side is not None and _draft(image, min_side)
     turned_by_decoder = _own_orientation(image)

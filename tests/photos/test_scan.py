@@ -47,7 +47,9 @@ def test_file_is_described_unopened(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"12345")
     os.utime(path, ns=(1, 1_700_000_000_123_456_789))
-    assert list(scan(str(tmp_path))) == [FileStat(str(path), 5, 1_700_000_000_123_456_789, path.stat().st_ctime_ns)]
+    assert list(scan(str(tmp_path))) == [
+        FileStat(str(path), 5, 1_700_000_000_123_456_789, path.stat().st_ctime_ns)
+    ]
 
 
 def test_suffixes_are_compared_without_case() -> None:
