@@ -2,9 +2,9 @@
 
     python bench/decoding.py [--rounds 5]
 
-Makes its own JPEGs: 12 megapixels, 640 × 480 and 160 × 120. Each round reads all of a size once by threads and once by
-children, first one then the other; the table shows medians over the rounds, and of the rounds' ratios. With the built-in
-model, the encoder works on one batch while the next are loaded, as in an index run.
+Makes its own JPEGs: 12 megapixels, 640 × 480 and 160 × 120. Each round reads all of a size once by threads and once
+by children, first one then the other; the table shows medians over the rounds, and of the rounds' ratios. With the
+built-in model, the encoder works on one batch while the next are loaded, as in an index run.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ _BOOT = (
     "import json, sys; config = json.loads(sys.argv[1]); sys.path[:] = config['sys_path']; "
     "from search.decoding.worker import serve; serve(config)"
 )
+_STARTING_S = 60.0  # a child that is not ready by then never will be
 _SETTLING_S = 1.0  # from a child's last word to its end
 
 
@@ -201,7 +202,7 @@ class Decoders:
     def _next_due(self) -> float:
         with self._lock:
             due = min((child.due for child in self._alive), default=float("inf"))
-        return min(max(0.0, due - monotonic()), self._limits.wall_s) + 0.01
+        return min(max(0.0, due - monotonic()), self._limits.wall_s, _STARTING_S) + 0.01
 
 
 def ahead(submit: Callable[[T], Future[R]], items: Iterable[T], depth: int) -> Iterator[tuple[T, R]]:
@@ -222,7 +223,7 @@ class _Child:
 
     def __init__(self, loader: str, limits: Limits) -> None:
         self.files = 0
-        self.due = monotonic() + limits.wall_s
+        self.due = monotonic() + _STARTING_S
         self._limits = limits
         self._overdue = False
         self._garbled = False
