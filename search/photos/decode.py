@@ -48,7 +48,15 @@ SUPPORTED_FORMATS = (
 )
 """Formats that are decoded, by Pillow's names. Anything else is refused unread: PDF, EPS, FITS, ..."""
 
-DECODER = f"pillow {PIL.__version__} pi_heif {importlib.metadata.version('pi-heif')}"
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+DECODER = f"pillow {PIL.__version__} pi_heif {_version('pi-heif')}"
 """The decoders and their versions; a file that one version refused may be tried again by the next."""
 
 _PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Jpeg2K", "Ppm", "Avif")
@@ -73,6 +81,8 @@ _READ_ERRNOS = frozenset(
 )
 _BOXES = frozenset((b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid"))
 _HEAD_BYTES = 512
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
+_FRAMES = 10  # that are looked at for one that shows something
 _MAX_DETAIL = 200
 
 _TURNS = {
@@ -226,11 +236,12 @@ def _openers() -> tuple[str, ...]:
     `Image.open` raises KeyError on every file for a name it doesn't know, and "MPO" is one: such files come
     through the JPEG opener. Registering is idempotent, so threads may race here.
     """
-    import pi_heif
-
     for plugin in _PLUGINS:
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
-    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    with contextlib.suppress(ImportError):  # an installation without it reads all the other formats
+        import pi_heif
+
+        pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     _hush_decoders()
     return tuple(name for name in SUPPORTED_FORMATS if name in Image.OPEN)
 
@@ -303,7 +314,7 @@ def _decode(
         orientation=turned_by_decoder or to_do,
         mtime_ns=mtime_ns,
     )
-    upright = _turn(to_rgb(image), to_do)
+    upright = _turn(_first_content(image), to_do)
     upright.info.clear()
     return upright, info
 
@@ -317,8 +328,20 @@ def _identify(file: BinaryIO) -> ImageFile.ImageFile:
     except PIL.UnidentifiedImageError:
         claimed = _claimed_format(head[:16])
         if claimed is None:
-            raise PhotoError(SkipReason.UNSUPPORTED_FORMAT, "no picture in a supported format") from None
+            raise PhotoError(SkipReason.UNSUPPORTED_FORMAT, _what_is_missing(head)) from None
         raise PhotoError(SkipReason.DECODE_ERROR, f"damaged or unusual {claimed} header") from None
+
+
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def _what_is_missing(head: bytes) -> str:
+    """Say which package would read a file that none of the decoders here knows."""
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and "HEIF" not in _openers():
+        return "HEIC needs the package pi-heif"
+    if head[4:12] in (b"ftypavif", b"ftypavis") and "AVIF" not in _openers():
+        return "AVIF needs a Pillow that was built with libavif, such as PyPI's"
+    return "no picture in a supported format"
 
 
 def _claimed_format(prefix: bytes) -> str | None:
@@ -371,6 +394,28 @@ def _own_orientation(image: ImageFile.ImageFile) -> int | None:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return metadata.valid_orientation(image.tag_v2.get(ExifTags.Base.Orientation))
     return None
+
+
+def _first_content(image: ImageFile.ImageFile) -> Image.Image:
+    """Return the picture; of an animation or several pages the first that shows anything, among the first few.
+
+    Many animations fade in from one colour. Only frames of the first one's size are looked at: other pages may be
+    previews or masks. A later frame that is damaged costs nothing.
+    """
+    first = to_rgb(image)
+    if image.format not in _ANIMATED or not getattr(image, "is_animated", False) or not _is_blank(first):
+        return first
+    first = first.copy()  # it may be the image itself, which is about to become another frame
+    with contextlib.suppress(Exception):
+        for number in range(1, _FRAMES):
+            image.seek(number)
+            if image.size == first.size and not _is_blank(frame := to_rgb(image)):
+                return frame
+    return first
+
+
+def _is_blank(image: Image.Image) -> bool:
+    return all(low == high for low, high in image.getextrema())  # type: ignore[misc]
 
 
 def _turn(image: Image.Image, orientation: int) -> Image.Image:
