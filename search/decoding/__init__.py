@@ -5,7 +5,8 @@
     wire      what they say to each other, checked word by word
 
 Image decoders are large, written in C and fed by strangers: they hang, crash and take all the memory there is. Every
-file is decoded in a child, small JPEGs too: children are at least as fast as threads there (bench/decoding.py).
+file is decoded in a child, whatever its format: children are as fast as threads, but for pictures of stamp size, where
+a tenth is lost (bench/decoding.py), and no format has a clean enough record to be worth a second path.
 
 Import from the modules: nothing is loaded here, so that a child gets by with little.
 """
