@@ -138,7 +138,7 @@ class Run:
     def _scopes(self, sources: Sequence[str]) -> list[Scope]:
         """Register the sources, outer folders first; a known one whose root is away is counted as offline."""
         scopes = []
-        for path in sorted(set(sources)):
+        for path in sorted(set(sources), key=_folder_first):
             if os.path.lexists(path):
                 if not (os.path.isdir(path) or os.path.isfile(path)):
                     raise UsageError(f"{path} is neither a file nor a folder")
@@ -288,6 +288,11 @@ def _ready(file: ScannedFile, found: Decoded | Skip) -> Ready | Skip:
     if isinstance(found, Skip):
         return found
     return Ready(Record(replace(file, stat=found.stat), found.content_hash, found.info), found.pixels)
+
+
+def _folder_first(path: str) -> tuple[str, str]:
+    """Sort a folder, or the one a file is in, before those inside it: an outer root takes in what an inner one held."""
+    return (path if os.path.isdir(path) else os.path.dirname(path)), path
 
 
 def are_unit(vectors: Vectors) -> npt.NDArray[np.bool_]:
