@@ -65,7 +65,7 @@ class Library:
         offline: bool = False,
         notify: Callable[[str], None] | None = None,
     ) -> None:
-        self.catalog = Catalog(location)
+        self.catalog = Catalog(location, notify=notify)
         self._model = model if model == AUTO else canonical_name(model)
         self._offline = offline
         self._notify = notify or (lambda _: None)

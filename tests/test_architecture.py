@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "resources", "failpoints"},
+    {"types", "errors", "resources", "failpoints", "files"},
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
     {"indexer", "labels"},
     {"library"},
@@ -28,6 +28,7 @@ THIRD_PARTIES = {
     "platformdirs": {"library"},
     "sqlalchemy": {"catalog"},
     "alembic": {"catalog"},
+    "psutil": {"catalog"},
     "faiss": {"vectors/faiss"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip"},
     "pi_heif": {"photos"},

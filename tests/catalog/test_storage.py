@@ -7,7 +7,8 @@ from contextlib import closing
 import pytest
 
 from search.catalog import Catalog
-from search.catalog.storage import CATALOG_NAME, LOCK_NAME, Storage, writer_lock
+from search.catalog.lock import LOCK_NAME, writer_lock
+from search.catalog.storage import CATALOG_NAME, Storage
 from search.errors import LibraryBusy, LibraryError, StorageError
 
 

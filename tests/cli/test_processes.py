@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from search.catalog.storage import writer_lock
+from search.catalog.lock import writer_lock
 
 
 def wait_for(condition, timeout_s: float = 60) -> None:
