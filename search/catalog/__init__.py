@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from search.catalog.filters import conditions, distance_km
 from search.catalog.rows import checksum, chunks, to_bytes, to_path, to_photo, unpack_vectors
 from search.catalog.scan import embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
-from search.catalog.scopes import is_inside
+from search.catalog.scopes import Scope, is_inside, within
 from search.catalog.storage import CATALOG_NAME, Storage, is_url
 from search.catalog.writer import Writer
 from search.errors import LibraryNotFound, NewerLibrary
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from search.types import Ids, Vectors
 
-__all__ = ["Catalog", "Changes", "EncoderRow", "Writer"]
+__all__ = ["Catalog", "Changes", "EncoderRow", "Scope", "Writer"]
 
 _CHUNK = 4096  # rows read at a time
 
@@ -195,6 +196,13 @@ class Catalog:
         with self._reading() as connection:
             rows = connection.execute(select(photos.c.id).where(_present()).order_by(photos.c.id)).scalars()
             return np.fromiter(rows, np.int64)
+
+    def sample(self, scope: Scope, size: int) -> list[Photo]:
+        """Return up to `size` photos present in a scope, spread evenly over it."""
+        query = select(photos.c.id).where(_present(), within(photos, scope)).order_by(photos.c.id)
+        with self._reading() as connection:
+            ids = connection.execute(query).scalars().all()
+        return self.get(ids[:: max(1, math.ceil(len(ids) / size))])
 
     # ---- encoders and their vectors
 

@@ -72,9 +72,5 @@ def _concerns(error: OSError, library: str) -> bool:
     if error.filename is None:
         return error.errno in _WRITING
     place = os.path.abspath(os.fsdecode(error.filename))
-    inside = (
-        place == library
-        or place.startswith(os.path.join(library, ""))
-        or library.startswith(os.path.join(place, ""))
-    )
-    return inside and error.errno in _WRITING | _ANY
+    below, above = os.path.join(library, ""), os.path.join(place, "")
+    return error.errno in _WRITING | _ANY and (above.startswith(below) or below.startswith(above))

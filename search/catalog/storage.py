@@ -6,6 +6,7 @@ time, named in the lock file; any number read, through connections that cannot w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import weakref
@@ -14,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
@@ -35,6 +36,7 @@ _PRAGMAS = (
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
 )
+_LOGS = ("-wal", "-journal")
 _COPY_TRIES = 3
 _PART = ".part"  # a copy that is being made
 _WRITER_PRAGMAS = ("PRAGMA page_size = 16384", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
@@ -107,12 +109,15 @@ class Storage:
         """Open for reading, on a read-only medium too, where SQLite can't make the files that WAL needs."""
         self._admit(folder)
         if os.access(folder, os.W_OK):
+            if _left(folder, "-journal"):
+                _roll_back(folder)
             return _sqlite(folder, "ro")
-        if not _has_log(folder):
+        if not _left(folder, *_LOGS):
             return _sqlite(folder, "ro&immutable=1")
-        # What was committed last is in the log alone.
+        # What was committed last is in the log alone, or the catalog holds half of what was not committed.
         copy = _private_copy(folder)
         self._forget_copy = weakref.finalize(self, _remove_tree, copy)
+        _roll_back(copy)
         return _sqlite(copy, "ro")
 
     def close(self) -> None:
@@ -183,12 +188,21 @@ def _fold_back(engine: Engine) -> None:
         connection.close()
 
 
-def _has_log(folder: Path) -> bool:
-    """Whether commits wait in a write-ahead log."""
-    try:
-        return (folder / f"{CATALOG_NAME}-wal").stat().st_size > 0
-    except OSError:
-        return False
+def _left(folder: Path, *logs: str) -> list[Path]:
+    """Return which of SQLite's logs lie beside a catalog with something in them."""
+    paths = [folder / f"{CATALOG_NAME}{log}" for log in logs]
+    return [path for path in paths if path.exists() and path.stat().st_size]
+
+
+def _roll_back(folder: Path) -> None:
+    """Undo what a process that was killed left half done, which a reader may not; a live one sees to it itself."""
+    with contextlib.suppress(LibraryBusy), writer_lock(folder):
+        engine = _sqlite(folder, "rw")
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("SELECT count(*) FROM sqlite_schema"))
+        finally:
+            engine.dispose()
 
 
 def _private_copy(folder: Path) -> Path:
@@ -196,7 +210,7 @@ def _private_copy(folder: Path) -> Path:
     import shutil
     import tempfile
 
-    files = [folder / CATALOG_NAME, folder / f"{CATALOG_NAME}-wal"]
+    files = [folder / CATALOG_NAME, *_left(folder, *_LOGS)]
     copy = Path(tempfile.mkdtemp(prefix="search-"))
     try:
         for _ in range(_COPY_TRIES):

@@ -51,13 +51,13 @@ def move(settings: Settings, *, old: str, new: str, force: bool) -> None:
     """
     import os
 
-    from search.cli.output import emit_json, named_path, printable
+    from search.cli.output import emit_json, path_fields, printable
 
     with settings.open_library() as library:
         photos = library.move_root(old, new, force=force)
     source, target = os.path.abspath(os.path.expanduser(old)), os.path.realpath(os.path.expanduser(new))
     if settings.json:
-        emit_json({**named_path("from", source), **named_path("to", target), "photos": photos})
+        emit_json({**path_fields(source, "from"), **path_fields(target, "to"), "photos": photos})
     else:
         click.echo(f"{photos} photos are now below {printable(target)}")
 

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing
 
 import pytest
 
 from search.catalog import Catalog
-from search.catalog.lock import LOCK_NAME, writer_lock
 from search.catalog.storage import CATALOG_NAME, Storage
-from search.errors import LibraryBusy, LibraryError, StorageError
+from search.errors import LibraryError, StorageError
 
 
 @pytest.fixture
@@ -35,15 +33,6 @@ def test_a_commit_survives_a_power_cut_by_settings(catalog):
 def test_readers_cannot_write(catalog):
     with Storage(catalog.location).reading() as connection, pytest.raises(Exception, match="readonly"):
         connection.exec_driver_sql("UPDATE state SET seq = 99")
-
-
-def test_the_lock_names_its_holder_and_goes_with_it(tmp_path):
-    with writer_lock(tmp_path):
-        with pytest.raises(LibraryBusy, match=f"process {os.getpid()} on "), writer_lock(tmp_path):
-            pass
-        assert str(os.getpid()) in (tmp_path / LOCK_NAME).read_text()
-    with writer_lock(tmp_path):
-        pass
 
 
 def test_a_failed_transaction_leaves_nothing(catalog):
