@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from search.catalog import seals
@@ -106,15 +106,23 @@ class Storage:
             self._admitted = True
 
     def _open_reader(self, folder: Path) -> Engine:
-        """Open for reading, on a read-only medium too, where SQLite can't make the files that WAL needs."""
+        """Open for reading, on a read-only or full disk too, where SQLite can't make the files that WAL needs."""
         self._admit(folder)
-        if os.access(folder, os.W_OK):
-            if _left(folder, "-journal"):
-                _roll_back(folder)
-            return _sqlite(folder, "ro")
-        if not _left(folder, *_LOGS):
-            return _sqlite(folder, "ro&immutable=1")
-        # What was committed last is in the log alone, or the catalog holds half of what was not committed.
+        if not os.access(folder, os.W_OK):
+            return self._open_copy(folder) if _left(folder, *_LOGS) else _sqlite(folder, "ro&immutable=1")
+        if _left(folder, "-journal"):
+            _roll_back(folder)
+        engine = _sqlite(folder, "ro")
+        try:
+            _look(engine)
+        except OperationalError:
+            if not _left(folder, "-wal"):
+                raise
+            return self._open_copy(folder)
+        return engine
+
+    def _open_copy(self, folder: Path) -> Engine:
+        """Open a copy: what was committed last is in a log alone, or the catalog holds half of a lost commit."""
         copy = _private_copy(folder)
         self._forget_copy = weakref.finalize(self, _remove_tree, copy)
         _roll_back(copy)
@@ -194,13 +202,18 @@ def _left(folder: Path, *logs: str) -> list[Path]:
     return [path for path in paths if path.exists() and path.stat().st_size]
 
 
+def _look(engine: Engine) -> None:
+    """Read something: only then does SQLite open its files."""
+    with engine.begin() as connection:
+        connection.execute(text("SELECT count(*) FROM sqlite_schema"))
+
+
 def _roll_back(folder: Path) -> None:
     """Undo what a process that was killed left half done, which a reader may not; a live one sees to it itself."""
     with contextlib.suppress(LibraryBusy), writer_lock(folder):
         engine = _sqlite(folder, "rw")
         try:
-            with engine.begin() as connection:
-                connection.execute(text("SELECT count(*) FROM sqlite_schema"))
+            _look(engine)
         finally:
             engine.dispose()
 
