@@ -6,17 +6,18 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from search.catalog import Catalog
+from search.catalog.lock import LOCK_NAME
 from search.catalog.storage import CATALOG_NAME
 from search.errors import StorageError
+from search.library import Library
+from search.types import LabelledPhoto, LabelScore
 
 
 def may_mount() -> bool:
@@ -51,24 +52,26 @@ def shell(tmp_path):
     return run
 
 
-def unfinished_copy(folder: Path, target: Path) -> None:
-    """Copy a library as a power cut would leave it: one more label is committed, in the log alone."""
-    with closing(sqlite3.connect(folder / CATALOG_NAME)) as connection:
-        connection.execute("INSERT INTO labels VALUES (1, 'late', 'user', NULL, NULL, NULL, '2026-01-01', NULL)")
-        connection.commit()
+def copy_unfinished(library: Library, target: Path) -> None:
+    """Copy a library as a power cut would leave it: one label is committed, in the log alone."""
+    with library.catalog.writing() as writer:
+        late = LabelledPhoto("", (LabelScore("late", 0.5, 0.25),), 1)
+        writer.put_labels([late], ["late"], source="user", encoder_id=None)
+        folder = library.catalog.folder
         assert (folder / f"{CATALOG_NAME}-wal").stat().st_size
-        shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*-shm"))
+        shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*-shm", LOCK_NAME))
 
 
 READ_ONLY = """
 mount --bind "$LIBRARY" "$LIBRARY"
 mount -o remount,ro,bind "$LIBRARY"
 set +e
-for command in status "find red" "show 1 --json" check skipped "root list"; do search $command; done
+for command in status "find red" "show 1 --json" check; do search $command; done
 search index "$1/album"
 search label --label x --apply
 touch "$LIBRARY/x" 2>/dev/null && echo "not read-only"
 ls "${TMPDIR:-/tmp}" | grep ^search- && echo "left a copy"
+true
 """
 
 
@@ -81,14 +84,16 @@ def test_f44_a_read_only_medium_is_searched_and_says_why_it_is_not_changed(
     (tmp_path / "temporary").mkdir()
     library.index([album])
     library.search("red")  # leaves what a query without torch needs
-    library.close()
     folder = tmp_path / "library"
     if unfinished:
-        shutil.move(folder, tmp_path / "made")
-        unfinished_copy(tmp_path / "made", folder)
+        copy_unfinished(library, tmp_path / "copy")
+    library.close()
+    if unfinished:
+        shutil.rmtree(folder)
+        shutil.move(tmp_path / "copy", folder)
     before = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("catalog*")}
     codes, said = shell(READ_ONLY)
-    assert codes == ["exit 0"] * 6 + ["exit 4"] * 2
+    assert codes == ["exit 0"] * 4 + ["exit 4"] * 2
     assert said.count(f"{folder} is read-only here") == 2
     assert ("late" in said) == unfinished
     assert "not read-only" not in said
