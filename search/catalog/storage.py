@@ -161,10 +161,8 @@ def _sqlite(folder: Path, mode: str) -> Engine:
         return connection
 
     # Two connections that write are one too many: SQLite before 3.51.3 can lose a commit to their checkpoints.
-    size = (1, 0) if mode == "rwc" else (5, 10)
-    engine = create_engine(
-        "sqlite://", creator=connect, poolclass=QueuePool, pool_size=size[0], max_overflow=size[1]
-    )
+    one = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0}
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, **(one if mode == "rwc" else {}))
     # The driver's own transaction handling is off: SQLite is told when a transaction begins, and writers say
     # so at once rather than failing half-way through.
     begin = "BEGIN IMMEDIATE" if mode == "rwc" else "BEGIN"
