@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 import subprocess
 import sys
@@ -120,6 +121,25 @@ def test_a_copy_is_there_whole_or_not_at_all(catalog, tmp_path):
     with closing(sqlite3.connect(target)) as copy:
         assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert not target.with_name("copy.db.part").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_names_of_new_files_are_on_the_disk_and_copies_before_they_have_their_name(tmp_path, monkeypatch):
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    folder = tmp_path / "new" / "library"
+    Catalog(str(folder)).create()
+    assert {str(tmp_path), str(tmp_path / "new"), str(folder)} <= set(synced)
+    synced.clear()
+    with Storage(str(folder)).writing() as connection:
+        copy_to(connection, str(folder / "copy.db"))
+    assert synced[-2:] == [str(folder / "copy.db.part"), str(folder)]
 
 
 def test_a_failed_transaction_leaves_nothing(catalog):
