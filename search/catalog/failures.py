@@ -44,8 +44,18 @@ def storage_errors(library: str) -> Iterator[None]:
         raise _disk_error(library, error.strerror or str(error), error.errno in _FORBIDDEN) from error
 
 
+def is_of_disk(error: DBAPIError) -> bool:
+    """Whether SQLite could not read, write or make a file."""
+    return _primary_code(error.orig) in _DISK
+
+
+def _primary_code(cause: BaseException | None) -> int:
+    """Return SQLite's code for an error, 255 for another database's; the rest of the code says more of the same."""
+    return int(getattr(cause, "sqlite_errorcode", -1)) & 0xFF
+
+
 def _named(cause: BaseException, library: str) -> LibraryError:
-    code = getattr(cause, "sqlite_errorcode", -1) & 0xFF  # the rest of the code says more of the same
+    code = _primary_code(cause)
     if code in _DISK:
         return _disk_error(library, str(cause), code == sqlite3.SQLITE_READONLY)
     if code in _BUSY:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from search.catalog import seals
-from search.catalog.failures import storage_errors
+from search.catalog.failures import is_of_disk, storage_errors
 from search.catalog.lock import writer_lock
 from search.catalog.places import make_file, refuse_foreign, refuse_network
 from search.errors import LibraryBusy, LibraryError
@@ -58,6 +58,7 @@ class Storage:
         self.folder = None if is_url(library) else Path(library)
         self._reader: Engine | None = None
         self._admitted = False
+        self._frozen = False  # whether the reader sees nothing that is committed from now on
         self._forget_copy: Callable[[], object] | None = None
 
     def exists(self) -> bool:
@@ -87,8 +88,10 @@ class Storage:
             return
         self._admit(self.folder)
         with storage_errors(self.library), writer_lock(self.folder):
+            if self._frozen:
+                self.close()
             make_file(self.folder / CATALOG_NAME)
-            for left_behind in self.folder.glob(f"*{_PART}"):
+            for left_behind in self.folder.glob(f"{CATALOG_NAME}.*{_PART}"):
                 left_behind.unlink()
             engine = _sqlite(self.folder, "rwc")
             try:
@@ -109,14 +112,16 @@ class Storage:
         """Open for reading, on a read-only or full disk too, where SQLite can't make the files that WAL needs."""
         self._admit(folder)
         if not os.access(folder, os.W_OK):
+            self._frozen = True
             return self._open_copy(folder) if _left(folder, *_LOGS) else _sqlite(folder, "ro&immutable=1")
         if _left(folder, "-journal"):
             _roll_back(folder)
         engine = _sqlite(folder, "ro")
         try:
             _look(engine)
-        except OperationalError:
-            if not _left(folder, "-wal"):
+        except OperationalError as error:
+            engine.dispose()
+            if not is_of_disk(error) or not _left(folder, "-wal"):
                 raise
             return self._open_copy(folder)
         return engine
@@ -124,6 +129,7 @@ class Storage:
     def _open_copy(self, folder: Path) -> Engine:
         """Open a copy: what was committed last is in a log alone, or the catalog holds half of a lost commit."""
         copy = _private_copy(folder)
+        self._frozen = True
         self._forget_copy = weakref.finalize(self, _remove_tree, copy)
         _roll_back(copy)
         return _sqlite(copy, "ro")
@@ -133,6 +139,7 @@ class Storage:
         if self._reader is not None:
             self._reader.dispose()
             self._reader = None
+            self._frozen = False
         if self._forget_copy is not None:
             self._forget_copy()
             self._forget_copy = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -16,6 +15,8 @@ import pytest
 
 from search.catalog.lock import LOCK_NAME, Holder, writer_lock
 from search.errors import LibraryBusy, LibraryError
+
+fcntl = pytest.importorskip("fcntl", reason="POSIX locks")
 
 HOLD = """
 import sys

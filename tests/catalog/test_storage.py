@@ -113,14 +113,16 @@ def test_a_catalog_whose_pages_are_damaged_is_named_with_what_makes_it_anew(cata
 
 
 def test_a_copy_is_there_whole_or_not_at_all(catalog, tmp_path):
-    (tmp_path / "library" / "old.bak.part").write_bytes(b"cut short")
+    (tmp_path / "library" / f"{CATALOG_NAME}.old.bak.part").write_bytes(b"cut short")
+    (tmp_path / "library" / "mine.part").touch()
     target = tmp_path / "copy.db"
     with Storage(catalog.location).writing() as connection:
-        assert not (tmp_path / "library" / "old.bak.part").exists()
+        assert not (tmp_path / "library" / f"{CATALOG_NAME}.old.bak.part").exists()
         copy_to(connection, str(target))
     with closing(sqlite3.connect(target)) as copy:
         assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert not target.with_name("copy.db.part").exists()
+    assert (tmp_path / "library" / "mine.part").exists()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
