@@ -178,6 +178,15 @@ def test_reading_goes_on_while_another_writes(catalog):
     assert catalog.sequence() == 7
 
 
+def test_what_is_committed_once_a_medium_can_be_written_is_seen(catalog, monkeypatch):
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "access", lambda *_: False)
+        assert catalog.root_status() == []
+    with catalog.writing() as writer:
+        writer.add_source("/photos", is_folder=True)
+    assert [root.path for root in catalog.root_status()] == ["/photos"]
+
+
 def test_vectors_are_half_precision_with_a_checksum(catalog, tmp_path):
     with closing(sqlite3.connect(tmp_path / "library" / CATALOG_NAME)) as connection:
         columns = {row[1]: row[2] for row in connection.execute("PRAGMA table_info(embeddings)")}
