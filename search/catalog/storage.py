@@ -191,6 +191,15 @@ def writer_lock(folder: Path) -> Iterator[None]:
             file.truncate(0)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the library for writing. Asking takes the lock for a moment where it is free."""
+    try:
+        with (folder / LOCK_NAME).open("rb") as lock:
+            return not _try_lock(lock.fileno())
+    except OSError:
+        return False
+
+
 def _holder(folder: Path) -> str:
     try:
         holder = json.loads((folder / LOCK_NAME).read_text())

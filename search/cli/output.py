@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from search.types import Answer, Hit, IndexReport, LabelledPhoto, Labelling, LibraryStatus, Photo, Skip
+    from search.types import (
+        Answer,
+        Hit,
+        IndexReport,
+        JobStatus,
+        LabelledPhoto,
+        Labelling,
+        LibraryStatus,
+        Photo,
+        Skip,
+        Withheld,
+    )
 
 # Control characters and the marks that reorder text: in a terminal they could rewrite what was said.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
@@ -121,6 +132,23 @@ def skip_document(skip: Skip) -> dict[str, str]:
     return {**path_fields(skip.path), "reason": str(skip.reason), "detail": skip.detail}
 
 
+def withheld_document(withheld: Withheld) -> dict[str, Any]:
+    return {**path_fields(withheld.path), "photos": withheld.photos, "reason": withheld.reason}
+
+
+def job_document(job: JobStatus) -> dict[str, Any]:
+    return {
+        "kind": job.kind,
+        "state": str(job.state),
+        "started_at": job.started_at.isoformat(),
+        "heartbeat_at": job.heartbeat_at.isoformat(),
+        "done": job.done,
+        "total": job.total,
+        "pid": job.pid,
+        "host": job.host,
+    }
+
+
 def report_document(report: IndexReport, library: str) -> dict[str, Any]:
     return {
         "library": library,
@@ -132,6 +160,8 @@ def report_document(report: IndexReport, library: str) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "gone": report.gone,
         "offline": report.offline,
+        "withheld": [withheld_document(withheld) for withheld in report.withheld],
+        "purged": report.purged,
         "skipped": [skip_document(skip) for skip in report.skipped],
         "encoded": report.encoded,
         "not_encoded": report.not_encoded,
@@ -170,6 +200,7 @@ def status_document(status: LibraryStatus) -> dict[str, Any]:
         "index": dict(status.index),
         "skipped": status.skipped,
         "schema": status.schema,
+        "job": job_document(status.job) if status.job else None,
     }
 
 
