@@ -293,6 +293,7 @@ class Scan:
             photos.c.content_hash,
             photos.c.gone_at,
             roots.c.path.label("root"),
+            exists().where(_here()).label("found"),
         ).select_from(photos.join(roots))
         contents = sorted({place.content_hash for place in places})
         missing = self._missing_before_moves()
@@ -303,8 +304,9 @@ class Scan:
                 if row.id in held:
                     free = held[row.id] != row.content_hash
                 else:
-                    free = row.gone_at is not None or row.id in missing or self._vanished(row)
-                known.append(Known(row.id, row.path, row.content_hash, bool(free)))
+                    free = row.gone_at is not None or row.id in missing
+                    free = free or (not row.found and self._vanished(row))
+                known.append(Known(row.id, row.path, row.content_hash, free))
         return known
 
     def _vanished(self, row: Any) -> bool:
