@@ -52,7 +52,7 @@ _SETTLED = (
 )
 
 _DEATHS = 2  # of the whole process over one file alone, before that file is left out
-_TAKEN = 128  # names noted at a time before their files are opened: a batch, or more where batches are small
+_TAKEN = 256  # names noted at a time before their files are opened: a batch, or more where batches are small
 
 
 @dataclass(frozen=True, slots=True)
