@@ -64,8 +64,10 @@ def test_a_second_signal_ends_a_run_at_once_and_consistently(spawn, tmp_path, ma
 
     wait_for(some_are_committed)
     process.send_signal(signal.SIGINT)
+    assert "once more" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    process.communicate(timeout=60)
+    assert process.returncode == 130
     status = library.status()
     assert status.job.state == "interrupted"
     assert status.job.done == status.photos
