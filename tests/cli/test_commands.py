@@ -208,7 +208,7 @@ def test_show_knows_everything(indexed, photographs):
 
 def test_status(indexed, photographs, place):
     status = indexed("status", "--json").json
-    assert set(status) == {"library", "photos", "roots", "encoders", "index", "skipped", "schema"}
+    assert set(status) == {"library", "photos", "roots", "encoders", "index", "skipped", "schema", "job"}
     assert (status["library"], status["photos"], status["skipped"]) == (str(place), 4, 0)
     assert {root["state"] for root in status["roots"]} == {"online"}
     assert sum(root["photos"] for root in status["roots"]) == 4
