@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -20,7 +21,7 @@ import numpy as np
 from search.catalog.scan import Recognised, Scan, ScannedFile, Settled, Verdict
 from search.catalog.scopes import is_reachable
 from search.catalog.writer import Record, Writer
-from search.decoding.pool import Decoded, Decoders, ahead, default_workers
+from search.decoding.pool import Decoded, Decoders, ahead, default_workers, lend
 from search.decoding.wire import Limits
 from search.errors import PhotoError, UsageError
 from search.failpoints import reach
@@ -343,8 +344,8 @@ class Run:
     def _look_ahead(self) -> int:
         return 2 * self._options.batch_size + self._options.workers
 
-    def _decoders(self) -> Decoders:
-        return Decoders(
+    def _decoders(self) -> AbstractContextManager[Decoders]:
+        return lend(
             workers=self._options.workers,
             max_megapixels=self._options.max_megapixels,
             limits=Limits(memory_bytes=round(self._options.decoder_gigabytes * 1e9)),

@@ -201,12 +201,12 @@ def label_photos(
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[list[LabelledPhoto], list[Skip]]:
     """Label image files zero-shot, whether or not they are in a library; return those that can't be read too."""
-    from search.decoding.pool import Decoders, ahead
+    from search.decoding.pool import ahead, lend
 
     labelled: list[LabelledPhoto] = []
     skipped: list[Skip] = []
     done = 0
-    with Decoders() as decoders:
+    with lend() as decoders:
         loaded = ahead(lambda path: decoders.submit(path, encoder.preprocessing), paths, 2 * _LOAD_BATCH)
         while batch := list(islice(loaded, _LOAD_BATCH)):
             skipped += [found for _, found in batch if isinstance(found, Skip)]

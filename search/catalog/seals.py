@@ -7,6 +7,7 @@ Database servers watch over their own pages; there the column stays empty.
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Function,
     LargeBinary,
     Table,
+    Update,
     case,
     cast,
     func,
@@ -45,9 +47,14 @@ def seal(connection: Connection) -> None:
     """Fill in the checksum of every row that was changed; part of the transaction that changed it."""
     if connection.dialect.name != "sqlite":
         return
-    for table in SEALED:
-        unsealed = table.c.crc.is_(None)
-        connection.execute(update(table).where(unsealed).values(crc=row_checksum(table)))
+    for statement in _sealing():
+        connection.execute(statement)
+
+
+@functools.cache
+def _sealing() -> tuple[Update, ...]:
+    """The statements that seal; putting one together takes longer than running it."""
+    return tuple(update(table).where(table.c.crc.is_(None)).values(crc=row_checksum(table)) for table in SEALED)
 
 
 def row_checksum(table: Table) -> ColumnElement[int]:

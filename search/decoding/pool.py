@@ -7,6 +7,7 @@ pixels come through memory that both sides hold, by read and write: mapped, it c
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -85,6 +86,7 @@ class Decoders:
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
         self._alive: set[_Child] = set()
+        self._open: set[Future[Decoded | Skip]] = set()
         self._closing = threading.Event()
         self._watch: threading.Thread | None = None
 
@@ -106,7 +108,20 @@ class Decoders:
 
         The future raises SearchError where children do not start at all, CancelledError if the pool is closed before.
         """
-        return self._threads.submit(self._decode, path, preprocessing)
+        future = self._threads.submit(self._decode, path, preprocessing)
+        with self._lock:
+            self._open.add(future)
+        future.add_done_callback(self._settled)
+        return future
+
+    def _settled(self, future: Future[Decoded | Skip]) -> None:
+        with self._lock:
+            self._open.discard(future)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything submitted is done."""
+        return not self._open
 
     def close(self) -> None:
         """End all children and cancel what is left to do; returns when they are gone."""
@@ -203,6 +218,40 @@ class Decoders:
         with self._lock:
             due = min((child.due for child in self._alive), default=float("inf"))
         return min(max(0.0, due - monotonic()), self._limits.wall_s, _STARTING_S) + 0.01
+
+
+_warm: dict[tuple[int, int, float, Limits], Decoders] = {}
+
+
+@contextlib.contextmanager
+def lend(
+    *, workers: int | None = None, max_megapixels: float = 200, limits: Limits | None = None
+) -> Iterator[Decoders]:
+    """Lend a pool whose children stay for the next borrower: their start takes as long as a hundred small photos.
+
+    One that is given back with work undone is closed, and so is the one that waited before.
+    """
+    key = (os.getpid(), workers or default_workers(), max_megapixels, limits or Limits())
+    decoders = _warm.pop(key, None) or Decoders(workers=workers, max_megapixels=max_megapixels, limits=limits)
+    try:
+        yield decoders
+    except BaseException:
+        decoders.close()
+        raise
+    if not decoders.is_idle:
+        decoders.close()
+        return
+    close_warm()
+    _warm[key] = decoders
+
+
+@atexit.register
+def close_warm() -> None:
+    """End the children that wait for the next borrower, but for those of the process this one was forked from."""
+    for key in list(_warm):
+        decoders = _warm.pop(key)
+        if key[0] == os.getpid():
+            decoders.close()
 
 
 def ahead(submit: Callable[[T], Future[R]], items: Iterable[T], depth: int) -> Iterator[tuple[T, R]]:
