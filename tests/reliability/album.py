@@ -44,11 +44,12 @@ def content(path: Path) -> str:
 
 def write_model(folder: Path) -> None:
     """Write a CLIP of the smallest size with random weights, in open_clip's layout."""
+    from search.encoders.torchvision_ops import ensure_torchvision
+
+    ensure_torchvision()
     import open_clip
     import torch
     from safetensors.torch import save_file
-
-    import search.encoders.openclip  # noqa: F401  # makes torchvision importable, which open_clip needs
 
     config = {
         "embed_dim": 32,

@@ -5,6 +5,7 @@ A line is appended to the log by one write: what was said before a SIGKILL is th
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import json
 import os
@@ -21,14 +22,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from reliability import album
 
 from search import failpoints
-from search.catalog.writer import Writer
+from search.catalog import Catalog, storage
+from search.catalog.scan import ScannedFile, Verdict
+from search.catalog.writer import Record, Writer
 from search.errors import OldLibrary
 from search.indexer import IndexOptions
 from search.library import Library
 from search.query import Kind, Query, Term
+from search.types import FileStat, PhotoInfo
 
 _model = ""
 _encoder: Any = None
@@ -246,6 +251,7 @@ def command(*, arguments: list[str], output: str) -> int:
     from search.cli import main
 
     _watch_commits()
+    Library._load = lambda self, name: _Counted(_encoder)  # type: ignore[method-assign]
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -262,9 +268,95 @@ def command(*, arguments: list[str], output: str) -> int:
     return 0
 
 
+def together(commands: list[dict[str, Any]]) -> list[int]:
+    """Run several commands at the same time, each in a process of its own; return their exit codes."""
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in [_fork(one) for one in commands]]
+
+
+def _fork(one: dict[str, Any]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        code = command(**one)
+    except BaseException:
+        say(failed=traceback.format_exc())
+    os._exit(code)
+
+
+# ---- what is written without pictures, for speed
+
+
+def stream(library: str, *, careless: str = "", batch_size: int = 64) -> None:
+    """Write photos of random vectors until something ends it, saying the ids of each batch once it is durable.
+
+    careless: a pragma that spoils the writer's durability, for the trials that must show damage.
+    """
+    if careless:
+        storage._WRITER_PRAGMAS += (f"PRAGMA {careless}",)
+    catalog = Catalog(library)
+    catalog.create()
+    rng = np.random.default_rng()
+    with catalog.writing() as writer:
+        encoder_id = writer.register(_encoder)
+        scope = writer.add_source("/photos", is_folder=True)
+        for start in range(0, 1_000_000, batch_size):
+            records = [_record(scope.root_id, number) for number in range(start, start + batch_size)]
+            vectors = rng.standard_normal((batch_size, _encoder.dim), np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            say(written=writer.add(records, vectors, encoder_id))
+
+
+def _record(root_id: int, number: int) -> Record:
+    name = f"{number:07}.jpg"
+    file = ScannedFile(root_id, name.encode(), FileStat(f"/photos/{name}", 1, 1), Verdict.NEW, None)
+    return Record(file, number.to_bytes(32, "big"), PhotoInfo("JPEG", 1, 1))
+
+
+def tally(library: str) -> dict[str, Any]:
+    """Check a library in full; return its problems and the ids of photos whose vector is there and sound."""
+    with Library.open(library, offline=True) as opened:
+        row = opened.catalog.encoder()
+        ids = opened.catalog.all_ids().tolist()
+        found = opened.catalog.embeddings(row, ids)[0].tolist() if row else []
+        return {"problems": _problems(opened), "ids": found}
+
+
+# ---- a folder whose file system comes and goes
+
+
+def away_and_back(library: str, *, folder: str, rounds: int) -> dict[str, Any]:
+    """Hide a folder under an empty file system and show it again, indexing each time, in a namespace of its own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def call(result: int) -> None:
+        if result:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    call(libc.unshare(_NEW_NAMESPACE))
+    call(libc.mount(None, b"/", None, _PRIVATE, None))
+    reports = []
+    with _open(library) as opened:
+        for _ in range(rounds):
+            call(libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, None))
+            reports.append(_index(opened, [folder], 8))
+            call(libc.umount(os.fsencode(folder)))
+            reports.append(_index(opened, [folder], 8))
+    return {"reports": reports}
+
+
+_NEW_NAMESPACE = 0x00020000  # CLONE_NEWNS
+_PRIVATE = 0x4000 | 1 << 18  # MS_REC | MS_PRIVATE
+
+
 JOBS: dict[str, Callable[..., Any]] = {
     "change": change,
     "look": look,
     "structure": structure,
     "command": command,
+    "together": together,
+    "stream": stream,
+    "tally": tally,
+    "away_and_back": away_and_back,
 }
