@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from reliability import disk
 from reliability.nursery import Nursery
 
 if sys.platform == "win32":
@@ -24,8 +24,18 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def nursery(small_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    made = Nursery(small_model, tmp_path_factory.mktemp("nursery"))
+def failing_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[disk.FailingDisk | None]:
+    with disk.failing_disk(tmp_path_factory.mktemp("failing_disk")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def nursery(
+    small_model: str, failing_disk: disk.FailingDisk | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nursery]:
+    """Where the children of all tests of this folder come from; their disk does not fail unless it is told to."""
+    environment = failing_disk.environment if failing_disk else {}
+    made = Nursery(small_model, tmp_path_factory.mktemp("nursery"), environment)
     yield made
     made.close()
 
@@ -36,8 +46,3 @@ def seed(request: pytest.FixtureRequest) -> int:
     chosen: int = request.config.getoption("--torture-seed")
     print(f"--torture-seed {chosen}")
     return chosen
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    return tmp_path

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import mmap
 import random
 import shutil
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from reliability import album
+from reliability.disk import KINDS, Control, FailingDisk
 from reliability.nursery import Nursery, Outcome
 
 PHOTOS = 40
-KINDS = ("write", "sync", "truncate", "rename", "lock", "unlink", "mkdir", "create")
 ERRORS = {
     "ENOSPC": errno.ENOSPC,
     "EIO": errno.EIO,
@@ -33,16 +29,6 @@ ERRORS = {
 LOCKS = 1 << KINDS.index("lock")
 OTHERS = (1 << len(KINDS)) - 1 - LOCKS  # SQLite waits for seconds for a lock: those have a test of their own
 SAID_TO_USER = {4, 75}  # 75: a lock that is refused is a lock that another holds
-
-
-class Control(ctypes.Structure):
-    """`struct control` of failing_disk.c."""
-
-    _fields_ = (
-        ("folder", ctypes.c_char * 512),
-        *((name, ctypes.c_int64) for name in ("fail_at", "for_good", "kinds", "error", "calls", "failed")),
-        ("by_kind", ctypes.c_int64 * len(KINDS)),
-    )
 
 
 @dataclass
@@ -79,33 +65,14 @@ class Disk:
 
 
 @pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not sys.platform.startswith("linux"):
-        pytest.skip("the failing disk is for Linux")
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("the failing disk needs a C compiler")
-    library = tmp_path_factory.mktemp("shim") / "failing_disk.so"
-    source = Path(__file__).with_suffix("").with_name("failing_disk.c")
-    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-    subprocess.run([compiler, *flags, "-o", library, source, "-ldl"], check=True)
-    return library
-
-
-@pytest.fixture(scope="module")
-def disk(shim: Path, small_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
+def disk(
+    failing_disk: FailingDisk | None, nursery: Nursery, small_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Disk:
+    if failing_disk is None:
+        pytest.skip("the failing disk needs Linux and a C compiler")
     folder = tmp_path_factory.mktemp("disk")
     album.make(folder / "photos", range(PHOTOS))
-    settings = folder / "control"
-    settings.write_bytes(bytes(ctypes.sizeof(Control)))
-    with settings.open("r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
-        control = Control.from_buffer(shared)
-        environment = {"LD_PRELOAD": str(shim), "FAILING_DISK": str(settings)}
-        nursery = Nursery(small_model, folder, environment)
-        made = Disk(control, nursery, small_model, folder)
-        yield made
-        nursery.close()
-        del made.control, control
+    return Disk(failing_disk.control, nursery, small_model, folder)
 
 
 @pytest.fixture(scope="module")
