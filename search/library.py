@@ -64,11 +64,13 @@ class Library:
         model: str = AUTO,
         offline: bool = False,
         notify: Callable[[str], None] | None = None,
+        trust_checkpoint: str | None = None,
     ) -> None:
         self.catalog = Catalog(location)
         self._model = model if model == AUTO else canonical_name(model)
         self._offline = offline
         self._notify = notify or (lambda _: None)
+        self._pin = trust_checkpoint
         self._encoder: Encoder | None = None
         self._index: VectorIndex | None = None
         self._indexed = (0, -1)  # encoder and commit that the index reflects
@@ -84,15 +86,17 @@ class Library:
         model: str = AUTO,
         offline: bool = False,
         notify: Callable[[str], None] | None = None,
+        trust_checkpoint: str | None = None,
     ) -> Library:
         """Open a library; the first `index` makes one that does not exist.
 
         path: a folder, a SQLAlchemy URL, or None for the user's own.   model: what `load_encoder` takes, or
         "auto": the library's own model, for a new library the recommended one if it can be had.
         offline: never open a network connection.   notify: told, in a sentence, what the user should know.
+        trust_checkpoint: the SHA-256 that the model's weights file must have whenever they are loaded.
         """
         location = os.path.expanduser(os.fspath(path or default_location()))
-        return cls(location, model=model, offline=offline, notify=notify)
+        return cls(location, model=model, offline=offline, notify=notify, trust_checkpoint=trust_checkpoint)
 
     def __enter__(self) -> Library:
         return self
@@ -120,8 +124,12 @@ class Library:
         from search.encoders import load_encoder, resolve_auto
 
         if name != AUTO:
-            return load_encoder(name, offline=self._offline, on_download=self._downloading)
-        encoder, warning = resolve_auto(offline=self._offline, on_download=self._downloading)
+            return load_encoder(
+                name, offline=self._offline, on_download=self._downloading, trust_checkpoint=self._pin
+            )
+        encoder, warning = resolve_auto(
+            offline=self._offline, on_download=self._downloading, trust_checkpoint=self._pin
+        )
         if warning:
             self._notify(warning)
         return encoder
@@ -162,7 +170,7 @@ class Library:
 
     def _text_tower(self, row: EncoderRow) -> TextTower:
         """The text half of the library's model: by its recipe without torch where that can be, else the whole model."""
-        folder = self._recipes
+        folder = None if self._pin else self._recipes  # a recipe does not look into the weights file
         if self._encoder is None and folder and row.fingerprint not in self._towers:
             self._towers[row.fingerprint] = recipes.open_text(folder, row.fingerprint)
         tower = self._towers.get(row.fingerprint)

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "resources", "failpoints"},
+    {"types", "errors", "resources", "failpoints", "files"},
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
     {"indexer", "labels"},
     {"library"},
@@ -25,16 +25,16 @@ SIBLINGS = {("query", "vectors")}  # normalize(): dividing by a norm lives in on
 THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
-    "platformdirs": {"library"},
+    "platformdirs": {"library", "encoders/conversion"},
     "sqlalchemy": {"catalog"},
     "alembic": {"catalog"},
     "faiss": {"vectors/faiss"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip"},
     "pi_heif": {"photos"},
-    "torch": {"encoders/openclip", "encoders/checkpoints", "encoders/torchvision_ops"},
+    "torch": {"encoders/openclip", "encoders/checkpoints", "encoders/foreign", "encoders/torchvision_ops"},
     "torchvision": {"encoders/torchvision_ops"},
     "open_clip": {"encoders/openclip", "encoders/checkpoints", "encoders/hub"},
-    "safetensors": {"encoders/checkpoints"},
+    "safetensors": {"encoders/checkpoints", "encoders/foreign"},
     "regex": {"encoders/tokens"},
     "ftfy": {"encoders/tokens"},
     "huggingface_hub": {"encoders/hub"},
@@ -124,8 +124,18 @@ FORBIDDEN = (
     "pickle.load(",
     "allow_pickle=True",
     "jit.load(",
+    "export.load(",
+    "yaml.load(",
+    "shell=True",
+    "os.system",
     "LOAD_TRUNCATED_IMAGES = True",
 )
+RUN_BY_NAME = {"eval", "exec"}
+WRITE_MODES = set("wxa+")
+WRITERS = {
+    "files": "the helper itself",
+    "catalog/storage": "the lock file: it belongs to the open file and is never replaced",
+}
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -133,6 +143,47 @@ def test_untrusted_files_are_never_given_a_way_to_run_code(path):
     text = (PACKAGE / path).read_text(encoding="utf-8")
     code = "\n".join(ast.unparse(node) for node in ast.parse(text).body)
     assert not [word for word in FORBIDDEN if word in code]
+    assert not RUN_BY_NAME & {name for name, call in calls(path) if isinstance(call.func, ast.Name)}
+
+
+def test_pickles_are_read_only_in_the_room_for_it_and_only_its_process_goes_there():
+    """What runs there is bounded and cut off; the process that asks for it must not be the one that reads."""
+    assert [str(path) for path in FILES if "pickle" in imports(path)] == ["encoders/foreign.py"]
+    assert not [path for path in FILES if "search.encoders.foreign" in imports(path)]
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call of a plain name or a method in a file, by that name."""
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id, node
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            yield node.func.attr, node
+
+
+def writes(name: str, call: ast.Call) -> bool:
+    """Say whether a call puts a file on the disk in place, so that a crash would leave half of it."""
+    if name in {"write_text", "write_bytes"}:
+        return True
+    modes = [
+        node.value
+        for node in (*call.args, *(keyword.value for keyword in call.keywords))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    return name == "open" and any(set(mode) <= set("rwxabt+") and set(mode) & WRITE_MODES for mode in modes)
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_files_are_written_by_the_one_helper(path):
+    if path.with_suffix("").as_posix() not in WRITERS:
+        assert not [f"line {call.lineno}: {name}" for name, call in calls(path) if writes(name, call)]
+
+
+@pytest.mark.parametrize("code", ["open(p, 'w')", "p.open('xb')", "open(p, mode='r+')", "p.write_text('')"])
+def test_the_gate_knows_a_write(code):
+    call = ast.parse(code, mode="eval").body
+    name = call.func.id if isinstance(call.func, ast.Name) else call.func.attr
+    assert writes(name, call)
 
 
 @pytest.mark.parametrize("path", [path for path in INSIDE if room(path) != "cli"], ids=str)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import Number, Settings, as_command, k_option, model_option
+from search.cli.options import Number, Settings, as_command, k_option, model_option, trust_option
 
 if TYPE_CHECKING:
     from search.query import Query
@@ -96,6 +96,7 @@ class _Describing(click.Command):
 @click.option("--print0", is_flag=True, help="Print bare paths, each ended by a NUL, for xargs -0.")
 @click.option("--open", "show", is_flag=True, help="Open the hits in the system's viewer.")
 @model_option
+@trust_option
 def command(
     settings: Settings,
     *,
@@ -109,6 +110,7 @@ def command(
     print0: bool,
     show: bool,
     model: str,
+    trust_checkpoint: str | None,
     **conditions: Any,
 ) -> None:
     """Find photos by description, by example, or both.
@@ -125,7 +127,7 @@ def command(
 
     asked = _queries(texts, like, unlike, queries)
     wanted = _filter(conditions)
-    with settings.open_library(model) as library:
+    with settings.open_library(model, trust_checkpoint) as library:
         answers = [library.answer(query, k, filter=wanted, min_relevance=min_relevance) for query in asked]
     _warn_of_cut_text(settings, answers)
     if settings.json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.options import SKIPPED, Number, Settings, as_command, model_option
+from search.cli.options import SKIPPED, Number, Settings, as_command, model_option, trust_option
 
 if TYPE_CHECKING:
     from search.types import IndexReport
@@ -17,6 +17,7 @@ _SHOWN = 20  # skipped files named in the report
 @as_command("index")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @model_option
+@trust_option
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Photos a batch.")
 @click.option("--workers", type=click.IntRange(1, 256), help="Threads that read photos. [default: one a core]")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders of this name or path.")
@@ -30,6 +31,7 @@ def command(
     *,
     paths: tuple[str, ...],
     model: str,
+    trust_checkpoint: str | None,
     batch_size: int,
     workers: int | None,
     exclude: tuple[str, ...],
@@ -60,7 +62,7 @@ def command(
         **({"workers": workers} if workers else {}),
     )
     with (
-        settings.open_library(model) as library,
+        settings.open_library(model, trust_checkpoint) as library,
         stopping(settings) as (stop, signals),
         progress_bar(settings) as progress,
     ):

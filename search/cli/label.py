@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.options import Number, Settings, as_command, model_option
+from search.cli.options import Number, Settings, as_command, model_option, trust_option
 
 if TYPE_CHECKING:
     from search.labels import LabelSet
@@ -37,6 +37,7 @@ _SHOWN = 3  # labels a photo on a terminal
 @click.option("-k", "k", type=click.IntRange(1), help="Labels a photo, at most. [default: all; --apply: 1]")
 @click.option("--apply", is_flag=True, help="Write the labels into the library.")
 @model_option
+@trust_option
 def command(
     settings: Settings,
     *,
@@ -51,6 +52,7 @@ def command(
     k: int | None,
     apply: bool,
     model: str,
+    trust_checkpoint: str | None,
 ) -> None:
     """Label photos with words of your choice.
 
@@ -74,7 +76,7 @@ def command(
         k=k,
     )
     label_set = _label_set(names, source, templates, template_source)
-    with settings.open_library(model) as library, progress_bar(settings) as progress:
+    with settings.open_library(model, trust_checkpoint) as library, progress_bar(settings) as progress:
         labelling = library.label(label_set, paths=paths or None, options=options, apply=apply, progress=progress)
     for skip in labelling.skipped:
         settings.talk(f"skipped {skip.path}: {skip.reason}: {skip.detail}")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import Settings, as_command
+from search.cli.options import Settings, as_command, trust_option
+
+if TYPE_CHECKING:
+    from search.encoders import Encoder
 
 
 @click.group("models")
@@ -43,26 +47,26 @@ def list_(settings: Settings, *, all_: bool) -> None:
 
 @as_command("info")
 @click.argument("name")
-def info(settings: Settings, *, name: str) -> None:
+@trust_option
+def info(settings: Settings, *, name: str, trust_checkpoint: str | None) -> None:
     """Show a model's dimensions, preprocessing and fingerprint.
 
     \b
     Example:
       search models info builtin
     """
-    from search.encoders import load_encoder, resolve_auto
+    from search.encoders import load_encoder
     from search.encoders.hub import model_info
 
-    if name == "auto":
-        encoder, _ = resolve_auto(offline=settings.offline, on_download=settings.downloading)
-    else:
-        encoder = load_encoder(name, offline=settings.offline, on_download=settings.downloading)
+    load = partial(load_encoder, name) if name != "auto" else _recommended
+    encoder = load(offline=settings.offline, on_download=settings.downloading, trust_checkpoint=trust_checkpoint)
     _emit(settings, model_info(encoder))
 
 
 @as_command("download")
 @click.argument("name")
-def download(settings: Settings, *, name: str) -> None:
+@trust_option
+def download(settings: Settings, *, name: str, trust_checkpoint: str | None) -> None:
     """Fetch a model, so that it works without network from then on.
 
     \b
@@ -73,12 +77,24 @@ def download(settings: Settings, *, name: str) -> None:
     from search.encoders.hub import download
 
     wanted = RECOMMENDED if name == "auto" else name
-    _emit(settings, download(wanted, offline=settings.offline, on_download=settings.downloading))
+    document = download(
+        wanted,
+        offline=settings.offline,
+        on_download=settings.downloading,
+        trust_checkpoint=trust_checkpoint,
+    )
+    _emit(settings, document)
 
 
 command.add_command(list_)
 command.add_command(info)
 command.add_command(download)
+
+
+def _recommended(**options: Any) -> Encoder:
+    from search.encoders import resolve_auto
+
+    return resolve_auto(**options)[0]
 
 
 def _emit(settings: Settings, document: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,11 +54,17 @@ class Settings:
         """Tell that a model is being fetched."""
         self.talk(f"downloading {name}; this happens once")
 
-    def open_library(self, model: str = "auto") -> Library:
+    def open_library(self, model: str = "auto", trust_checkpoint: str | None = None) -> Library:
         """Open the library that is meant."""
         from search import Library
 
-        return Library.open(self.library, model=model, offline=self.offline, notify=self.talk)
+        return Library.open(
+            self.library,
+            model=model,
+            offline=self.offline,
+            notify=self.talk,
+            trust_checkpoint=trust_checkpoint,
+        )
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -76,9 +83,21 @@ _SHARED_NAMES = ("library", "as_json", "quiet", "verbose", "offline")
 model_option = click.option(
     "--model", metavar="NAME", default="auto", help="The model; see `search models list`. [default: the library's]"
 )
+trust_option = click.option(
+    "--trust-checkpoint",
+    metavar="SHA256",
+    callback=lambda *given: _sha256(given[2]),
+    help="Refuse weights of any other SHA-256.",
+)
 k_option = click.option(
     "-k", "k", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many photos."
 )
+
+
+def _sha256(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise click.BadParameter("a SHA-256 is 64 hexadecimal digits")
+    return text
 
 
 class Number(click.FloatRange):

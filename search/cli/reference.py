@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from search.cli import cli
+from search.files import atomic_write
 
 BEGIN, END = "<!-- commands: made by `make docs` -->", "<!-- end of commands -->"
 
@@ -43,4 +44,4 @@ def with_table(text: str) -> str:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
+    atomic_write(path, with_table(path.read_text(encoding="utf-8")).encode())

@@ -97,19 +97,26 @@ def load_encoder(
     device: str | None = None,
     offline: bool = False,
     on_download: Callable[[str], None] | None = None,
+    trust_checkpoint: str | None = None,
+    cache: Path | None = None,
 ) -> Encoder:
     """Open a model by name; see the module's docstring for the forms a name has.
 
     device: as torch names it; None picks CUDA, then Apple's MPS, then the CPU.   offline: open no socket.
     on_download: called with the name just before something is fetched.
+    trust_checkpoint: the hex SHA-256 that the weights file must have.   cache: a folder for what is converted to
+    safetensors; None means the user's own.
     Raises ModelError for a name that means nothing, ModelUnavailable where the model would have to be fetched
-    and can't be, CheckpointError where its weights can't be trusted to be what the architecture expects.
+    and can't be, CheckpointError where its weights can't be trusted to be what was meant or
+    what the architecture expects.
     """
     source, identifier = parse_name(name)
     from search.encoders import openclip
     from search.encoders.hub import Fetcher
 
-    fetcher = Fetcher(name, offline=offline, on_download=on_download)
+    fetcher = Fetcher(
+        name, offline=offline, on_download=on_download, trust_checkpoint=trust_checkpoint, cache=cache
+    )
     return openclip.load(source, identifier, fetcher=fetcher, device=device)
 
 
@@ -118,21 +125,30 @@ def resolve_auto(
     offline: bool = False,
     on_download: Callable[[str], None] | None = None,
     device: str | None = None,
+    trust_checkpoint: str | None = None,
 ) -> tuple[Encoder, str | None]:
     """Open the recommended model if it is here or can be fetched, else the built-in one and say so.
 
     Returns the encoder, and one sentence of warning or None.
+    trust_checkpoint: as in `load_encoder`, for whichever model answers.
     Raises CheckpointError if the recommended model is here but damaged: that is for the user to know.
     """
     try:
-        return load_encoder(RECOMMENDED, device=device, offline=offline, on_download=on_download), None
+        encoder = load_encoder(
+            RECOMMENDED,
+            device=device,
+            offline=offline,
+            on_download=on_download,
+            trust_checkpoint=trust_checkpoint,
+        )
+        return encoder, None
     except ModelUnavailable:
         warning = (
             f"the recommended model {RECOMMENDED} is not on this machine and can't be fetched now, so the "
             "small built-in model answers; for much better results connect once and run "
             f"`search models download {RECOMMENDED}`"
         )
-        return load_encoder("builtin", device=device), warning
+        return load_encoder("builtin", device=device, trust_checkpoint=trust_checkpoint), warning
 
 
 def parse_name(name: str) -> tuple[str, str]:

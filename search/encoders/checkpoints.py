@@ -1,25 +1,21 @@
 """Weights files → state dicts → a model, trusting nothing.
 
-Only three readers exist: safetensors; `torch.load` with weights_only=True and no fallback; and for
-TorchScript archives one of our own, which takes the tensors and never the program. What was read must then be
-dense and finite and fit the architecture tensor by tensor: no name missing, left over or of another shape.
+A file is known by its SHA-256 before a byte of it is looked at. This process reads safetensors and nothing else;
+other formats are converted to it by `search.encoders.conversion`, in a process of their own. What was read must then
+be finite and fit the architecture tensor by tensor: no name missing, left over or of another shape.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import pickle  # only for the restricted Unpickler below and its error
-import warnings
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
+from search.encoders import conversion
 from search.encoders.hub import first_line
 from search.errors import CheckpointError, ModelError
 
@@ -27,6 +23,7 @@ State: TypeAlias = dict[str, torch.Tensor]
 _Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 LONG_CLIP_KEPT = 20  # Long-CLIP, arXiv:2403.15378, sec. 3.1: the first positions keep CLIP's embedding
+_SAFE = ".safetensors"
 _NAMED = 3  # tensors a message names of each kind
 _HEAD_WIDTH = 64
 _RESNET_GROWTH = 32  # a ResNet's last stage, which attention pools, is so many times as wide as its name says
@@ -45,25 +42,63 @@ _RESNET: _Shapes = {
     "visual.attnpool.positional_embedding": (2, 1),  # mean, grid
 }
 
-_ARCHIVE_EXTRAS = frozenset({"input_resolution", "context_length", "vocab_size"})
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A weights file by place and content.
+
+    sha256: hex, of the file as it was found.   cache: the folder for what it is converted to.
+    """
+
+    path: Path
+    sha256: str
+    cache: Path
+
+    @property
+    def tensors(self) -> Path | None:
+        """The safetensors file with the same tensors: itself or its conversion, where that is in the cache."""
+        return self.path if self.path.suffix == _SAFE else conversion.cached(self.sha256, self.cache)
 
 
-def read_state_dict(path: Path) -> State:
-    """Return the tensors of a weights file by name, unwrapped from {"state_dict": …} and "module.".
+def identify(path: Path, *, pins: Sequence[str] = (), cache: Path | None = None) -> Weights:
+    """Hash a weights file and compare it with what it must be, before anything reads it.
 
-    Runs no code of the file's.   Raises ModelError if there is no file, CheckpointError if it is damaged,
-    holds anything but dense tensors, or asks for more than data.
+    pins: SHA-256s in hex or how they begin.   cache: None means `conversion.default_cache()`.
+    Raises ModelError if there is no file, CheckpointError if it is not the one that is meant.
     """
     if not path.is_file():
         raise ModelError(f"there is no weights file {path}")
-    try:
-        content = _read(path)
-    except CheckpointError:
-        raise
-    except Exception as error:  # damaged bytes surface as almost anything; none of it is ours to tell apart
-        hint = "it is damaged, not a checkpoint, or holds more than tensors; fetch or save it again"
-        raise CheckpointError(f"{path} can't be read as weights ({first_line(error)})", hint=hint) from None
-    return _checked(_unwrapped(content, path), path)
+    digest = conversion.sha256(path)
+    for pin in pins:
+        if not digest.startswith(pin.lower()):
+            raise CheckpointError(
+                f"{path} has the SHA-256 {digest}, not {pin}",
+                hint="it is damaged or another file than is meant; delete it to fetch it again, or check the number",
+            )
+    return Weights(path, digest, cache or conversion.default_cache())
+
+
+def read_state_dict(weights: Weights) -> State:
+    """Return the tensors of a weights file by name.
+
+    Runs no code of the file's.   Raises CheckpointError if it is damaged, holds anything but dense tensors, or asks
+    for more than data.
+    """
+    if weights.path.suffix == _SAFE:
+        return _read(weights.path, weights.path)
+    with conversion.converted(weights.path, digest=weights.sha256, cache=weights.cache) as file:
+        return _read(file, weights.path)
+
+
+def plain_tensors(content: object, path: Path) -> State:
+    """Return the tensors that a file was found to hold, unwrapped from {"state_dict": …} and "module.".
+
+    Only plain dense tensors pass: anything else is unsafe even to look into.   Raises CheckpointError.
+    """
+    tensors = _unwrapped(content, path)
+    if bad := [name for name, value in tensors.items() if not _dense(value)]:
+        raise CheckpointError(f"{path} holds more than dense tensors: {_some(bad)}")
+    return dict(tensors)
 
 
 def load_strict(model: torch.nn.Module, state: State, path: Path) -> None:
@@ -134,43 +169,16 @@ def merge_long_positions(state: State, path: Path) -> State:
     return state
 
 
-def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _read(file: Path, path: Path) -> State:
+    """path: what messages name."""
+    from safetensors.torch import load_file
 
-
-# reading
-
-
-def _read(path: Path) -> object:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            _refuse_bombs(archive, path)
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):  # what TorchScript adds
-                return _read_torchscript(archive)
-    return _read_torch(path)
-
-
-def _read_torch(path: Path) -> object:
-    """Keep torch's words to ourselves, its warnings too: they advise to load the file without the safeguard."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError):
-        raise pickle.UnpicklingError("torch finds no plain tensors in it") from None
-
-
-def _refuse_bombs(archive: zipfile.ZipFile, path: Path) -> None:
-    """torch stores its tensors uncompressed, so no honest entry is larger than the file it came in."""
-    limit = path.stat().st_size
-    if any(entry.file_size > limit for entry in archive.infolist()):
-        raise CheckpointError(f"{path} has an entry that unpacks to more than the whole file: not a checkpoint")
+        content = load_file(file)
+    except Exception as error:  # damaged bytes surface as almost anything; none of it is ours to tell apart
+        hint = "it is damaged or not safetensors; fetch or save it again"
+        raise CheckpointError(f"{path} can't be read as weights ({first_line(error)})", hint=hint) from None
+    return plain_tensors(content, path)
 
 
 def _unwrapped(content: object, path: Path) -> Mapping[str, Any]:
@@ -183,16 +191,11 @@ def _unwrapped(content: object, path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _checked(content: Mapping[str, Any], path: Path) -> State:
-    """Let only plain dense tensors through; anything else is unsafe even to look into."""
-    bad = [name for name, value in content.items() if not _dense(value)]
-    if bad:
-        raise CheckpointError(f"{path} holds more than dense tensors: {_some(bad)}")
-    return dict(content)
-
-
 def _dense(value: object) -> bool:
-    """A shape may not promise more than the storage has: sparse, quantized or stretched tensors could."""
+    """Say whether something is a plain tensor in memory.
+
+    A shape may not promise more than the storage has: sparse, quantized or stretched tensors could.
+    """
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided or value.is_quantized:
         return False
     if value.device.type != "cpu":
@@ -279,97 +282,3 @@ def _resnet_config(state: State) -> dict[str, Any]:
 
 def _count(state: State, prefix: str) -> int:
     return len({name.removeprefix(prefix).split(".")[0] for name in state if name.startswith(prefix)})
-
-
-# TorchScript archives, read as data
-
-
-class _Module:
-    """Stands for every class of the archive's own; it can hold attributes and do nothing."""
-
-    def __init__(self, *_: object) -> None:
-        self.attributes: Mapping[str, object] = {}
-
-    def __setstate__(self, state: object) -> None:
-        self.attributes = state if isinstance(state, Mapping) else {}
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Rebuilds tensors and inert modules; any other name in the pickle is refused."""
-
-    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
-        self._archive = archive
-        self._root = root
-        self._storages: dict[str, torch.Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "__torch__" or module.startswith("__torch__."):
-            return _Module
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if (module, name) in _BUILDERS:
-            return _BUILDERS[module, name]
-        raise pickle.UnpicklingError(f"the archive asks for {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> torch.Tensor:
-        _, dtype, key, *_ = pid  # "storage", dtype, entry, where it was, elements
-        if key not in self._storages:
-            data = bytearray(self._archive.read(f"{self._root}data/{key}"))
-            self._storages[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-        return self._storages[key]
-
-
-def _rebuild_tensor(storage: torch.Tensor, offset: int, size: Any, stride: Any, *_: object) -> torch.Tensor:
-    return storage.as_strided(size, stride, offset)  # torch refuses a view beyond the storage
-
-
-def _keep(value: object, *_: object) -> object:
-    return value
-
-
-_STORAGES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-_LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag")
-_BUILDERS: dict[tuple[str, str], Callable[..., object]] = {
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("collections", "OrderedDict"): OrderedDict,
-    **{("torch.jit._pickle", name): _keep for name in _LISTS},
-}
-
-
-def _read_torchscript(archive: zipfile.ZipFile) -> State:
-    """Return the tensors of an archive by the path of attributes that leads to them.
-
-    Buffers that a module computes for itself, which only TorchScript keeps, are left out.
-    """
-    root = next(name for name in archive.namelist() if name.endswith("/data.pkl")).removesuffix("data.pkl")
-    module = _TensorUnpickler(archive, root).load()
-    if not isinstance(module, _Module):
-        raise pickle.UnpicklingError(f"the archive holds a {type(module).__name__}, not a module")
-    return {
-        name: tensor
-        for name, tensor in _tensors(module, "", set())
-        if name not in _ARCHIVE_EXTRAS and name.rpartition(".")[2] != "attn_mask"
-    }
-
-
-def _tensors(module: _Module, prefix: str, seen: set[int]) -> Iterator[tuple[str, torch.Tensor]]:
-    if id(module) in seen:  # a pickle may tie knots; a module belongs to one place
-        return
-    seen.add(id(module))
-    for name, value in module.attributes.items():
-        if isinstance(value, torch.Tensor):
-            yield prefix + name, value
-        elif isinstance(value, _Module):
-            yield from _tensors(value, f"{prefix}{name}.", seen)

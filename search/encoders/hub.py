@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 CONFIG = "open_clip_config.json"
 _PROBE_TIMEOUT_S = 3.0
 _MAX_REASON = 200  # characters
+_SHA256 = re.compile("[0-9a-f]{64}")
 _offline_lock = RLock()
 
 
@@ -76,12 +78,21 @@ class Fetcher:
     """Finds the files of one model, and asks the network only for what this machine lacks.
 
     Every method raises ModelUnavailable if something is missing and may not or can't be fetched.
+    trust_checkpoint: the SHA-256 that its weights must have.   cache: see `checkpoints.identify`.
     """
 
     def __init__(
-        self, name: str, *, offline: bool = False, on_download: Callable[[str], None] | None = None
+        self,
+        name: str,
+        *,
+        offline: bool = False,
+        on_download: Callable[[str], None] | None = None,
+        trust_checkpoint: str | None = None,
+        cache: Path | None = None,
     ) -> None:
         self.name = name
+        self.trust_checkpoint = trust_checkpoint
+        self.cache = cache
         self._offline = offline
         self._on_download = on_download
         self._online_hosts: set[str] = set()
@@ -175,6 +186,26 @@ def url_cache(url: str) -> Path:
     return Path("~/.cache/clip").expanduser() / Path(urlsplit(url).path).name
 
 
+def known_sha256(path: Path) -> str:
+    """Return the SHA-256 that a file in the hub's cache must have; "" where the cache does not say.
+
+    There the hub keeps large files under their SHA-256 and links to them, where the system has links.
+    """
+    blob = path.resolve()
+    return blob.name if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) else ""
+
+
+def url_sha256(url: str) -> str:
+    """Return the SHA-256 that a URL of open_clip's table promises, or its beginning, or "".
+
+    OpenAI's have it as the last folder, the mlfoundations' at the end of the file's name.
+    """
+    path = Path(urlsplit(url).path)
+    if "openaipublic" in url:
+        return path.parent.name
+    return path.stem.rpartition("-")[2] if "mlfoundations" in url else ""
+
+
 def tag_files(hf_hub: str) -> tuple[str, tuple[str, ...]]:
     """Split an `hf_hub` entry of open_clip's table into repository and candidate weights files.
 
@@ -233,7 +264,11 @@ def known_models(*, all_: bool = False) -> list[ModelInfo]:
 
 
 def download(
-    name: str, *, offline: bool = False, on_download: Callable[[str], None] | None = None
+    name: str,
+    *,
+    offline: bool = False,
+    on_download: Callable[[str], None] | None = None,
+    trust_checkpoint: str | None = None,
 ) -> dict[str, Any]:
     """Fetch all that a model needs, and return its `model_info`.
 
@@ -241,7 +276,10 @@ def download(
     """
     from search.encoders import load_encoder
 
-    return model_info(load_encoder(name, device="cpu", offline=offline, on_download=on_download))
+    encoder = load_encoder(
+        name, device="cpu", offline=offline, on_download=on_download, trust_checkpoint=trust_checkpoint
+    )
+    return model_info(encoder)
 
 
 def model_info(encoder: Encoder) -> dict[str, Any]:

@@ -20,7 +20,16 @@ from torch.nn.functional import normalize
 from torch.overrides import TorchFunctionMode
 
 from search.encoders import checkpoints, unknown_name
-from search.encoders.hub import CONFIG, WEIGHTS, Fetcher, first_line, no_network, tag_files
+from search.encoders.hub import (
+    CONFIG,
+    WEIGHTS,
+    Fetcher,
+    first_line,
+    known_sha256,
+    no_network,
+    tag_files,
+    url_sha256,
+)
 from search.encoders.preprocessing import Preprocessing
 from search.encoders.torchvision_ops import ensure_torchvision
 from search.errors import CheckpointError, DimensionError, ModelError, SearchError
@@ -50,7 +59,8 @@ class Blueprint:
     """All that is needed to build an encoder, its files already on this machine.
 
     config, preprocess: open_clip's model_cfg and preprocess_cfg.   state: the weights, where they had to be
-    read to know the architecture.   tokenizer: what open_clip.get_tokenizer takes; "" is CLIP's own.
+    read to know the architecture.   pin: the SHA-256 that where they come from gives them, or how it begins.
+    tokenizer: what open_clip.get_tokenizer takes; "" is CLIP's own.
     """
 
     name: str
@@ -58,6 +68,8 @@ class Blueprint:
     preprocess: Mapping[str, Any]
     weights: Path
     tokenizer: str = ""
+    pin: str = ""
+    identified: checkpoints.Weights | None = None
     state: checkpoints.State | None = None
 
 
@@ -65,7 +77,7 @@ class OpenClipEncoder:
     """An `Encoder` around a loaded open_clip model (a torch module) and its tokenizer.
 
     dim: width of the model's vectors.   weights: the file they come from, config: open_clip's model_cfg; None for a
-    model made in memory.
+    model made in memory.   tensors: a safetensors file with the model's tensors, if there is one.
     """
 
     def __init__(
@@ -79,6 +91,7 @@ class OpenClipEncoder:
         preprocessing: Preprocessing,
         device: str = "cpu",
         weights: Path | None = None,
+        tensors: Path | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
@@ -86,6 +99,7 @@ class OpenClipEncoder:
         self.dim = dim
         self.preprocessing = preprocessing
         self.weights = weights
+        self.tensors = tensors
         self.config = config
         self._device = torch.device(device)
         self._model = model.to(self._device, DTYPE).eval()
@@ -165,18 +179,20 @@ def load(source: str, identifier: str, *, fetcher: Fetcher, device: str | None =
     _require_usable(blueprint)
     tokenizer = _tokenizer(blueprint, fetcher)
     model = _model(blueprint, fetcher)
-    state = checkpoints.read_state_dict(blueprint.weights) if blueprint.state is None else blueprint.state
-    checkpoints.load_strict(model, state, blueprint.weights)
+    weights = blueprint.identified or _identify(blueprint.weights, fetcher, blueprint.pin)
+    state = checkpoints.read_state_dict(weights) if blueprint.state is None else blueprint.state
+    checkpoints.load_strict(model, state, weights.path)
     preprocessing = Preprocessing.from_dict(blueprint.preprocess, size=model.visual.image_size)
     return OpenClipEncoder(
         model,
         tokenizer,
         name=blueprint.name,
-        fingerprint=_fingerprint(blueprint, preprocessing),
+        fingerprint=_fingerprint(blueprint, weights, preprocessing),
         dim=blueprint.config["embed_dim"],
         preprocessing=preprocessing,
         device=device,
-        weights=blueprint.weights,
+        weights=weights.path,
+        tensors=None if source == "longclip" else weights.tensors,
         config=blueprint.config,
     )
 
@@ -224,26 +240,29 @@ def _open_clip(identifier: str, fetcher: Fetcher) -> Blueprint:
     if tag := get_pretrained_cfg(arch, pretrained):
         if tag.get("quick_gelu"):
             config["quick_gelu"] = True  # open_clip warns and computes with the wrong activation
-        weights = fetcher.file(*_hub_place(tag)) if tag.get("hf_hub") else fetcher.url(tag["url"])
-        return Blueprint(f"{arch}/{_clean(pretrained)}", config, tag, weights, arch)
+        hub = bool(tag.get("hf_hub"))
+        weights = fetcher.file(*_hub_place(tag)) if hub else fetcher.url(tag["url"])
+        pin = "" if hub else url_sha256(tag["url"])
+        return Blueprint(f"{arch}/{_clean(pretrained)}", config, tag, weights, arch, pin)
     if file.is_file():
         return Blueprint(f"{arch}/{file}", config, {}, file, arch)
     raise _unknown_tag(arch, pretrained)
 
 
-def _openai(path: str, _: Fetcher) -> Blueprint:
-    file = Path(path)
-    return _from_shapes(f"clip:{file}", checkpoints.read_state_dict(file), file)
+def _openai(path: str, fetcher: Fetcher) -> Blueprint:
+    weights = _identify(Path(path), fetcher)
+    return _from_shapes(f"clip:{path}", checkpoints.read_state_dict(weights), weights)
 
 
-def _long_clip(path: str, _: Fetcher) -> Blueprint:
-    file = Path(path)
-    state = checkpoints.merge_long_positions(checkpoints.read_state_dict(file), file)
-    return _from_shapes(f"longclip:{file}", state, file)
+def _long_clip(path: str, fetcher: Fetcher) -> Blueprint:
+    weights = _identify(Path(path), fetcher)
+    state = checkpoints.merge_long_positions(checkpoints.read_state_dict(weights), weights.path)
+    return _from_shapes(f"longclip:{path}", state, weights)
 
 
-def _from_shapes(name: str, state: checkpoints.State, file: Path) -> Blueprint:
+def _from_shapes(name: str, state: checkpoints.State, weights: checkpoints.Weights) -> Blueprint:
     """The shapes are the file's word: they must agree among themselves before memory is given to them."""
+    file = weights.path
     config = checkpoints.openai_config(state, file)
     try:
         with torch.device("meta"):
@@ -251,7 +270,7 @@ def _from_shapes(name: str, state: checkpoints.State, file: Path) -> Blueprint:
     except (RuntimeError, ValueError, AssertionError) as error:  # torch's own limits: sizes beyond 64 bits
         raise CheckpointError(f"{file} describes no model that can be built: {first_line(error)}") from None
     checkpoints.require_shapes(expected, state, file)
-    return Blueprint(name, config, {}, file, state=state)
+    return Blueprint(name, config, {}, file, identified=weights, state=state)
 
 
 _BLUEPRINTS: dict[str, Callable[[str, Fetcher], Blueprint]] = {
@@ -406,11 +425,17 @@ def _device(device: str | None) -> str:
     return device
 
 
-def _fingerprint(blueprint: Blueprint, preprocessing: Preprocessing) -> str:
+def _identify(path: Path, fetcher: Fetcher, pin: str = "") -> checkpoints.Weights:
+    """Hash the weights, which their fingerprint takes at every start anyway, and compare with all that is known."""
+    pins = [known for known in (fetcher.trust_checkpoint, pin, known_sha256(path)) if known]
+    return checkpoints.identify(path, pins=pins, cache=fetcher.cache)
+
+
+def _fingerprint(blueprint: Blueprint, weights: checkpoints.Weights, preprocessing: Preprocessing) -> str:
     """Hash what decides the vectors; keys that only say where towers' first weights come from don't."""
     config = deepcopy(blueprint.config)
     config["vision_cfg"].pop("timm_model_pretrained", None)
     config["text_cfg"].pop("hf_model_pretrained", None)
     config["quick_gelu"] = bool(config.get("quick_gelu"))
     described = json.dumps([config, preprocessing.to_dict()], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256((checkpoints.sha256(blueprint.weights) + described).encode()).hexdigest()
+    return hashlib.sha256((weights.sha256 + described).encode()).hexdigest()

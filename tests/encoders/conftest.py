@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from search.encoders import Encoder, load_encoder
+from search.encoders import Encoder, conversion, load_encoder
 from search.encoders.openclip import open_clip
 
 
@@ -20,6 +20,14 @@ def files() -> Iterator[Path]:
     """A folder for large random checkpoints, gone after the session (pytest keeps its own for three)."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def conversions(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of converted weights, a new one for each test."""
+    folder = tmp_path_factory.mktemp("conversions") / "checkpoints"
+    monkeypatch.setattr(conversion, "default_cache", lambda: folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from search.encoders import load_encoder
-from search.encoders.checkpoints import merge_long_positions, read_state_dict
+from search.encoders.checkpoints import identify, merge_long_positions, read_state_dict
 from search.encoders.openclip import open_clip
 from search.errors import CheckpointError, ModelError
 
@@ -84,7 +84,7 @@ def test_an_openai_state_dict_in_half_precision_gives_the_vectors_of_its_source(
 def test_the_legacy_format_of_torch_is_read(tmp_path: Path, random_clip: MakeClip) -> None:
     state = random_clip().state_dict()
     torch.save(state, tmp_path / "clip.pt", _use_new_zipfile_serialization=False)
-    read = read_state_dict(tmp_path / "clip.pt")
+    read = read_state_dict(identify(tmp_path / "clip.pt"))
     assert read.keys() == state.keys()
     assert all(torch.equal(read[name], state[name]) for name in state)
 
@@ -150,22 +150,22 @@ ODD_SHAPES = {
 def test_shapes_no_model_has_are_refused_by_name(case: str, tmp_path: Path, random_clip: MakeClip) -> None:
     resnet, name, shape = ODD_SHAPES[case]
     state = random_clip(resnet=resnet).state_dict()
-    torch.save({**state, name: torch.zeros(shape)}, tmp_path / "clip.pt")
-    assert f"not in OpenAI's layout: {name} is {shape}" in refused(tmp_path / "clip.pt")
+    save_file({**state, name: torch.zeros(shape)}, tmp_path / "clip.safetensors")
+    assert f"not in OpenAI's layout: {name} is {shape}" in refused(tmp_path / "clip.safetensors")
 
 
 @pytest.mark.parametrize("name", ["ln_final.weight", "visual.conv1.weight"])
 def test_a_width_that_heads_do_not_divide_is_refused(name: str, tmp_path: Path, random_clip: MakeClip) -> None:
     state = random_clip().state_dict()
-    torch.save({**state, name: torch.zeros(65, *state[name].shape[1:])}, tmp_path / "clip.pt")
-    assert "not multiples of 64" in refused(tmp_path / "clip.pt")
+    save_file({**state, name: torch.zeros(65, *state[name].shape[1:])}, tmp_path / "clip.safetensors")
+    assert "not multiples of 64" in refused(tmp_path / "clip.safetensors")
 
 
 @pytest.mark.parametrize("tower", ["visual.transformer.", "transformer."])
 def test_a_tower_without_layers_is_refused(tower: str, tmp_path: Path, random_clip: MakeClip) -> None:
     state = {name: x for name, x in random_clip().state_dict().items() if not name.startswith(tower)}
-    torch.save(state, tmp_path / "clip.pt")
-    assert "without layers" in refused(tmp_path / "clip.pt")
+    save_file(state, tmp_path / "clip.safetensors")
+    assert "without layers" in refused(tmp_path / "clip.safetensors")
 
 
 def test_shapes_beyond_torchs_arithmetic_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_shapes_beyond_torchs_arithmetic_are_refused(monkeypatch: pytest.MonkeyP
     config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
     monkeypatch.setattr(checkpoints, "openai_config", lambda *_: config)  # an honest file would take gigabytes
     with pytest.raises(CheckpointError, match=r"clip\.pt describes no model that can be built") as caught:
-        openclip._from_shapes("clip:clip.pt", {}, Path("clip.pt"))
+        openclip._from_shapes("clip:clip.pt", {}, checkpoints.Weights(Path("clip.pt"), "", Path()))
     assert "\n" not in str(caught.value)
 
 

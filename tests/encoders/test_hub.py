@@ -25,9 +25,10 @@ from search.encoders.hub import (
     no_network,
     reachable,
     tag_files,
+    url_sha256,
 )
 from search.encoders.openclip import open_clip, pretrained_tags
-from search.errors import ModelError, ModelUnavailable
+from search.errors import CheckpointError, ModelError, ModelUnavailable
 from search.resources import data_path
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +151,33 @@ def test_a_model_in_the_cache_loads_offline(cache: Path) -> None:
     encoder = load_encoder("hf-hub:org/name", device="cpu", offline=True)
     assert (encoder.name, encoder.dim) == ("hf-hub:org/name", 256)
     assert download("hf-hub:org/name", offline=True)["fingerprint"] == encoder.fingerprint
+
+
+def test_a_damaged_file_of_the_hubs_cache_is_not_loaded(cache: Path) -> None:
+    """The cache keeps large files under their SHA-256 and links to them."""
+    content = data_path("builtin", "open_clip_model.safetensors").read_bytes()
+    blob = cache / "models--org--name" / "blobs" / hashlib.sha256(content).hexdigest()
+    put(cache, "org/name", "open_clip_config.json", data_path("builtin", "open_clip_config.json").read_bytes())
+    link = put(cache, "org/name", "open_clip_model.safetensors", b"")
+    link.unlink()
+    blob.parent.mkdir()
+    blob.write_bytes(content)
+    link.symlink_to(blob)
+    assert load_encoder("hf-hub:org/name", device="cpu", offline=True).dim == 256
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=f"not {blob.name}"):
+        load_encoder("hf-hub:org/name", offline=True)
+
+
+def test_the_urls_of_open_clips_table_say_what_the_file_is() -> None:
+    urls = [config["url"] for _, _, config in pretrained_tags() if config.get("url")]
+    openai = [url for url in urls if "openaipublic" in url]
+    assert openai
+    assert all(len(url_sha256(url)) == 64 and int(url_sha256(url), 16) for url in openai)
+    assert (
+        url_sha256("https://github.com/mlfoundations/x/releases/download/v0/rn50-yfcc-455df137.pt") == "455df137"
+    )
+    assert url_sha256("https://example.org/some-model.pt") == ""
 
 
 def test_what_is_missing_is_not_fetched_when_offline_or_unreachable(cache: Path) -> None:

@@ -1,0 +1,107 @@
+"""Files that are whole or not there: how this package writes anything that is not the catalog.
+
+What is written has a temporary name beside its place until it is on the disk, `.NAME.HOST-PID-TOKEN.tmp`. A process
+that dies leaves it; `sweep` knows by the name that nobody is writing there any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import socket
+import sys
+import time
+from pathlib import Path
+
+_LEFTOVER_S = 3600.0
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}\.tmp")
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Put a file of this content in the place of `path`, durably: after a crash the old one is there or the new.
+
+    Raises OSError; then the old file is as it was and nothing is left beside it.
+    """
+    temporary = temporary_name(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+        publish(temporary, path)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path`, new at each call, for what will be published as `path`."""
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a written file its own name once its content is on the disk.   Raises OSError."""
+    fsync_file(temporary)
+    temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove a file if it is there and can be removed."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def fsync_file(path: Path) -> None:
+    """Bring a file's content to the disk.   Raises OSError."""
+    _fsync(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+
+
+def fsync_folder(path: Path) -> None:
+    """Bring a folder's names to the disk; Windows has nothing of the kind.   Raises OSError."""
+    if sys.platform != "win32":
+        _fsync(path, os.O_RDONLY)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files of ours whose writer is dead, or that are older than an hour."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if (match := _TEMPORARY.fullmatch(path.name)) and _is_leftover(path, match["host"], int(match["pid"])):
+                discard(path)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_leftover(path: Path, host: str, pid: int) -> bool:
+    if host == _host() and not _is_alive(pid):
+        return True
+    try:
+        return time.time() - path.stat().st_mtime > _LEFTOVER_S
+    except OSError:  # published or removed meanwhile
+        return False
+
+
+def _is_alive(pid: int) -> bool:
+    """Say whether a process of this number may run; Windows can't be asked without harm."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _host() -> str:
+    """Tell machines apart that share a folder: a process number means something on one of them only."""
+    return hashlib.blake2s(socket.gethostname().encode(), digest_size=4).hexdigest()
