@@ -55,8 +55,27 @@ model(sys.argv[1] + "/visual.onnx", TensorProto.FLOAT, ["n", 3, 256, 256], [pool
 model(sys.argv[1] + "/textual.onnx", TensorProto.INT64, ["n", 77], [cast], 77)
 """
 
-# rclip as it is; each batch given to its model adds a line to a file.
-COUNTED = """
+# Both programs as they are; each batch that a model has encoded adds a line to a file.
+COUNTED_SEARCH = """
+import os, sys
+from search.cli import main
+from search.library import Library
+counts = os.open(os.environ["COUNTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+load = Library._load
+def counting(self, name):
+    encoder = load(self, name)
+    encode = encoder.encode_images
+    def counted(images):
+        vectors = encode(images)
+        os.write(counts, b"%d\\n" % len(images))
+        return vectors
+    encoder.encode_images = counted
+    return encoder
+Library._load = counting
+main()
+"""
+
+COUNTED_RCLIP = """
 import os, sys
 from rclip import main, model
 counts = os.open(os.environ["COUNTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -80,21 +99,33 @@ class Run:
     errors: str = ""
 
 
-class Ours:
+class Counts:
+    """How many images a program's model has encoded, over all its runs."""
+
+    def __init__(self, work: Path) -> None:
+        self.counts = work / "counts"
+        self.before = 0
+
+    def count(self) -> int:
+        return sum(map(int, self.counts.read_text().split())) if self.counts.exists() else 0
+
+
+class Ours(Counts):
     """Search, with its built-in model."""
 
     name = "search"
 
     def __init__(self, work: Path, photos: Path) -> None:
+        super().__init__(work)
         self.library, self.photos = work / "library", photos
 
     def start(self) -> subprocess.Popen[str]:
+        self.before = self.count()
         return self._start("index", self.photos, "--model", "builtin", "--json")
 
     def finish(self, process: subprocess.Popen[str]) -> Run:
-        out, errors = process.communicate()
-        report = json.loads(out) if out.startswith("{") else {}
-        return Run(process.returncode, encoded=report.get("encoded", 0), errors=errors)
+        _, errors = process.communicate()
+        return Run(process.returncode, self.count() - self.before, errors=errors)
 
     def run(self) -> Run:
         """Index, then search."""
@@ -115,24 +146,27 @@ class Ours:
         return "yes" if path.name in out else "no"
 
     def _start(self, *words: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "search", "--library", str(self.library), *map(str, words)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", COUNTED_SEARCH, "--library", str(self.library), *map(str, words)]
+        environment = {**os.environ, "COUNTS": str(self.counts)}
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
 
 
-class Rclip:
+class Rclip(Counts):
     """rclip, with a data folder of its own."""
 
     name = RCLIP.replace("==", " ")
 
     def __init__(self, work: Path, photos: Path, *, python: Path, weights: Path) -> None:
+        super().__init__(work)
         self.python, self.data, self.photos = python, work / "rclip", photos
-        self.counts = work / "counts"
         shutil.copytree(weights, self.data)
 
     def start(self) -> subprocess.Popen[str]:
-        self.before = self._count()
+        self.before = self.count()
         return subprocess.Popen(
-            [str(self.python), "-c", COUNTED, "a photo", "--top", "1000", "--filepath-only"],
+            [str(self.python), "-c", COUNTED_RCLIP, "a photo", "--top", "1000", "--filepath-only"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -142,7 +176,7 @@ class Rclip:
 
     def finish(self, process: subprocess.Popen[str]) -> Run:
         out, errors = process.communicate()
-        return Run(process.returncode, self._count() - self.before, len(out.splitlines()), errors)
+        return Run(process.returncode, self.count() - self.before, len(out.splitlines()), errors)
 
     def run(self) -> Run:
         """Index and search: rclip does both in one."""
@@ -158,9 +192,6 @@ class Rclip:
     def names(self, path: Path) -> str:
         return "no list"
 
-    def _count(self) -> int:
-        return sum(map(int, self.counts.read_text().split())) if self.counts.exists() else 0
-
 
 Program = Ours | Rclip
 
@@ -175,22 +206,15 @@ def make_photos(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def interrupted(make: object, number: signal.Signals) -> tuple[str, str]:
-    """End a first index half way; what is kept, and what the next run gives the model."""
-    whole, empty = timed(make(None)), timed(make(0))  # type: ignore[operator]
-    program: Program = make(None)  # type: ignore[operator]
+def interrupted(program: Program, number: signal.Signals) -> tuple[str, str, str]:
+    """End a first index when half of the photos are encoded; what is kept, and what the next run encodes."""
+    half = len(list(program.photos.iterdir())) // 2
     process = program.start()
-    time.sleep(empty + (whole - empty) / 2)
+    while program.count() < half and process.poll() is None:
+        time.sleep(0.01)
     process.send_signal(number)
-    program.finish(process)
-    kept = program.kept()
-    return str(kept), str(program.run().encoded)
-
-
-def timed(program: Program) -> float:
-    started = time.monotonic()
-    program.finish(program.start())
-    return time.monotonic() - started
+    encoded = program.finish(process).encoded
+    return str(encoded), str(program.kept()), str(program.run().encoded)
 
 
 def away(program: Program) -> tuple[str, str, str]:
@@ -221,9 +245,9 @@ def company(program: Program) -> tuple[str, str, str]:
     for process in (first, second):
         _, errors = process.communicate()
         last = errors.strip().splitlines()[-1:] if process.returncode else []
-        ended.append(f"{process.returncode}" + (f" ({last[0][:60]})" if last else ""))
-    encoded = str(program._count()) if isinstance(program, Rclip) else str(program.kept())
-    return ", ".join(ended), encoded, str(program.kept())
+        said = last[0].replace(str(program.photos.parent), "…") if last else ""
+        ended.append(f"{process.returncode}" + (f" ({said[:60]})" if said else ""))
+    return ", ".join(ended), str(program.count()), str(program.kept())
 
 
 def rclip_python(folder: Path) -> Path:
@@ -264,22 +288,21 @@ def probe(work: Path, originals: Path, kind: type[Program], python: Path, weight
     """Put one program through everything; a fresh copy of the photos and a fresh library for each probe."""
     made = 0
 
-    def fresh(count: int | None = None) -> Program:
+    def fresh() -> Program:
         nonlocal made
         made += 1
         photos = work / str(made) / "photos"
         photos.mkdir(parents=True)
-        for path in sorted(originals.iterdir())[:count]:
+        for path in sorted(originals.iterdir()):
             shutil.copy2(path, photos)
         if kind is Rclip:
             return Rclip(photos.parent, photos, python=python, weights=weights)
         return Ours(photos.parent, photos)
 
     cells: dict[str, Sequence[str]] = {"": [kind.name]}
-    cells["kill -9 half way through the first index: photos kept · encoded by the next run"] = interrupted(
-        fresh, signal.SIGKILL
-    )
-    cells["Ctrl-C half way: photos kept · encoded by the next run"] = interrupted(fresh, signal.SIGINT)
+    for number, what in ((signal.SIGKILL, "kill -9"), (signal.SIGINT, "Ctrl-C")):
+        name = f"{what} with half encoded: encoded until then · kept · encoded by the next run"
+        cells[name] = interrupted(fresh(), number)
     cells["folder empty during a run: found meanwhile · found when it is back · encoded again"] = away(fresh())
     program = fresh()
     cut = sorted(program.photos.iterdir())[0]

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reliability import album
 
+from reliability import album
 from search import failpoints
 from search.catalog import Catalog, storage
 from search.catalog.scan import ScannedFile, Verdict
@@ -288,8 +288,8 @@ def _fork(one: dict[str, Any]) -> int:
 # ---- what is written without pictures, for speed
 
 
-def stream(library: str, *, careless: str = "", batch_size: int = 64) -> None:
-    """Write photos of random vectors until something ends it, saying the ids of each batch once it is durable.
+def stream(library: str, *, careless: str = "", batches: int = 20_000, batch_size: int = 64) -> None:
+    """Write photos of random vectors, as many batches as are asked for unless something ends it, saying the ids of each batch once it is durable.
 
     careless: a pragma that spoils the writer's durability, for the trials that must show damage.
     """
@@ -301,7 +301,7 @@ def stream(library: str, *, careless: str = "", batch_size: int = 64) -> None:
     with catalog.writing() as writer:
         encoder_id = writer.register(_encoder)
         scope = writer.add_source("/photos", is_folder=True)
-        for start in range(0, 1_000_000, batch_size):
+        for start in range(0, batches * batch_size, batch_size):
             records = [_record(scope.root_id, number) for number in range(start, start + batch_size)]
             vectors = rng.standard_normal((batch_size, _encoder.dim), np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -81,6 +81,13 @@ class Nursery:
         assert answer, f"the nursery ended: {self._server.wait()}"
         return Outcome(**json.loads(answer), events=_read(self._log))
 
+    def wait_for(self, name: str, timeout_s: float = 60) -> None:
+        """Wait, beside a running job, until it says something under a name."""
+        until = time.monotonic() + timeout_s
+        while not any(name in event for event in _read(self._log)):
+            assert time.monotonic() < until, f"no {name} in {timeout_s} s"
+            time.sleep(0.01)
+
     def close(self) -> None:
         self._server.stdin.close()
         self._server.wait(timeout=60)
