@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from search.indexer import IndexOptions
 from search.library import Library
 from search.query import Kind, Query, Term
 from search.types import FileStat, PhotoInfo
+
+GENERATIONS = find_spec("search.generations") is not None
 
 _model = ""
 _encoder: Any = None
@@ -289,14 +292,17 @@ def _fork(one: dict[str, Any]) -> int:
 
 
 def stream(library: str, *, careless: str = "", batches: int = 20_000, batch_size: int = 64) -> None:
-    """Write photos of random vectors, as many batches as are asked for unless something ends it, saying the ids of each batch once it is durable.
+    """Write photos of random vectors and publish now and then, saying the ids of each batch once it is durable.
 
-    careless: a pragma that spoils the writer's durability, for the trials that must show damage.
+    careless: what spoils durability, for the trials that must show damage: a pragma, or "no fsync" by Python.
     """
-    if careless:
+    if careless == "no fsync":
+        os.fsync = lambda fd: None
+    elif careless:
         storage._WRITER_PRAGMAS += (f"PRAGMA {careless}",)
     catalog = Catalog(library)
     catalog.create()
+    publish = _publisher(library)
     rng = np.random.default_rng()
     with catalog.writing() as writer:
         encoder_id = writer.register(_encoder)
@@ -306,6 +312,18 @@ def stream(library: str, *, careless: str = "", batches: int = 20_000, batch_siz
             vectors = rng.standard_normal((batch_size, _encoder.dim), np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             say(written=writer.add(records, vectors, encoder_id))
+            if start // batch_size % 4 == 3:
+                publish(catalog, writer)
+                say(published=start)
+
+
+def _publisher(library: str) -> Callable[[Catalog, Writer], Any]:
+    """What publishes a generation, once there is such a thing."""
+    if not GENERATIONS:
+        return lambda catalog, writer: None
+    from search.generations import Generations
+
+    return Generations(Path(library)).publish
 
 
 def _record(root_id: int, number: int) -> Record:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from reliability.jobs import GENERATIONS
 from reliability.nursery import Nursery, Outcome
 
 pytestmark = pytest.mark.slow
@@ -128,7 +129,13 @@ def test_nothing_acknowledged_is_lost_when_the_power_goes(image, nursery, seed):
     assert sum(one.acknowledged for one in trials) > 1000
 
 
-@pytest.mark.parametrize("careless", ["synchronous = OFF"])
+@pytest.mark.parametrize(
+    "careless",
+    [
+        "synchronous = OFF",
+        pytest.param("no fsync", marks=pytest.mark.skipif(not GENERATIONS, reason="nothing else is synced")),
+    ],
+)
 def test_the_method_shows_what_carelessness_costs(image, nursery, seed, careless):
     rng = random.Random(seed)
     trials = [trial(image, nursery, rng, careless) for _ in range(CONTROLS)]
