@@ -274,6 +274,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=1000)
     parser.add_argument("--rclip-python", type=Path)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make jobs in the background ignore it
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         python = arguments.rclip_python or rclip_python(work / "environment")
