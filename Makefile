@@ -24,7 +24,8 @@ format: $(VENV)/installed     ## rewrite the code in the house style
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 bench: $(VENV)/installed      ## rerun the figures in bench/RESULTS.md
-	$(BIN)/python bench/quality.py && $(BIN)/python bench/incremental.py && $(BIN)/python bench/reliability.py
+	$(BIN)/python bench/quality.py && $(BIN)/python bench/incremental.py && $(BIN)/python bench/decoding.py
+	$(BIN)/python bench/reliability.py
 
 docs: $(VENV)/installed       ## write the command table into README.md
 	$(BIN)/python -m search.cli.reference README.md

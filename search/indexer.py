@@ -1,15 +1,14 @@
 """The pipeline: scan → recognise → load → encode → commit.
 
-Files are loaded by threads a bounded distance ahead of the encoder, and every encoded batch is committed before
-the next one: whatever ends a run, its finished batches stay, and the next run does only what is left.
+Files are decoded by child processes a bounded distance ahead of the encoder, and every encoded batch is committed
+before the next one: whatever ends a run, its finished batches stay, and the next run does only what is left.
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from time import perf_counter
@@ -19,8 +18,10 @@ import numpy as np
 
 from search.catalog.scan import Recognised, Scan, ScannedFile, Settled, Verdict
 from search.catalog.writer import Record, Writer
+from search.decoding.pool import Decoded, Decoders, ahead, default_workers
+from search.decoding.wire import Limits
 from search.errors import PhotoError, UsageError
-from search.photos.decode import DECODER, content_hash, load
+from search.photos.decode import DECODER, content_hash
 from search.photos.scan import ScanOptions, scan
 from search.types import IndexReport, Progress, Skip, SkipReason, Stage
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from search.types import Pixels, Vectors
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 _SCAN_BATCH = 1024
 
@@ -45,23 +45,33 @@ _SETTLED = (
     SkipReason.EMPTY,
     SkipReason.TOO_LARGE,
     SkipReason.UNSUPPORTED_FORMAT,
+    SkipReason.MEMORY,
+    SkipReason.TIMEOUT,
+    SkipReason.CRASHED,
+    SkipReason.QUARANTINED,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
-    """How to index. workers: threads that read and decode."""
+    """How to index.
+
+    workers: processes that decode, threads that read.   decoder_gigabytes: memory that each of these may take.
+    """
 
     scan: ScanOptions = field(default_factory=ScanOptions)
     batch_size: int = 32
-    workers: int = field(default_factory=lambda: min(8, max(2, os.cpu_count() or 2)))
+    workers: int = field(default_factory=default_workers)
     max_megapixels: float = 200
+    decoder_gigabytes: float = 1.5
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 1:
             raise UsageError("batch size and workers begin at 1")
         if not 0 < self.max_megapixels < float("inf"):
             raise UsageError(f"a limit of {self.max_megapixels} megapixels is none")
+        if not 0.25 <= self.decoder_gigabytes < float("inf"):
+            raise UsageError(f"{self.decoder_gigabytes} gigabytes are none to decode in", hint="0.25 is the least")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,9 @@ class Run:
         self._options = options
         self._progress = progress or (lambda _: None)
         self._stop = stop
-        self._decoder = f"{DECODER}, at most {options.max_megapixels:g} megapixels"
+        self._decoder = (
+            f"{DECODER}, at most {options.max_megapixels:g} megapixels, {options.decoder_gigabytes:g} gigabytes"
+        )
         self._started = perf_counter()
         self._report = IndexReport(encoder=model.name, photos=0)
         self._skipped: list[Skip] = []
@@ -105,7 +117,7 @@ class Run:
             try:
                 found = self._walk(scopes)
                 self._recognise(found, pool)
-                self._encode(found, pool)
+                self._encode(found)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
         return replace(
@@ -126,7 +138,7 @@ class Run:
     def _scopes(self, sources: Sequence[str]) -> list[Scope]:
         """Register the sources, outer folders first; a known one whose root is away is counted as offline."""
         scopes = []
-        for path in sorted(set(sources)):
+        for path in sorted(set(sources), key=_folder_first):
             if os.path.lexists(path):
                 if not (os.path.isdir(path) or os.path.isfile(path)):
                     raise UsageError(f"{path} is neither a file nor a folder")
@@ -187,7 +199,9 @@ class Run:
         hashes = []
         if total:
             self._progress(Progress(Stage.RECOGNISE, 0, total))
-        for done, (file, content) in enumerate(_ahead(pool, _hash, files, self._look_ahead), start=1):
+        for done, (file, content) in enumerate(
+            ahead(lambda file: pool.submit(_hash, file), files, self._look_ahead), start=1
+        ):
             if content is not None:
                 hashes.append((file, content))
             self._progress(Progress(Stage.RECOGNISE, done, total))
@@ -206,39 +220,39 @@ class Run:
 
     # ---- what must be encoded
 
-    def _encode(self, found: Scan, pool: ThreadPoolExecutor) -> None:
+    def _encode(self, found: Scan) -> None:
         wanted = (Verdict.NEW, Verdict.SUSPECT, Verdict.CHANGED, Verdict.UNEMBEDDED)
         counts = found.verdicts()
         total = sum(counts[verdict] for verdict in wanted)
         if not total or self._stopping():
             return
-        encoder = self._model.load()
-        self._progress(Progress(Stage.ENCODE, 0, total))
-        loaded = _ahead(pool, self._loader(encoder), _flatten(found.files(*wanted)), self._look_ahead)
-        done = 0
-        for batch in _batches(loaded, self._options.batch_size):
-            self._commit(batch, encoder)
-            done += len(batch)
-            self._progress(Progress(Stage.ENCODE, done, total))
-            if self._stopping():
-                return
+        with self._decoders() as decoders:
+            decoders.start(total)  # while the model loads
+            encoder = self._model.load()
+            self._progress(Progress(Stage.ENCODE, 0, total))
+            loaded = ahead(
+                lambda file: decoders.submit(file.stat.path, encoder.preprocessing),
+                _flatten(found.files(*wanted)),
+                self._look_ahead,
+            )
+            done = 0
+            for batch in _batches(loaded, self._options.batch_size):
+                self._commit([(file, _ready(file, decoded)) for file, decoded in batch], encoder)
+                done += len(batch)
+                self._progress(Progress(Stage.ENCODE, done, total))
+                if self._stopping():
+                    return
 
     @property
     def _look_ahead(self) -> int:
         return 2 * self._options.batch_size + self._options.workers
 
-    def _loader(self, encoder: Encoder) -> Callable[[ScannedFile], Ready | Skip]:
-        def load_file(file: ScannedFile) -> Ready | Skip:
-            path = file.stat.path
-            try:
-                photo = load(path, max_megapixels=self._options.max_megapixels)
-                pixels = encoder.preprocess(photo.image)
-            except PhotoError as error:
-                return Skip(path, error.reason, error.message)
-            record = Record(replace(file, stat=photo.stat), photo.content_hash, photo.info)
-            return Ready(record, pixels)
-
-        return load_file
+    def _decoders(self) -> Decoders:
+        return Decoders(
+            workers=self._options.workers,
+            max_megapixels=self._options.max_megapixels,
+            limits=Limits(memory_bytes=round(self._options.decoder_gigabytes * 1e9)),
+        )
 
     def _commit(self, batch: Sequence[tuple[ScannedFile, Ready | Skip]], encoder: Encoder) -> None:
         """Encode what was loaded and commit photos with their vectors; then note what was skipped."""
@@ -270,6 +284,17 @@ class Ready:
     pixels: Pixels
 
 
+def _ready(file: ScannedFile, found: Decoded | Skip) -> Ready | Skip:
+    if isinstance(found, Skip):
+        return found
+    return Ready(Record(replace(file, stat=found.stat), found.content_hash, found.info), found.pixels)
+
+
+def _folder_first(path: str) -> tuple[str, str]:
+    """Sort a folder, or the one a file is in, before those inside it: an outer root takes in what an inner one held."""
+    return (path if os.path.isdir(path) else os.path.dirname(path)), path
+
+
 def are_unit(vectors: Vectors) -> npt.NDArray[np.bool_]:
     """Tell which rows are finite and of length 1; float32 encoders keep it to 1e-3 by far."""
     norms = np.linalg.norm(vectors, axis=1)
@@ -283,21 +308,6 @@ def _hash(file: ScannedFile) -> bytes | None:
         return content_hash(file.stat.path)
     except PhotoError:
         return None
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], depth: int
-) -> Iterator[tuple[T, R]]:
-    """Yield each item with its result, in order, while at most `depth` later ones are worked on."""
-    pending: deque[tuple[T, Future[R]]] = deque()
-    for item in items:
-        pending.append((item, pool.submit(work, item)))
-        if len(pending) > depth:
-            first, result = pending.popleft()
-            yield first, result.result()
-    while pending:
-        first, result = pending.popleft()
-        yield first, result.result()
 
 
 def _flatten(pages: Iterable[list[T]]) -> Iterator[T]:

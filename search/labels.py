@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.errors import PhotoError, UsageError
+from search.errors import UsageError
 from search.resources import data_path
 from search.types import LabelledPhoto, LabelScore, Progress, Skip, Stage
 from search.vectors import normalize
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.encoders import Encoder
-    from search.types import Pixels, Vectors
+    from search.types import Vectors
 
 NONE_OF_THESE = "none of these"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
@@ -201,27 +201,22 @@ def label_photos(
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[list[LabelledPhoto], list[Skip]]:
     """Label image files zero-shot, whether or not they are in a library; return those that can't be read too."""
-    from search.photos.decode import load
-
-    def read(path: str) -> Pixels | Skip:
-        try:
-            return encoder.preprocess(load(path).image)
-        except PhotoError as error:
-            return Skip(path, error.reason, error.message)
+    from search.decoding.pool import Decoders, ahead
 
     labelled: list[LabelledPhoto] = []
     skipped: list[Skip] = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), _LOAD_BATCH):
-            batch = paths[start : start + _LOAD_BATCH]
-            images = dict(zip(batch, pool.map(read, batch), strict=True))
-            skipped += [found for found in images.values() if isinstance(found, Skip)]
-            good = {path: found for path, found in images.items() if not isinstance(found, Skip)}
+    done = 0
+    with Decoders() as decoders:
+        loaded = ahead(lambda path: decoders.submit(path, encoder.preprocessing), paths, 2 * _LOAD_BATCH)
+        while batch := list(islice(loaded, _LOAD_BATCH)):
+            skipped += [found for _, found in batch if isinstance(found, Skip)]
+            good = {path: found.pixels for path, found in batch if not isinstance(found, Skip)}
             if good:
                 labels = classifier.label(encoder.encode_images(np.stack(list(good.values()))))
                 labelled += [LabelledPhoto(*row) for row in zip(good, labels, strict=True)]
+            done += len(batch)
             if progress:
-                progress(Progress(Stage.LABEL, start + len(batch), len(paths)))
+                progress(Progress(Stage.LABEL, done, len(paths)))
     return labelled, skipped
 
 

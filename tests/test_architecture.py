@@ -15,12 +15,16 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "resources", "failpoints", "files"},
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
-    {"indexer", "labels"},
+    {"decoding", "indexer", "labels"},
     {"library"},
     set(),  # evaluate, train, engines, interop
     {"cli"},
 )
-SIBLINGS = {("query", "vectors")}  # normalize(): dividing by a norm lives in one place
+SIBLINGS = {
+    ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
+    ("indexer", "decoding"),  # both have photos decoded by its children
+    ("labels", "decoding"),
+}
 
 THIRD_PARTIES = {
     "click": {"cli"},
@@ -47,6 +51,7 @@ THIRD_PARTIES = {
         "encoders",
         "vectors",
         "catalog",
+        "decoding",
         "indexer",
         "labels",
         "library",

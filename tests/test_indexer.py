@@ -258,6 +258,12 @@ def test_a_folder_deleted_from_an_indexed_one_is_gone(library, album):
     assert counts(library.index([album / "day1"])) == {"photos": 8, "gone": 4}
 
 
+def test_a_file_named_beside_one_in_a_folder_below_is_indexed_with_it(library, tmp_path, make_photo):
+    """The folder's name comes first in the alphabet, and its root is taken in by the file's."""
+    paths = [make_photo(tmp_path / "album" / "A" / "a.png", 1), make_photo(tmp_path / "album" / "b.png", 2)]
+    assert counts(library.index(paths)) == {"photos": 2, "added": 2, "encoded": 2}
+
+
 def test_very_many_files_can_be_named(library, tmp_path, make_photo):
     files = [make_photo(tmp_path / "many" / f"{n:04}.png", n, size=(8, 8)) for n in range(1200)]
     assert library.index(files).added == 1200

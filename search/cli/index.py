@@ -19,7 +19,9 @@ _SHOWN = 20  # skipped files named in the report
 @model_option
 @trust_option
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Photos a batch.")
-@click.option("--workers", type=click.IntRange(1, 256), help="Threads that read photos. [default: one a core]")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), help="Processes that decode photos. [default: one a core + 1]"
+)
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders of this name or path.")
 @click.option("--include-hidden", is_flag=True, help="Take files and folders that begin with a dot.")
 @click.option("--follow-symlinks", is_flag=True, help="Follow links.")

@@ -20,6 +20,7 @@ import stat
 import struct
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -47,7 +48,15 @@ SUPPORTED_FORMATS = (
 )
 """Formats that are decoded, by Pillow's names. Anything else is refused unread: PDF, EPS, FITS, ..."""
 
-DECODER = f"pillow {PIL.__version__} pi_heif {importlib.metadata.version('pi-heif')}"
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+DECODER = f"pillow {PIL.__version__} pi_heif {_version('pi-heif')}"
 """The decoders and their versions; a file that one version refused may be tried again by the next."""
 
 _PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Jpeg2K", "Ppm", "Avif")
@@ -72,6 +81,8 @@ _READ_ERRNOS = frozenset(
 )
 _BOXES = frozenset((b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid"))
 _HEAD_BYTES = 512
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
+_FRAMES = 10  # that are looked at for one that shows something
 _MAX_DETAIL = 200
 
 _TURNS = {
@@ -99,20 +110,30 @@ class LoadedPhoto:
     stat: FileStat
 
 
-def load(path: str, *, max_megapixels: float = 200, min_side: int | None = None) -> LoadedPhoto:
+def load(
+    path: str,
+    *,
+    max_megapixels: float = 200,
+    min_side: int | None = None,
+    on_header: Callable[[int, int], None] | None = None,
+) -> LoadedPhoto:
     """Decode one photo.
 
     max_megapixels: larger pictures are refused by their header, before any pixel is decoded.
     min_side: pixels; lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, while both sides of the result
     stay at least twice this. Whoever scales down to `min_side` sees no difference and waits a fraction.
+    on_header: told the picture's pixels and the file's bytes before anything is decoded.
     Raises PhotoError: unreadable, unstable (it changed meanwhile), empty, unsupported_format, too_large,
-    decode_error. Safe to call from several threads.
+    decode_error, memory. Safe to call from several threads.
     """
     max_pixels = round(max_megapixels * 1_000_000)
     with _open_regular(path) as file:
         before = _stat(file.fileno())
         try:
-            image, info = _decode(file, max_pixels=max_pixels, min_side=min_side, mtime_ns=before.st_mtime_ns)
+            image = _open(file, max_pixels)
+            if on_header:
+                on_header(image.width * image.height, before.st_size)
+            upright, info = _decode(image, max_pixels=max_pixels, min_side=min_side, mtime_ns=before.st_mtime_ns)
             digest = _digest(file)
         except Exception as error:
             _refuse_changed(file, before)  # half a file is no damaged file
@@ -120,7 +141,9 @@ def load(path: str, *, max_megapixels: float = 200, min_side: int | None = None)
                 raise
             raise _verdict(error) from error
         _refuse_changed(file, before)
-    return LoadedPhoto(image, info, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns))
+    return LoadedPhoto(
+        upright, info, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
+    )
 
 
 def content_hash(path: str) -> bytes:
@@ -189,6 +212,8 @@ def _verdict(error: Exception) -> PhotoError:
         return PhotoError(SkipReason.TOO_LARGE, _one_line(str(error)))
     if isinstance(error, OSError) and error.errno in _READ_ERRNOS:
         return PhotoError(SkipReason.UNREADABLE, _reason(error))
+    if isinstance(error, MemoryError):
+        return PhotoError(SkipReason.MEMORY, "takes more memory than there is")
     return PhotoError(SkipReason.DECODE_ERROR, _one_line(f"{type(error).__name__}: {error}"))
 
 
@@ -211,11 +236,12 @@ def _openers() -> tuple[str, ...]:
     `Image.open` raises KeyError on every file for a name it doesn't know, and "MPO" is one: such files come
     through the JPEG opener. Registering is idempotent, so threads may race here.
     """
-    import pi_heif
-
     for plugin in _PLUGINS:
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
-    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    with contextlib.suppress(ImportError):  # an installation without it reads all the other formats
+        import pi_heif
+
+        pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     _hush_decoders()
     return tuple(name for name in SUPPORTED_FORMATS if name in Image.OPEN)
 
@@ -259,14 +285,19 @@ def _settle_pillow(max_pixels: int) -> None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
 
 
-def _decode(
-    file: BinaryIO, *, max_pixels: int, min_side: int | None, mtime_ns: int
-) -> tuple[Image.Image, PhotoInfo]:
+def _open(file: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
+    """Read the header and refuse what it shows to be of no use."""
     _settle_pillow(max_pixels)
     image = _identify(file)
     if image.format in ("HEIF", "AVIF"):
         _refuse_cut_off(file)
     _refuse_large(image.size, max_pixels)
+    return image
+
+
+def _decode(
+    image: ImageFile.ImageFile, *, max_pixels: int, min_side: int | None, mtime_ns: int
+) -> tuple[Image.Image, PhotoInfo]:
     full_size = image.size
     drafted = min_side is not None and _draft(image, min_side)
     turned_by_decoder = _own_orientation(image)
@@ -283,7 +314,7 @@ def _decode(
         orientation=turned_by_decoder or to_do,
         mtime_ns=mtime_ns,
     )
-    upright = _turn(to_rgb(image), to_do)
+    upright = _turn(_first_content(image), to_do)
     upright.info.clear()
     return upright, info
 
@@ -297,8 +328,20 @@ def _identify(file: BinaryIO) -> ImageFile.ImageFile:
     except PIL.UnidentifiedImageError:
         claimed = _claimed_format(head[:16])
         if claimed is None:
-            raise PhotoError(SkipReason.UNSUPPORTED_FORMAT, "no picture in a supported format") from None
+            raise PhotoError(SkipReason.UNSUPPORTED_FORMAT, _what_is_missing(head)) from None
         raise PhotoError(SkipReason.DECODE_ERROR, f"damaged or unusual {claimed} header") from None
+
+
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def _what_is_missing(head: bytes) -> str:
+    """Say which package would read a file that none of the decoders here knows."""
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS and "HEIF" not in _openers():
+        return "HEIC needs the package pi-heif"
+    if head[4:12] in (b"ftypavif", b"ftypavis") and "AVIF" not in _openers():
+        return "AVIF needs a Pillow that was built with libavif, such as PyPI's"
+    return "no picture in a supported format"
 
 
 def _claimed_format(prefix: bytes) -> str | None:
@@ -351,6 +394,28 @@ def _own_orientation(image: ImageFile.ImageFile) -> int | None:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return metadata.valid_orientation(image.tag_v2.get(ExifTags.Base.Orientation))
     return None
+
+
+def _first_content(image: ImageFile.ImageFile) -> Image.Image:
+    """Return the picture; of an animation or several pages the first that shows anything, among the first few.
+
+    Many animations fade in from one colour. Only frames of the first one's size are looked at: other pages may be
+    previews or masks. A later frame that is damaged costs nothing.
+    """
+    first = to_rgb(image)
+    if image.format not in _ANIMATED or not getattr(image, "is_animated", False) or not _is_blank(first):
+        return first
+    first = first.copy()  # it may be the image itself, which is about to become another frame
+    with contextlib.suppress(Exception):
+        for number in range(1, _FRAMES):
+            image.seek(number)
+            if image.size == first.size and not _is_blank(frame := to_rgb(image)):
+                return frame
+    return first
+
+
+def _is_blank(image: Image.Image) -> bool:
+    return all(low == high for low, high in image.getextrema())  # type: ignore[misc]
 
 
 def _turn(image: Image.Image, orientation: int) -> Image.Image:

@@ -1,16 +1,20 @@
-"""What the torture tests share: a small real model, a nursery, and albums of tiny pictures."""
+"""What the torture tests share: a small real model, a nursery, a disk that fails; and where the fault corpus is."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from reliability import disk
 from reliability.nursery import Nursery
 
+from reliability import disk
+
 if sys.platform == "win32":
-    collect_ignore_glob = ["test_*.py"]  # fork, SIGKILL, mounts
+    collect_ignore = [f"test_{name}.py" for name in ("company", "failing_disk", "kill", "power", "stateful")]
+    # they fork, kill and mount
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +50,13 @@ def seed(request: pytest.FixtureRequest) -> int:
     chosen: int = request.config.getoption("--torture-seed")
     print(f"--torture-seed {chosen}")
     return chosen
+
+
+@pytest.fixture(scope="session")
+def faults() -> Path:
+    """The folder that SEARCH_FAULTS names: files that broke image decoders, with FILES.tsv beside them."""
+    folder = os.environ.get("SEARCH_FAULTS")
+    if not folder:
+        pytest.skip("set SEARCH_FAULTS to a folder of damaged and odd image files, with FILES.tsv")
+    assert Path(folder, "FILES.tsv").is_file(), f"there is no FILES.tsv in {folder}"
+    return Path(folder)
