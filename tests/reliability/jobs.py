@@ -164,7 +164,7 @@ def _watch_commits() -> None:
 
 
 def _index(library: Library, sources: list[str], batch_size: int) -> dict[str, Any]:
-    report = library.index(sources, options=IndexOptions(batch_size=batch_size, workers=2))
+    report = library.index(sources, options=IndexOptions(batch_size=batch_size, workers=1))
     return {
         "added": report.added,
         "updated": report.updated,

@@ -13,11 +13,17 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from reliability import album, jobs
 from reliability.nursery import Nursery, Outcome
+from sqlalchemy import update
+
+from reliability import album, jobs
+from search.catalog.schema import photos
+from search.catalog.seals import seal
+from search.catalog.storage import Storage
 
 PHOTOS = 60
 BATCH = 8
@@ -72,9 +78,9 @@ def first(folder: Path, nursery: Nursery) -> Scenario:
 
 def again(folder: Path, nursery: Nursery) -> Scenario:
     """Index a folder again, in which photos were moved, deleted, edited, copied and added."""
-    photos = folder / "photos"
+    album_folder = folder / "photos"
     _index(folder, nursery, range(PHOTOS))
-    files = sorted(photos.rglob("*.png"))
+    files = sorted(album_folder.rglob("*.png"))
     for path in files[:10]:
         path.rename(path.with_name(f"moved-{path.name}"))
     for path in files[10:15]:
@@ -83,9 +89,10 @@ def again(folder: Path, nursery: Nursery) -> Scenario:
         album.put(path, 1000 + number)
     for path in files[20:25]:
         shutil.copy(path, path.with_name(f"copy-{path.name}"))
-    album.make(photos, range(2000, 2020))
+    album.make(album_folder, range(2000, 2020))
     untouched = {str(path): album.content(path) for path in files[20:]}
-    return Scenario("again", "index", folder, [str(photos)], untouched, album.contents(photos), 5 + 20)
+    whole = album.contents(album_folder)
+    return Scenario("again", "index", folder, [str(album_folder)], untouched, whole, 5 + 20)
 
 
 def remove(folder: Path, nursery: Nursery) -> Scenario:
@@ -118,7 +125,22 @@ def rebuild(folder: Path, nursery: Nursery) -> Scenario:
     return Scenario("rebuild", "rebuild", folder, [], whole, whole, 0)
 
 
-MAKERS: list[Callable[[Path, Nursery], Scenario]] = [first, again, remove, repair, upgrade]
+def compact(folder: Path, nursery: Nursery) -> Scenario:
+    """Index again, when photos have been gone for so long that they are forgotten."""
+    _index(folder, nursery, range(PHOTOS))
+    for path in sorted((folder / "photos").rglob("*.png"))[:10]:
+        path.unlink()
+    where = {"library": str(folder / "before"), "sources": [str(folder / "photos")]}
+    assert nursery.run("change", operation="index", **where).result["gone"] == 10
+    with Storage(str(folder / "before")).writing() as connection, connection.begin():
+        gone = update(photos).where(photos.c.gone_at.is_not(None))
+        connection.execute(gone.values(gone_at=datetime(2020, 1, 1)))  # noqa: DTZ001  # as the catalog keeps it
+        seal(connection)
+    whole = album.contents(folder / "photos")
+    return Scenario("compact", "index", folder, [str(folder / "photos")], whole, whole, 0)
+
+
+MAKERS: list[Callable[[Path, Nursery], Scenario]] = [first, again, remove, repair, upgrade, compact]
 if "rebuild" in jobs.OPERATIONS:
     MAKERS.append(rebuild)
 

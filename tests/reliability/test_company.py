@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from reliability import album
 from reliability.nursery import Outcome
 
+from reliability import album
 from search.library import Library
 from search.query import Kind, Query, Term
 
@@ -34,7 +34,18 @@ def test_of_two_indexers_one_writes_and_the_other_says_who(nursery, small_model,
         folder = tmp_path / f"start{start}"
         library, photos = folder / "library", folder / "photos"
         album.make(photos, range(120))
-        words = ["--library", library, "index", photos, "--batch-size", "4", "--model", small_model]
+        words = [
+            "--library",
+            library,
+            "index",
+            photos,
+            "--batch-size",
+            "4",
+            "--workers",
+            "1",
+            "--model",
+            small_model,
+        ]
         arguments = [str(word) for word in words]
         outputs = [folder / "first.txt", folder / "second.txt"]
         commands = [{"arguments": arguments, "output": str(output)} for output in outputs]

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from reliability import album
 from reliability.disk import KINDS, Control, FailingDisk
 from reliability.nursery import Nursery, Outcome
+
+from reliability import album
 
 PHOTOS = 40
 ERRORS = {
@@ -56,7 +57,16 @@ class Disk:
         self.control.kinds = kinds
         self.control.fail_at, self.control.error, self.control.for_good = fail_at, error, for_good
         self.control.folder = bytes(self.library)
-        command = ["--library", self.library, "index", self.folder / "photos", "--batch-size", "8"]
+        command = [
+            "--library",
+            self.library,
+            "index",
+            self.folder / "photos",
+            "--batch-size",
+            "8",
+            "--workers",
+            "1",
+        ]
         arguments = [*map(str, command), "--model", self.model]
         try:
             return self.nursery.run("command", arguments=arguments, output=str(self.output))
