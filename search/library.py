@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +16,7 @@ import numpy as np
 from search import query as queries
 from search.catalog import Catalog
 from search.encoders import canonical_name, recipes
-from search.errors import EncoderMismatch, LibraryError, PhotoError, UsageError
+from search.errors import EncoderMismatch, LibraryBusy, LibraryError, PhotoError, UsageError
 from search.query import Kind, Query, Term
 from search.relevance import BACKGROUND, relevance
 from search.types import (
@@ -33,7 +34,7 @@ from search.types import (
 from search.vectors import FLAT, flat_size_bytes, normalize, open_index
 
 if TYPE_CHECKING:
-    from search.catalog import EncoderRow, Writer
+    from search.catalog import EncoderRow, Scope, Writer
     from search.encoders import Encoder, TextTower
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from search.vectors import VectorIndex
 
 AUTO = "auto"
+_POLL_S = 0.2  # between two tries to get a library that is being written to
+_SAMPLE = 20  # photos looked at before an indexed folder is taken to be somewhere else
 _LABEL_BATCH = 4096  # photos whose scores with every label are in memory at a time
 
 
@@ -66,7 +69,7 @@ class Library:
         notify: Callable[[str], None] | None = None,
         trust_checkpoint: str | None = None,
     ) -> None:
-        self.catalog = Catalog(location)
+        self.catalog = Catalog(location, notify=notify)
         self._model = model if model == AUTO else canonical_name(model)
         self._offline = offline
         self._notify = notify or (lambda _: None)
@@ -186,7 +189,7 @@ class Library:
         return self.catalog.folder / "encoders" if self.catalog.folder else None
 
     def _save_recipe(self) -> None:
-        if self._encoder is not None and self._recipes:
+        if self._encoder is not None and self._recipes and not self.catalog.is_newer:
             recipes.save(self._encoder, self._recipes)
 
     # ---- indexing
@@ -199,11 +202,13 @@ class Library:
         reencode: bool = False,
         progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
+        wait: bool = False,
     ) -> IndexReport:
         """Bring folders and files into the library; only what is new or changed costs anything.
 
         reencode: give every photo of the sources a vector by the model asked for, beside those it has; that model
-        answers once all photos have one.   stop: set it to end the run after its current batch.
+        answers once all photos have one.   stop: set it to end the run after its current batch, or the waiting.
+        wait: until no other process writes, instead of raising LibraryBusy.
         Raises UsageError, EncoderMismatch, ModelError, LibraryBusy, StorageError.
         """
         from search.indexer import IndexOptions, Run
@@ -211,8 +216,7 @@ class Library:
         paths = [_real(source) for source in sources]
         if not self.catalog.exists() and (missing := [path for path in paths if not os.path.lexists(path)]):
             raise UsageError(f"there is no file or folder {missing[0]}")
-        self.catalog.create()
-        with self.catalog.writing() as writer:
+        with self._writing(stop, wait=wait) as writer:
             model = self._target(writer, reencode)
             run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop)
             report = run(paths)
@@ -220,6 +224,25 @@ class Library:
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=writer.switch_when_complete(model.id))
         return replace(report, photos=self.catalog.count())
+
+    @contextmanager
+    def _writing(self, stop: threading.Event | None, *, wait: bool) -> Iterator[Writer]:
+        """Yield the writer of a library that is made if need be, as soon as it is free if one may wait."""
+        told = False
+        with ExitStack() as stack:
+            while True:
+                try:
+                    self.catalog.create()
+                    writer = stack.enter_context(self.catalog.writing())
+                    break
+                except LibraryBusy as busy:
+                    if not wait or (stop and stop.is_set()):
+                        raise
+                    if not told:
+                        self._notify(f"{busy.message}; waiting for it")
+                        told = True
+                (stop or threading.Event()).wait(_POLL_S)
+            yield writer
 
     def _target(self, writer: Writer, reencode: bool) -> Model:
         """The model to index with; not loaded before a photo needs it, if the library knows it."""
@@ -244,6 +267,28 @@ class Library:
                     raise UsageError(f"{os.fspath(path)} is in no indexed folder")
                 scopes += found
             return sum(writer.remove(scope) for scope in scopes)
+
+    def move_root(self, old: str | os.PathLike[str], new: str | os.PathLike[str], *, force: bool = False) -> int:
+        """Tell the library that an indexed folder is somewhere else now; return how many photos it holds.
+
+        Nothing is read again but a sample, by which the photos are recognised.   force: without looking at it.
+        Raises UsageError if `old` is no indexed folder, if `new` is none, overlaps with another indexed one or does
+        not hold the photos; then nothing is changed.
+        """
+        target = _real(new)
+        if not os.path.isdir(target):
+            raise UsageError(f"there is no folder {target}")
+        with self.catalog.writing() as writer:
+            scope = _whole_root(writer, old)
+            photos = [] if force else self.catalog.sample(scope, _SAMPLE)
+            strange = [photo for photo in photos if not _is_below(photo, target)]
+            if strange:
+                raise UsageError(
+                    f"{len(strange)} of {len(photos)} photos looked at are not below {target} as they were below "
+                    f"{scope.root}, the first is {os.path.relpath(strange[0].path, strange[0].root)}",
+                    hint="--force moves it all the same",
+                )
+            return writer.move_root(scope, target)
 
     # ---- answering
 
@@ -531,6 +576,28 @@ class Library:
     def upgrade(self) -> str:
         """Bring a library of an older version to this one; returns the schema it had."""
         return self.catalog.upgrade()
+
+
+def _whole_root(writer: Writer, path: str | os.PathLike[str]) -> Scope:
+    """Return the scope of an indexed folder, named by itself. Raises UsageError."""
+    scope = next(filter(None, map(writer.source, _spellings(path))), None)
+    if scope is None:
+        raise UsageError(f"{os.fspath(path)} is no indexed folder", hint="'search root list' shows them")
+    if scope.relative != ".":
+        raise UsageError(f"{os.fspath(path)} is only a part of {scope.root}; only the whole of it can be moved")
+    return scope
+
+
+def _is_below(photo: Photo, folder: str) -> bool:
+    """Whether a folder holds this very photo at its place."""
+    from search.photos.decode import content_hash
+
+    path = os.path.join(folder, os.path.relpath(photo.path, photo.root))
+    try:
+        same_size = os.stat(path).st_size == photo.size_bytes
+        return same_size and content_hash(path).hex() == photo.content_hash
+    except (OSError, PhotoError):
+        return False
 
 
 def _spellings(path: str | os.PathLike[str]) -> list[str]:

@@ -32,6 +32,7 @@ THIRD_PARTIES = {
     "platformdirs": {"library", "encoders/conversion"},
     "sqlalchemy": {"catalog"},
     "alembic": {"catalog"},
+    "psutil": {"catalog"},
     "faiss": {"vectors/faiss"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip"},
     "pi_heif": {"photos"},
@@ -139,7 +140,7 @@ RUN_BY_NAME = {"eval", "exec"}
 WRITE_MODES = set("wxa+")
 WRITERS = {
     "files": "the helper itself",
-    "catalog/storage": "the lock file: it belongs to the open file and is never replaced",
+    "catalog/lock": "the lock file: it belongs to the open file and is never replaced",
 }
 
 

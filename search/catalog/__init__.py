@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,10 +20,10 @@ from search.catalog.filters import conditions, distance_km
 from search.catalog.rows import checksum, chunks, to_bytes, to_path, to_photo, unpack_vectors
 from search.catalog.scan import embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
-from search.catalog.scopes import is_inside
+from search.catalog.scopes import Scope, is_inside, within
 from search.catalog.storage import CATALOG_NAME, Storage, is_url
 from search.catalog.writer import Writer
-from search.errors import LibraryNotFound
+from search.errors import LibraryNotFound, NewerLibrary
 from search.types import EncoderStatus, Filter, Photo, Problem, RootStatus, Skip
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from search.types import Ids, Vectors
 
-__all__ = ["Catalog", "Changes", "EncoderRow", "Writer"]
+__all__ = ["Catalog", "Changes", "EncoderRow", "Scope", "Writer"]
 
 _CHUNK = 4096  # rows read at a time
 
@@ -62,18 +63,26 @@ class Changes:
 class Catalog:
     """Remembers every photo and its embedding per encoder, in any database SQLAlchemy reaches.
 
-    location: a folder or a SQLAlchemy URL.
+    location: a folder or a SQLAlchemy URL.   notify: told, in a sentence, what the user should know.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, *, notify: Callable[[str], None] | None = None) -> None:
         self.location = location if is_url(location) else os.path.abspath(location)
+        self._notify = notify or (lambda _: None)
         self._storage = Storage(self.location)
         self._checked = False
+        self._newer: NewerLibrary | None = None
 
     @property
     def folder(self) -> Path | None:
         """The folder that the catalog lies in, for caches beside it; None for a database server."""
         return self._storage.folder
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a newer version made the library, so that this one reads it and writes nothing."""
+        self._check()
+        return self._newer is not None
 
     def exists(self) -> bool:
         """Whether there is a library; a database server is taken at its word."""
@@ -107,23 +116,27 @@ class Catalog:
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
-        """Yield the library's only writer. Raises LibraryBusy, StorageError."""
+        """Yield the library's only writer. Raises LibraryBusy, StorageError, NewerLibrary."""
         self._check()
+        if self._newer is not None:
+            raise self._newer
         with self._storage.writing() as connection:
             yield Writer(connection)
 
     def _check(self) -> None:
-        """Refuse a missing, older or newer catalog, once."""
+        """Refuse a catalog that is missing, older, or too new to be read, once."""
         if self._checked:
             return
         if not self._storage.exists():
             raise self._not_found()
         with self._storage.reading() as connection:
             found = versions.revision(connection)
-        if found is None:
-            raise self._not_found()
-        versions.check(found, self.location)
+            if found is None:
+                raise self._not_found()
+            self._newer = versions.check(connection, found, self.location)
         self._checked = True
+        if self._newer is not None:
+            self._notify(f"{self.location} was made by a newer version: it can be searched, not changed")
 
     def _not_found(self) -> LibraryNotFound:
         return LibraryNotFound(f"there is no library at {self.location}", hint="make one with 'search index DIR'")
@@ -183,6 +196,13 @@ class Catalog:
         with self._reading() as connection:
             rows = connection.execute(select(photos.c.id).where(_present()).order_by(photos.c.id)).scalars()
             return np.fromiter(rows, np.int64)
+
+    def sample(self, scope: Scope, size: int) -> list[Photo]:
+        """Return up to `size` photos present in a scope, spread evenly over it."""
+        query = select(photos.c.id).where(_present(), within(photos, scope)).order_by(photos.c.id)
+        with self._reading() as connection:
+            ids = connection.execute(query).scalars().all()
+        return self.get(ids[:: max(1, math.ceil(len(ids) / size))])
 
     # ---- encoders and their vectors
 

@@ -6,25 +6,27 @@ time, named in the lock file; any number read, through connections that cannot w
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import socket
 import sqlite3
-import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from search.catalog import seals
-from search.errors import LibraryBusy, LibraryError, StorageError
+from search.catalog.failures import is_of_disk, storage_errors
+from search.catalog.lock import writer_lock
+from search.catalog.places import make_file, refuse_foreign, refuse_network
+from search.errors import LibraryBusy, LibraryError
+from search.files import fsync_file, fsync_folder
 
 CATALOG_NAME = "catalog.db"
-LOCK_NAME = "writer.lock"
 
 # 16 KiB pages hold float16 vectors with the least waste; the rest is safety against damaged files.
 _PRAGMAS = (
@@ -34,6 +36,9 @@ _PRAGMAS = (
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
 )
+_LOGS = ("-wal", "-journal")
+_COPY_TRIES = 3
+_PART = ".part"  # a copy that is being made
 _WRITER_PRAGMAS = ("PRAGMA page_size = 16384", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
 
 
@@ -52,6 +57,9 @@ class Storage:
         self.library = library
         self.folder = None if is_url(library) else Path(library)
         self._reader: Engine | None = None
+        self._admitted = False
+        self._frozen = False  # whether the reader sees nothing that is committed from now on
+        self._forget_copy: Callable[[], object] | None = None
 
     def exists(self) -> bool:
         """Whether there is a database file; a server is taken at its word."""
@@ -60,10 +68,11 @@ class Storage:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection that sees one consistent state."""
-        if self._reader is None:
-            self._reader = _server(self.library) if self.folder is None else _sqlite(self.folder, "ro")
-        with _storage_errors(self.library), self._reader.connect() as connection:
-            yield connection
+        with storage_errors(self.library):
+            if self._reader is None:
+                self._reader = _server(self.library) if self.folder is None else self._open_reader(self.folder)
+            with self._reader.connect() as connection:
+                yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -73,11 +82,17 @@ class Storage:
         """
         if self.folder is None:
             engine = _server(self.library)
-            with _storage_errors(self.library), engine.connect() as connection:
+            with storage_errors(self.library), engine.connect() as connection:
                 yield connection
             engine.dispose()
             return
-        with _storage_errors(self.library), writer_lock(self.folder):
+        self._admit(self.folder)
+        with storage_errors(self.library), writer_lock(self.folder):
+            if self._frozen:
+                self.close()
+            make_file(self.folder / CATALOG_NAME)
+            for left_behind in self.folder.glob(f"{CATALOG_NAME}.*{_PART}"):
+                left_behind.unlink()
             engine = _sqlite(self.folder, "rwc")
             try:
                 with engine.connect() as connection:
@@ -86,11 +101,48 @@ class Storage:
             finally:
                 engine.dispose()
 
+    def _admit(self, folder: Path) -> None:
+        """Refuse a folder where a library is not safe, once. Raises LibraryError."""
+        if not self._admitted:
+            refuse_network(folder)
+            refuse_foreign(folder)
+            self._admitted = True
+
+    def _open_reader(self, folder: Path) -> Engine:
+        """Open for reading, on a read-only or full disk too, where SQLite can't make the files that WAL needs."""
+        self._admit(folder)
+        if not os.access(folder, os.W_OK):
+            self._frozen = True
+            return self._open_copy(folder) if _left(folder, *_LOGS) else _sqlite(folder, "ro&immutable=1")
+        if _left(folder, "-journal"):
+            _roll_back(folder)
+        engine = _sqlite(folder, "ro")
+        try:
+            _look(engine)
+        except OperationalError as error:
+            engine.dispose()
+            if not is_of_disk(error) or not _left(folder, "-wal"):
+                raise
+            return self._open_copy(folder)
+        return engine
+
+    def _open_copy(self, folder: Path) -> Engine:
+        """Open a copy: what was committed last is in a log alone, or the catalog holds half of a lost commit."""
+        copy = _private_copy(folder)
+        self._frozen = True
+        self._forget_copy = weakref.finalize(self, _remove_tree, copy)
+        _roll_back(copy)
+        return _sqlite(copy, "ro")
+
     def close(self) -> None:
         """Close what is open; the object can be used again."""
         if self._reader is not None:
             self._reader.dispose()
             self._reader = None
+            self._frozen = False
+        if self._forget_copy is not None:
+            self._forget_copy()
+            self._forget_copy = None
 
 
 def _server(url: str) -> Engine:
@@ -107,20 +159,17 @@ def _server(url: str) -> Engine:
 
 
 def _sqlite(folder: Path, mode: str) -> Engine:
-    path = folder / CATALOG_NAME
-    flags = f"mode={mode}"
-    if mode == "ro" and not os.access(folder, os.W_OK) and not Path(f"{path}-wal").exists():
-        flags += "&immutable=1"  # on a read-only medium SQLite can't make the files that WAL needs
-
     def connect() -> sqlite3.Connection:
-        uri = f"file:{quote(os.fsencode(path))}?{flags}"
+        uri = f"file:{quote(os.fsencode(folder / CATALOG_NAME))}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
         seals.register(connection)
         for pragma in (*_PRAGMAS, *(_WRITER_PRAGMAS if mode == "rwc" else ())):
             connection.execute(pragma)
         return connection
 
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    # Two connections that write are one too many: SQLite before 3.51.3 can lose a commit to their checkpoints.
+    one = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0}
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, **(one if mode == "rwc" else {}))
     # The driver's own transaction handling is off: SQLite is told when a transaction begins, and writers say
     # so at once rather than failing half-way through.
     begin = "BEGIN IMMEDIATE" if mode == "rwc" else "BEGIN"
@@ -129,9 +178,15 @@ def _sqlite(folder: Path, mode: str) -> Engine:
 
 
 def copy_to(connection: Connection, target: str) -> None:
-    """Write a consistent copy of a SQLite catalog to a file that does not exist yet."""
+    """Write a consistent copy of a SQLite catalog to a file, all of it or none, durable when this returns."""
+    part = Path(f"{target}{_PART}")
+    part.unlink(missing_ok=True)
+    make_file(part)
     with closing(connection.connection.cursor()) as cursor:
-        cursor.execute("VACUUM INTO ?", (target,))
+        cursor.execute("VACUUM INTO ?", (str(part),))
+    fsync_file(part)
+    part.replace(target)
+    fsync_folder(part.parent)
 
 
 def _fold_back(engine: Engine) -> None:
@@ -146,75 +201,55 @@ def _fold_back(engine: Engine) -> None:
         connection.close()
 
 
-@contextmanager
-def _storage_errors(library: str) -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:
-        cause = str(error.orig)
-        if "full" in cause or "readonly" in cause or "disk I/O" in cause or "unable to open" in cause:
-            raise StorageError(
-                f"can't write to the library {library}: {cause}",
-                hint="free some space or check permissions; everything committed before is kept",
-            ) from error
-        if "locked" in cause:
-            raise LibraryBusy(f"{library} is locked by another program", hint="try again") from error
-        raise LibraryError(f"the catalog of {library} failed: {cause}") from error
-    except IntegrityError:
-        raise  # a mistake of ours, not of the disk
-    except DatabaseError as error:
-        raise LibraryError(
-            f"the catalog of {library} can't be read: {error.orig}", hint="restore it from a copy"
-        ) from error
+def _left(folder: Path, *logs: str) -> list[Path]:
+    """Return which of SQLite's logs lie beside a catalog with something in them."""
+    paths = [folder / f"{CATALOG_NAME}{log}" for log in logs]
+    return [path for path in paths if path.exists() and path.stat().st_size]
 
 
-@contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
-    """Hold the library for writing; the file says who does.
+def _look(engine: Engine) -> None:
+    """Read something: only then does SQLite open its files."""
+    with engine.begin() as connection:
+        connection.execute(text("SELECT count(*) FROM sqlite_schema"))
 
-    The lock belongs to the open file, so it goes with the process however that ends.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (folder / LOCK_NAME).open("a+")
-    except OSError as error:
-        raise StorageError(f"can't write to the library {folder}: {error.strerror}") from error
-    with lock as file:
-        if not _try_lock(file.fileno()):
-            raise LibraryBusy(f"{folder} is being written to by {_holder(folder)}", hint="wait for it or stop it")
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "command": sys.argv[0]}))
-        file.flush()
+
+def _roll_back(folder: Path) -> None:
+    """Undo what a process that was killed left half done, which a reader may not; a live one sees to it itself."""
+    with contextlib.suppress(LibraryBusy), writer_lock(folder):
+        engine = _sqlite(folder, "rw")
         try:
-            yield
+            _look(engine)
         finally:
-            file.truncate(0)
+            engine.dispose()
 
 
-def _holder(folder: Path) -> str:
+def _private_copy(folder: Path) -> Path:
+    """Copy a catalog and its log, both of one moment, into a new folder of their own. Raises LibraryBusy."""
+    import shutil
+    import tempfile
+
+    files = [folder / CATALOG_NAME, *_left(folder, *_LOGS)]
+    copy = Path(tempfile.mkdtemp(prefix="search-"))
     try:
-        holder = json.loads((folder / LOCK_NAME).read_text())
-        return f"process {holder['pid']} on {holder['host']} ({holder['command']})"
-    except (OSError, ValueError, KeyError):
-        return "another process"
+        for _ in range(_COPY_TRIES):
+            before = [_version(file) for file in files]
+            for file in files:
+                shutil.copyfile(file, copy / file.name)
+            if before == [_version(file) for file in files]:
+                return copy
+    except BaseException:
+        _remove_tree(copy)
+        raise
+    _remove_tree(copy)
+    raise LibraryBusy(f"{folder} is read-only here and another program keeps writing to it", hint="try again")
 
 
-if sys.platform == "win32":
-    import msvcrt
+def _version(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
 
-    def _try_lock(fd: int) -> bool:
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
 
-else:
-    import fcntl
+def _remove_tree(folder: Path) -> None:
+    import shutil
 
-    def _try_lock(fd: int) -> bool:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    shutil.rmtree(folder, ignore_errors=True)

@@ -13,9 +13,10 @@ from search.catalog.check import drop_damaged
 from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
 from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, lacking
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
-from search.catalog.scopes import Scope, add_root, find_scope, within
+from search.catalog.scopes import Scope, add_root, find_scope, is_inside, within
 from search.catalog.storage import copy_to
 from search.catalog.transaction import commit, now
+from search.errors import UsageError
 from search.types import FileStat, LabelledPhoto, PhotoInfo, Skip
 
 if TYPE_CHECKING:
@@ -132,6 +133,20 @@ class Writer:
                 self._connection.execute(delete(roots).where(roots.c.id == scope.root_id))
             self._connection.execute(update(state).values(purge_seq=seq))
         return removed
+
+    def move_root(self, scope: Scope, folder: str) -> int:
+        """Say that a root is at another place; return how many photos present it holds.
+
+        Raises UsageError if the place overlaps with another root: then a file would be known by two names.
+        """
+        with commit(self._connection):
+            for row in self._connection.execute(select(roots).where(roots.c.id != scope.root_id)):
+                other = os.fsdecode(row.path)
+                if is_inside(folder, other) or is_inside(other, folder):
+                    raise UsageError(f"{folder} overlaps with {other}, which is indexed too")
+            this = update(roots).where(roots.c.id == scope.root_id)
+            self._connection.execute(this.values(path=os.fsencode(folder), file_system=None))
+        return self.count(scope)
 
     # ---- a batch
 

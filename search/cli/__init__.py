@@ -19,6 +19,7 @@ _COMMANDS = (
     "label",
     "models",
     "remove",
+    "root",
     "show",
     "similar",
     "skipped",

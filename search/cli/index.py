@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from search.cli.options import SKIPPED, Number, Settings, as_command, model_option, trust_option
+from search.errors import LibraryBusy
 
 if TYPE_CHECKING:
     from search.types import IndexReport
@@ -27,6 +28,7 @@ _SHOWN = 20  # skipped files named in the report
 @click.option("--follow-symlinks", is_flag=True, help="Follow links.")
 @click.option("--reencode", is_flag=True, help="Give all photos vectors by --model, then answer with it.")
 @click.option("--max-megapixels", type=Number(min=0.01), default=200, show_default=True, help="Skip above.")
+@click.option("--wait", is_flag=True, help="Wait while another process writes to the library.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if anything was skipped.")
 def command(
     settings: Settings,
@@ -41,6 +43,7 @@ def command(
     follow_symlinks: bool,
     reencode: bool,
     max_megapixels: float,
+    wait: bool,
     strict: bool,
 ) -> int:
     """Bring photos into the library.
@@ -68,7 +71,14 @@ def command(
         stopping(settings) as (stop, signals),
         progress_bar(settings) as progress,
     ):
-        report = library.index(paths, options=options, reencode=reencode, progress=progress, stop=stop)
+        try:
+            report = library.index(
+                paths, options=options, reencode=reencode, progress=progress, stop=stop, wait=wait
+            )
+        except LibraryBusy:
+            if signals:  # it was waiting
+                return 128 + signals[0]
+            raise
     if settings.json:
         emit_json(report_document(report, library.catalog.location))
     else:

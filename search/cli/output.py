@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from search.types import Answer, Hit, IndexReport, LabelledPhoto, Labelling, LibraryStatus, Photo, Skip
+    from search.types import (
+        Answer,
+        Hit,
+        IndexReport,
+        LabelledPhoto,
+        Labelling,
+        LibraryStatus,
+        Photo,
+        RootStatus,
+        Skip,
+    )
 
 # Control characters and the marks that reorder text: in a terminal they could rewrite what was said.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
@@ -60,13 +70,13 @@ def short(path: str) -> str:
 # ---- documents
 
 
-def path_fields(path: str) -> dict[str, str]:
+def path_fields(path: str, name: str = "path") -> dict[str, str]:
     """Return a path for JSON; its bytes too where they are not valid UTF-8."""
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
-        return {"path": path, "path_bytes": base64.b64encode(os.fsencode(path)).decode()}
-    return {"path": path}
+        return {name: path, f"{name}_bytes": base64.b64encode(os.fsencode(path)).decode()}
+    return {name: path}
 
 
 def photo_document(photo: Photo) -> dict[str, Any]:
@@ -158,14 +168,15 @@ def labelling_document(labelling: Labelling) -> dict[str, Any]:
     }
 
 
+def root_document(root: RootStatus) -> dict[str, Any]:
+    return {**path_fields(root.path), "state": "online" if root.online else "offline", "photos": root.photos}
+
+
 def status_document(status: LibraryStatus) -> dict[str, Any]:
     return {
         "library": status.path,
         "photos": status.photos,
-        "roots": [
-            {**path_fields(root.path), "state": "online" if root.online else "offline", "photos": root.photos}
-            for root in status.roots
-        ],
+        "roots": [root_document(root) for root in status.roots],
         "encoders": [{"name": e.name, "dim": e.dim, "photos": e.photos} for e in status.encoders],
         "index": dict(status.index),
         "skipped": status.skipped,

@@ -45,6 +45,8 @@ SUPPORTED_FORMATS = (
     "PPM",
     "AVIF",
     "HEIF",
+    "ICO",
+    "TGA",
 )
 """Formats that are decoded, by Pillow's names. Anything else is refused unread: PDF, EPS, FITS, ..."""
 
@@ -59,7 +61,7 @@ def _version(package: str) -> str:
 DECODER = f"pillow {PIL.__version__} pi_heif {_version('pi-heif')}"
 """The decoders and their versions; a file that one version refused may be tried again by the next."""
 
-_PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Jpeg2K", "Ppm", "Avif")
+_PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Jpeg2K", "Ppm", "Avif", "Ico", "Tga")
 
 # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOCTTY: nor a terminal become ours.
 _OPEN_FLAGS = os.O_RDONLY | sum(
@@ -130,7 +132,7 @@ def load(
     with _open_regular(path) as file:
         before = _stat(file.fileno())
         try:
-            image = _open(file, max_pixels)
+            image = _open(file, max_pixels, is_tga=path.lower().endswith(".tga"))
             if on_header:
                 on_header(image.width * image.height, before.st_size)
             upright, info = _decode(image, max_pixels=max_pixels, min_side=min_side, mtime_ns=before.st_mtime_ns)
@@ -285,10 +287,10 @@ def _settle_pillow(max_pixels: int) -> None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
 
 
-def _open(file: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
+def _open(file: BinaryIO, max_pixels: int, *, is_tga: bool) -> ImageFile.ImageFile:
     """Read the header and refuse what it shows to be of no use."""
     _settle_pillow(max_pixels)
-    image = _identify(file)
+    image = _identify(file, is_tga=is_tga)
     if image.format in ("HEIF", "AVIF"):
         _refuse_cut_off(file)
     _refuse_large(image.size, max_pixels)
@@ -319,12 +321,12 @@ def _decode(
     return upright, info
 
 
-def _identify(file: BinaryIO) -> ImageFile.ImageFile:
-    """Read the header. The content alone says which format it is, never the name."""
+def _identify(file: BinaryIO, *, is_tga: bool) -> ImageFile.ImageFile:
+    """Read the header. The content alone says which format it is; only TGA, without a signature, needs its name."""
     head = file.read(_HEAD_BYTES)
     _refuse_empty(head)
     try:
-        return Image.open(file, formats=_openers())
+        return Image.open(file, formats=[name for name in _openers() if is_tga or name != "TGA"])
     except PIL.UnidentifiedImageError:
         claimed = _claimed_format(head[:16])
         if claimed is None:

@@ -22,7 +22,7 @@ PHOTO_SUFFIXES = frozenset(
     "." + name
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"),
-        *("jp2", "j2k", "j2c", "jpf", "jpx", "pnm", "ppm", "pgm", "pbm", "pfm"),
+        *("jp2", "j2k", "j2c", "jpf", "jpx", "pnm", "ppm", "pgm", "pbm", "pfm", "tga"),
         *("avif", "heic", "heif", "hif"),
     )
 )

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
+import sqlalchemy.exc
 
 from search.catalog import Catalog
-from search.catalog.storage import CATALOG_NAME, LOCK_NAME, Storage, writer_lock
-from search.errors import LibraryBusy, LibraryError, StorageError
+from search.catalog.storage import CATALOG_NAME, Storage, copy_to
+from search.errors import DamagedLibrary, LibraryBusy, LibraryError, StorageError
 
 
 @pytest.fixture
@@ -36,13 +40,108 @@ def test_readers_cannot_write(catalog):
         connection.exec_driver_sql("UPDATE state SET seq = 99")
 
 
-def test_the_lock_names_its_holder_and_goes_with_it(tmp_path):
-    with writer_lock(tmp_path):
-        with pytest.raises(LibraryBusy, match=f"process {os.getpid()} on "), writer_lock(tmp_path):
-            pass
-        assert str(os.getpid()) in (tmp_path / LOCK_NAME).read_text()
-    with writer_lock(tmp_path):
-        pass
+WATCH = """
+import sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(args[0]) if event == "sqlite3.connect" else None)
+from search import Library
+with Library.open(sys.argv[1], model="builtin") as library:
+    library.index([sys.argv[2]])
+    with library.catalog.writing():
+        library.status(), library.search("red"), library.check(), library.catalog.all_ids()
+    library.check(repair=True)
+for name in opened:
+    print(name.rsplit("?", 1)[1])
+"""
+
+
+def test_f49_one_process_opens_one_connection_that_writes_at_a_time(tmp_path, album):
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, str(tmp_path / "library"), str(album)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modes = done.stdout.split()
+    assert set(modes) == {"mode=ro", "mode=rwc"}
+    assert modes.count("mode=rwc") == 3  # making it, indexing, holding it; neither reading nor checking adds one
+
+
+def test_f49_the_one_connection_has_no_second(catalog):
+    storage = Storage(catalog.location)
+    with storage.writing() as connection:
+        assert pragma(connection, "mmap_size") in (0, None)
+        with pytest.raises(sqlalchemy.exc.TimeoutError), connection.engine.connect():
+            pytest.fail("opened a second connection")
+        with pytest.raises(LibraryBusy), storage.writing():
+            pytest.fail("opened a second writer")
+
+
+@pytest.mark.parametrize(
+    "error, says",
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "can't write .*No space left"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "can't write .*quota"),
+        (OSError(errno.EFBIG, "File too large"), "can't write .*too large"),
+        (OSError(errno.EROFS, "Read-only file system"), "read-only here"),
+        (OSError(errno.EIO, "Input/output error", "LIBRARY/x"), "can't write .*Input/output"),
+        (OSError(errno.EACCES, "Permission denied", "LIBRARY/encoders/x"), "read-only here: Permission denied"),
+    ],
+    ids=lambda value: errno.errorcode[value.errno] if isinstance(value, OSError) else "",
+)
+def test_what_the_disk_refuses_is_a_storage_error(catalog, error, says):
+    if error.filename:
+        error.filename = error.filename.replace("LIBRARY", catalog.location)
+    with pytest.raises(StorageError, match=says), catalog.writing():
+        raise error
+
+
+@pytest.mark.parametrize("filename", ["/elsewhere/photo.jpg", None])
+def test_other_files_are_not_the_librarys_trouble(catalog, filename):
+    with pytest.raises(PermissionError), catalog.writing():
+        raise PermissionError(errno.EACCES, "Permission denied", filename)
+
+
+def test_a_catalog_whose_pages_are_damaged_is_named_with_what_makes_it_anew(catalog, tmp_path):
+    path = tmp_path / "library" / CATALOG_NAME
+    content = bytearray(path.read_bytes())
+    content[100:4000] = b"\xff" * 3900
+    path.write_bytes(content)
+    for act in (catalog.count, catalog.writing().__enter__):
+        with pytest.raises(DamagedLibrary, match="run 'search rebuild'"):
+            act()
+
+
+def test_a_copy_is_there_whole_or_not_at_all(catalog, tmp_path):
+    (tmp_path / "library" / f"{CATALOG_NAME}.old.bak.part").write_bytes(b"cut short")
+    (tmp_path / "library" / "mine.part").touch()
+    target = tmp_path / "copy.db"
+    with Storage(catalog.location).writing() as connection:
+        assert not (tmp_path / "library" / f"{CATALOG_NAME}.old.bak.part").exists()
+        copy_to(connection, str(target))
+    with closing(sqlite3.connect(target)) as copy:
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert not target.with_name("copy.db.part").exists()
+    assert (tmp_path / "library" / "mine.part").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_names_of_new_files_are_on_the_disk_and_copies_before_they_have_their_name(tmp_path, monkeypatch):
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    folder = tmp_path / "new" / "library"
+    Catalog(str(folder)).create()
+    assert {str(tmp_path), str(tmp_path / "new"), str(folder)} <= set(synced)
+    synced.clear()
+    with Storage(str(folder)).writing() as connection:
+        copy_to(connection, str(folder / "copy.db"))
+    assert synced[-2:] == [str(folder / "copy.db.part"), str(folder)]
 
 
 def test_a_failed_transaction_leaves_nothing(catalog):
@@ -62,7 +161,7 @@ def test_a_library_where_a_file_is_cannot_be_made(tmp_path):
 
 def test_a_catalog_that_is_no_database_is_named(tmp_path):
     (tmp_path / CATALOG_NAME).write_bytes(b"not a database, but long enough to be looked at" * 400)
-    with pytest.raises(LibraryError, match="not a database"):
+    with pytest.raises(DamagedLibrary, match="not a database"):
         Catalog(str(tmp_path)).count()
 
 
@@ -77,6 +176,15 @@ def test_reading_goes_on_while_another_writes(catalog):
         connection.exec_driver_sql("UPDATE state SET seq = 7")
         assert catalog.sequence() == 0
     assert catalog.sequence() == 7
+
+
+def test_what_is_committed_once_a_medium_can_be_written_is_seen(catalog, monkeypatch):
+    with monkeypatch.context() as read_only:
+        read_only.setattr(os, "access", lambda *_: False)
+        assert catalog.root_status() == []
+    with catalog.writing() as writer:
+        writer.add_source("/photos", is_folder=True)
+    assert [root.path for root in catalog.root_status()] == ["/photos"]
 
 
 def test_vectors_are_half_precision_with_a_checksum(catalog, tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from search.catalog import Catalog
 from search.catalog.schema import metadata, state
 from search.catalog.seals import SEALED, row_checksum, schema_checksum
 from search.catalog.storage import CATALOG_NAME, Storage
-from search.catalog.versions import HISTORY
+from search.catalog.versions import FORMAT, HISTORY
 from search.errors import LibraryNotFound, NewerLibrary, OldLibrary
 from search.resources import data_path, migrations_path
 
@@ -82,19 +85,61 @@ def test_upgrading_a_new_catalog_changes_nothing(folder):
     assert not list(folder.glob("*.bak"))
 
 
-def test_a_newer_catalog_is_refused_and_left_as_it_was(folder):
-    Catalog(str(folder)).create()
-    path = folder / CATALOG_NAME
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+def make_newer(folder: Path, min_reader: int, revision: str = "9999") -> None:
+    """Leave a catalog as a newer version would, its last commits still in the log."""
+    made = folder.with_name("made")
+    Catalog(str(made)).create()
+    with closing(sqlite3.connect(made / CATALOG_NAME)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", [revision])
+        connection.execute("UPDATE state SET seq = 7, format = 4, min_reader = ?", [min_reader])
         connection.commit()
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    before = hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(NewerLibrary, match="9999"):
-        Catalog(str(folder)).count()
+        folder.mkdir()
+        for name in (CATALOG_NAME, f"{CATALOG_NAME}-wal"):
+            shutil.copy(made / name, folder / name)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The bytes of a catalog and its log, as checksums."""
+    paths = [path for path in folder.iterdir() if path.name in {CATALOG_NAME, f"{CATALOG_NAME}-wal"}]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def test_a_newer_catalog_is_refused_and_left_as_it_was(folder):
+    make_newer(folder, min_reader=FORMAT + 1)
+    before = contents(folder)
+    catalog = Catalog(str(folder))
+    for act in (catalog.count, catalog.upgrade, catalog.writing().__enter__):
+        with pytest.raises(NewerLibrary, match="9999"):
+            act()
+    catalog.close()
+    assert contents(folder) == before
+    assert set(before) == {CATALOG_NAME, f"{CATALOG_NAME}-wal"}
+
+
+@pytest.mark.parametrize("revision", ["9999", HISTORY[-1]])
+def test_a_newer_catalog_that_this_version_can_read_is_read_and_never_written(folder, revision):
+    make_newer(folder, min_reader=FORMAT, revision=revision)
+    before = contents(folder)
+    said: list[str] = []
+    catalog = Catalog(str(folder), notify=said.append)
+    catalog.create()
+    assert catalog.sequence() == 7
+    assert catalog.is_newer
+    for act in (catalog.upgrade, catalog.writing().__enter__):
+        with pytest.raises(NewerLibrary, match="format 4"):
+            act()
+    catalog.close()
+    assert contents(folder) == before
+    assert len(said) == 1
+    assert "newer version" in said[0]
+
+
+def test_a_newer_catalog_that_does_not_say_who_can_read_it_is_refused(folder):
+    make_newer(folder, min_reader=FORMAT)
+    with closing(sqlite3.connect(folder / CATALOG_NAME)) as connection:
+        connection.executescript("ALTER TABLE state RENAME COLUMN min_reader TO renamed")
     with pytest.raises(NewerLibrary):
-        Catalog(str(folder)).upgrade()
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+        Catalog(str(folder)).count()
 
 
 def test_a_missing_library_is_not_made_by_looking(folder):
@@ -112,3 +157,95 @@ def test_every_row_of_an_upgraded_catalog_is_sealed(folder):
             rows = connection.execute(query).all()
             assert all(kept == computed is not None for kept, computed in rows), table.name
         assert connection.execute(select(state.c.schema_crc)).scalar_one() == schema_checksum(connection)
+
+
+# Tries to upgrade copies of a catalog in processes of their own, each killed somewhere: `kill.py CATALOG TRIALS`.
+# The first two die at the failpoints, the rest at moments spread over the time that an upgrade takes.
+KILLER = """
+import os, random, shutil, signal, sys, time
+from pathlib import Path
+import alembic.command, alembic.config, sqlalchemy.dialects.sqlite
+from search import failpoints
+from search.catalog import Catalog
+
+source, trials = Path(sys.argv[1]), int(sys.argv[2])
+chance = random.Random(3)
+
+def start(folder, die_at=None):
+    shutil.copytree(source, folder)
+    pid = os.fork()
+    if pid == 0:
+        failpoints.arm(lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == die_at else None)
+        try:
+            Catalog(str(folder)).upgrade()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return pid
+
+started = time.monotonic()
+assert os.waitpid(start(source.with_name("whole")), 0)[1] == 0
+took = time.monotonic() - started
+for number, name in enumerate(("upgrade.backed_up", "upgrade.migrated")):
+    _, status = os.waitpid(start(source.with_name(f"killed{number}"), name), 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL, name
+for number in range(2, trials):
+    pid = start(source.with_name(f"killed{number}"))
+    time.sleep(took * chance.random())
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize("revision", HISTORY[:-1])
+def test_f53_an_upgrade_killed_at_any_point_leaves_the_old_catalog_or_the_new(folder, revision):
+    put_catalog(folder, revision)
+    before = kept(folder / CATALOG_NAME, revision)
+    trials = 22
+    subprocess.run([sys.executable, "-c", KILLER, str(folder), str(trials)], check=True)
+    found = []
+    for number in range(trials):
+        killed = folder.with_name(f"killed{number}")
+        backup = killed / f"{CATALOG_NAME}.{revision}.bak"
+        if backup.exists():
+            assert kept(backup, revision) == before
+        with Storage(str(killed)).reading() as connection:
+            found.append(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
+        catalog = Catalog(str(killed))
+        assert catalog.upgrade() == found[-1]
+        catalog.close()
+        assert kept(killed / CATALOG_NAME, HISTORY[-1]) == before
+        assert not list(killed.glob("*.part"))
+    assert found[:2] == [revision, revision]
+    assert set(found) <= {revision, HISTORY[-1]}
+
+
+def kept(path: Path, revision: str) -> list[list[tuple]]:
+    """Photos, vectors and labels of a catalog that is whole and has this revision."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(revision,)]
+        queries = (
+            "SELECT id, path, camera, content_hash FROM photos",
+            "SELECT photo_id, vector, crc FROM embeddings",
+            "SELECT photo_id, label, source FROM labels" if revision > "0001" else "SELECT 1 WHERE 0",
+        )
+        return [connection.execute(query).fetchall() for query in queries]
+
+
+@pytest.mark.parametrize(
+    "left_behind",
+    ["", "PRAGMA page_size = 16384; PRAGMA journal_mode = WAL", "BEGIN; CREATE TABLE photos (id); ROLLBACK"],
+    ids=["empty", "header", "rolled back"],
+)
+def test_a_catalog_whose_making_was_cut_short_is_made_anew(folder, left_behind):
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / CATALOG_NAME, isolation_level=None)) as connection:
+        connection.executescript(left_behind)
+    (folder / CATALOG_NAME).touch()
+    with pytest.raises(LibraryNotFound):
+        Catalog(str(folder)).count()
+    catalog = Catalog(str(folder))
+    catalog.create()
+    assert catalog.count() == 0

@@ -340,11 +340,34 @@ def test_an_older_library_is_upgraded_by_command(run, place):
     assert run("status", "--json").json["photos"] == 1
 
 
-def test_a_newer_library_exits_with_5(indexed, place):
+def test_f53_a_newer_library_is_searched_if_it_permits_it_and_never_changed(indexed, place, photographs):
     with closing(sqlite3.connect(place / CATALOG_NAME)) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    assert indexed("status").code == 5
-    assert indexed("upgrade").code == 5
+    before = (place / CATALOG_NAME).read_bytes()
+    found = indexed("find", "a cat", "--format", "paths")
+    assert (found.code, found.stdout.splitlines()[0]) == (0, str(photographs["cat"].resolve()))
+    assert found.stderr.count("newer version") == 1
+    assert (indexed("status").code, indexed("show", "1").code) == (0, 0)
+    for writing in (
+        ("index", photographs["cat"]),
+        ("remove", photographs["cat"]),
+        ("label", "--label", "cat", "--apply"),
+        ("root", "move", photographs["cat"].parent, place.parent),
+        ("upgrade",),
+    ):
+        assert indexed(*writing).code == 5, writing
+    assert (place / CATALOG_NAME).read_bytes() == before
+
+
+def test_f53_a_newer_library_that_only_newer_versions_can_read_exits_with_5(indexed, place):
+    with closing(sqlite3.connect(place / CATALOG_NAME)) as connection, connection:
+        connection.execute("UPDATE state SET format = 4, min_reader = 4")
+    before = (place / CATALOG_NAME).read_bytes()
+    for command in (("status",), ("find", "a cat"), ("upgrade",), ("index", place.parent)):
+        refused = indexed(*command)
+        assert refused.code == 5, command
+        assert "made by a newer version" in refused.stderr
+    assert (place / CATALOG_NAME).read_bytes() == before
 
 
 def test_names_that_are_not_utf8_come_with_their_bytes(run, tmp_path, make_photo):

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from search.catalog.storage import writer_lock
+import search
+from search.catalog.lock import writer_lock
 
 
 def wait_for(condition, timeout_s: float = 60) -> None:
@@ -56,6 +58,43 @@ def test_a_second_writer_is_told_who_holds_the_library(spawn, place, album, libr
         _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert f"process {os.getpid()}" in err
+
+
+def test_f45_a_second_writer_gives_up_at_once_or_waits_if_asked(spawn, place, album, library):
+    library.index([album])
+    with writer_lock(place):
+        waiting = spawn("index", album, "--wait")
+        told = waiting.stderr.readline()
+        assert f"process {os.getpid()}" in told
+        assert "waiting" in told
+        assert waiting.poll() is None
+    out, err = waiting.communicate(timeout=60)
+    assert (waiting.returncode, err) == (0, "")
+    assert "unchanged 12" in out
+
+
+def test_f45_a_writer_that_waits_can_be_interrupted(spawn, place, album, library):
+    library.index([album])
+    with writer_lock(place):
+        waiting = spawn("index", album, "--wait")
+        assert "waiting" in waiting.stderr.readline()
+        waiting.send_signal(signal.SIGINT)
+        _, err = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130, err
+
+
+def test_s12_nothing_is_imported_from_the_folder_one_stands_in(library, album, place, tmp_path):
+    library.index([album])
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    for name in ("click", "numpy", "sqlalchemy", "faiss", "platformdirs", "psutil", "regex", "ftfy", "json"):
+        (hostile / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["PYTHONPATH"] = str(Path(search.__file__).parent.parent)
+    command = [sys.executable, "-m", "search", "--library", str(place), "find", "a red wall", "--format", "paths"]
+    done = subprocess.run(command, cwd=hostile, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 10
 
 
 def test_a_full_disk_is_an_exit_of_its_own(place, album, library):

@@ -522,7 +522,6 @@ def test_nothing_in_a_file_is_empty(tmp_path: Path, content: bytes) -> None:
         b"<!DOCTYPE html><title>404</title>",
         b"%PDF-1.4\n",
         b"%!PS-Adobe-3.0 EPSF-3.0\n",
-        b"\0\0\1\0\1\0",
         b"hello there",
     ],
 )
@@ -710,3 +709,19 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
         refusal(tmp_path / "b.png")
     assert len(kept) == 5
     assert (len(os.listdir("/proc/self/fd")) if before else 0) == before
+
+
+def test_a_tga_is_known_by_its_name_alone(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (200, 30, 60)).save(tmp_path / "scan.TGA", format="TGA")
+    loaded = load(str(tmp_path / "scan.TGA"))
+    assert (loaded.info.format.lower(), loaded.image.getpixel((5, 5))) == ("tga", (200, 30, 60))
+    (tmp_path / "scan.TGA").rename(tmp_path / "scan.jpg")
+    with pytest.raises(PhotoError) as caught:
+        load(str(tmp_path / "scan.jpg"))
+    assert caught.value.reason == "unsupported_format"
+
+
+def test_an_icon_gives_its_largest_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (10, 120, 240)).save(tmp_path / "icon.ico", sizes=[(16, 16), (64, 64)])
+    loaded = load(str(tmp_path / "icon.ico"))
+    assert (loaded.image.size, loaded.image.getpixel((30, 30))) == ((64, 64), (10, 120, 240))

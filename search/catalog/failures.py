@@ -1,0 +1,86 @@
+"""What databases and disks say when something is wrong, as errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from search.errors import DamagedLibrary, LibraryBusy, LibraryError, StorageError
+
+_DISK = {
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM),
+}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+# These only writing meets; the others may come from any file, so the file must be one of the library's.
+_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+_ANY = {*_FORBIDDEN, errno.EIO, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP}
+
+
+@contextmanager
+def storage_errors(library: str) -> Iterator[None]:
+    """Turn what goes wrong with a library's files or database into LibraryErrors.
+
+    library: the folder, or a server's URL.
+    """
+    try:
+        yield
+    except IntegrityError:
+        raise  # a mistake of ours, not of the disk
+    except DBAPIError as error:
+        raise _named(error.orig or error, library) from error
+    except sqlite3.Error as error:
+        raise _named(error, library) from error
+    except OSError as error:
+        if not _concerns(error, library):
+            raise
+        raise _disk_error(library, error.strerror or str(error), error.errno in _FORBIDDEN) from error
+
+
+def is_of_disk(error: DBAPIError) -> bool:
+    """Whether SQLite could not read, write or make a file."""
+    return _primary_code(error.orig) in _DISK
+
+
+def _primary_code(cause: BaseException | None) -> int:
+    """Return SQLite's code for an error, 255 for another database's; the rest of the code says more of the same."""
+    return int(getattr(cause, "sqlite_errorcode", -1)) & 0xFF
+
+
+def _named(cause: BaseException, library: str) -> LibraryError:
+    code = _primary_code(cause)
+    if code in _DISK:
+        return _disk_error(library, str(cause), code == sqlite3.SQLITE_READONLY)
+    if code in _BUSY:
+        return LibraryBusy(f"{library} is locked by another program", hint="try again")
+    if code in _DAMAGED:
+        return DamagedLibrary(f"the catalog of {library} is damaged: {cause}", hint="run 'search rebuild'")
+    return LibraryError(f"the catalog of {library} failed: {cause}")
+
+
+def _disk_error(library: str, cause: str, read_only: bool) -> StorageError:
+    if read_only:
+        return StorageError(
+            f"the library {library} is read-only here: {cause}",
+            hint="check permissions, or copy it to a disk that can be written",
+        )
+    return StorageError(
+        f"can't write to the library {library}: {cause}",
+        hint="free some space and try again; everything committed before is kept",
+    )
+
+
+def _concerns(error: OSError, library: str) -> bool:
+    """Whether a system error is about the library's own files."""
+    if error.filename is None:
+        return error.errno in _WRITING
+    place = os.path.abspath(os.fsdecode(error.filename))
+    below, above = os.path.join(library, ""), os.path.join(place, "")
+    return error.errno in _WRITING | _ANY and (above.startswith(below) or below.startswith(above))

@@ -1,0 +1,121 @@
+"""One process writes at a time: it holds a lock on a file, and the file says who it is."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from search.catalog.places import make_file, make_folder
+from search.errors import LibraryBusy, LibraryError
+
+LOCK_NAME = "writer.lock"
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+_SIGNING_S = 0.5  # how long the holder may take to write down who it is
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that writes or wrote."""
+
+    pid: int
+    host: str
+    boot_id: str  # '' where the system has none; a pid means nothing after the next start
+    started_at: str
+    command: str
+
+    @classmethod
+    def this_process(cls) -> Holder:
+        """Describe the process that asks."""
+        name = Path(sys.argv[0]).name.replace("__main__.py", "search") or "python"
+        try:
+            boot_id = _BOOT_ID.read_text().strip()
+        except OSError:
+            boot_id = ""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(os.getpid(), socket.gethostname(), boot_id, now, shlex.join([name, *sys.argv[1:]])[:300])
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} ({self.command}), since {self.started_at}"
+
+
+@contextmanager
+def writer_lock(folder: Path) -> Iterator[None]:
+    """Hold the library for writing.
+
+    The lock belongs to the open file, so it goes with the process however that ends; what the file says then counts
+    for nothing. Raises LibraryBusy, LibraryError where files can't be locked, OSError.
+    """
+    make_folder(folder)
+    path = folder / LOCK_NAME
+    make_file(path)
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        if not _lock(descriptor, folder):
+            holder = read_holder(folder) or "another process"
+            raise LibraryBusy(f"{folder} is being written to by {holder}", hint="wait for it or stop it")
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(asdict(Holder.this_process())).encode())
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def read_holder(folder: Path) -> Holder | None:
+    """Return who holds a library that is locked, None if it does not say."""
+    until = time.monotonic() + _SIGNING_S
+    while True:
+        try:
+            return Holder(**json.loads((folder / LOCK_NAME).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.02)
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Whether the lock was free. A file system that has no locks must not pass for one whose lock is free."""
+    try:
+        return _try_lock(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise LibraryError(
+            f"the file system of {folder} can't lock files ({error.strerror})",
+            hint="name a folder on a local disk with --library",
+        ) from error
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -1,0 +1,122 @@
+"""Where a library may lie: on a disk of this machine, in a folder that nobody else writes to."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from search.errors import LibraryError
+from search.files import fsync_folder
+
+# File systems whose locks and shared memory are not those of one machine. What a daemon in user space serves is
+# taken for one of them, but for block devices of its own (NTFS, exFAT: fuseblk).
+_REMOTE = frozenset(
+    {
+        *("9p", "acfs", "afpfs", "afs", "beegfs", "ceph", "coda", "davfs", "fuse", "gfs2", "glusterfs", "gpfs"),
+        *("lustre", "macfuse", "ncpfs", "ocfs2", "osxfuse", "prl_fs", "pvfs2", "remote", "sshfs", "vboxsf"),
+        *("vmhgfs", "webdav"),
+    }
+)
+_REMOTE_FAMILIES = ("nfs", "cifs", "smb", "fuse.")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of the mount table: where, and the kind of file system as the system names it."""
+
+    point: str
+    kind: str
+
+
+def refuse_network(folder: Path, mounts: Sequence[Mount] | None = None) -> None:
+    """Raise LibraryError if a folder, there or not, lies on a network file system.
+
+    mounts: the mount table; None means this machine's.
+    """
+    path = os.path.realpath(folder)
+    kind = file_system(path, read_mounts() if mounts is None else mounts)
+    if kind in _REMOTE or kind.startswith(_REMOTE_FAMILIES):
+        raise LibraryError(
+            f"{folder} is on a network file system ({kind}), where a catalog is not safe",
+            hint="photos may lie there, the library not: name a folder on a local disk with --library",
+        )
+
+
+def file_system(path: str, mounts: Sequence[Mount]) -> str:
+    """Return the kind of file system that a real path is on; '' if the table does not say."""
+    if path.startswith("\\\\"):
+        return "remote"  # a share of another Windows machine
+    best = Mount("", "")
+    for mount in mounts:
+        here = mount.point.rstrip("/\\")
+        # Of two mounts on one point the later hides the earlier.
+        if len(here) >= len(best.point) and (path == here or path.startswith((f"{here}/", f"{here}\\"))):
+            best = Mount(here, mount.kind)
+    return best.kind.lower()
+
+
+def read_mounts() -> list[Mount]:
+    """Return this machine's mount table, oldest mount first."""
+    if sys.platform != "linux":
+        import psutil
+
+        parts = psutil.disk_partitions(all=True)
+        return [Mount(p.mountpoint, "remote" if "remote" in p.opts.split(",") else p.fstype) for p in parts]
+    try:  # psutil takes 19 ms to import, this 0.1
+        return [_mount(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
+    except OSError:
+        return []  # no /proc in this container: nothing is known, nothing refused
+
+
+def _mount(line: bytes) -> Mount:
+    """Parse a line of mountinfo, see proc(5): `id parent dev root POINT options [tags] - KIND source options`."""
+    before, _, after = line.partition(b" - ")
+    point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), before.split(b" ")[4])
+    return Mount(os.fsdecode(point), os.fsdecode(after.split(b" ")[0]))
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise LibraryError if another user owns the folder or everyone may write to it.
+
+    Whoever can write there decides what the catalog says. A group that may write was trusted on purpose, and the
+    superuser, who is who one is in many containers, may use anybody's.
+    """
+    if sys.platform == "win32":
+        return
+    try:
+        found = folder.stat()
+    except OSError:
+        return  # opening it will say what is wrong
+    if os.geteuid() != 0 and found.st_uid not in (os.geteuid(), 0):
+        raise LibraryError(
+            f"{folder} belongs to another user (uid {found.st_uid})",
+            hint="name a folder of your own with --library, or make this one yours with chown",
+        )
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise LibraryError(f"everyone may write to {folder}", hint=f"run 'chmod o-w {folder}' and try again")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that only its owner may look into, whatever the umask; one that is there stays as it is."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if missing:
+        folder.chmod(0o700)
+    for place in missing:
+        fsync_folder(place.parent)
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file that only its owner may read, whatever the umask; one that is there stays as it is."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+    except FileExistsError:
+        return
+    os.close(descriptor)
+    path.chmod(0o600)
+    fsync_folder(path.parent)
