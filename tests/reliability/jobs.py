@@ -311,7 +311,8 @@ def stream(library: str, *, careless: str = "", batches: int = 20_000, batch_siz
             records = [_record(scope.root_id, number) for number in range(start, start + batch_size)]
             vectors = rng.standard_normal((batch_size, _encoder.dim), np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            say(written=writer.add(records, vectors, encoder_id))
+            ids = writer.add(records, vectors, encoder_id)
+            say(written=ids, at=time.monotonic())
             if start // batch_size % 4 == 3:
                 publish(catalog, writer)
                 say(published=start)

@@ -74,9 +74,17 @@ class Nursery:
 
     def run(self, job: str, *, kill_after_s: float | None = None, **arguments: Any) -> Outcome:
         """Run one job to its end, which may come early."""
-        self._log.unlink(missing_ok=True)
+        self.start(job, kill_after_s=kill_after_s, **arguments)
+        return self.finish()
+
+    def start(self, job: str, *, kill_after_s: float | None = None, **arguments: Any) -> None:
+        """Begin a job; `finish` must be called before the next one."""
+        self._log.write_bytes(b"")
         request = {"job": job, "log": str(self._log), "kill_after_s": kill_after_s, "arguments": arguments}
         print(json.dumps(request), file=self._server.stdin, flush=True)
+
+    def finish(self) -> Outcome:
+        """Wait for the job that was begun."""
         answer = self._server.stdout.readline()
         assert answer, f"the nursery ended: {self._server.wait()}"
         return Outcome(**json.loads(answer), events=_read(self._log))
@@ -96,8 +104,7 @@ class Nursery:
 
 def _read(log: Path) -> list[dict[str, Any]]:
     """Every complete line; the last one may have been cut short."""
-    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def serve(model: str) -> None:

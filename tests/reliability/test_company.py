@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 from reliability.nursery import Outcome
@@ -17,14 +16,6 @@ from search.query import Kind, Query, Term
 
 LONG = pytest.mark.slow
 SHORT_S, LONG_S = 3, 60
-
-
-def meanwhile(work: Callable[[], Outcome]) -> tuple[threading.Thread, list[Outcome]]:
-    """Begin some work beside this; its outcome is in the list when the thread has ended."""
-    outcomes: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcomes.append(work()))
-    thread.start()
-    return thread, outcomes
 
 
 @pytest.mark.parametrize("starts", [1, pytest.param(60, marks=LONG)])
@@ -71,7 +62,10 @@ def test_a_reader_is_neither_wrong_nor_kept_waiting_while_photos_come_in(nursery
     album.make(photos, range(10))
     assert nursery.run("change", **where).code == 0
     album.make(photos, range(10, 2000 if seconds > SHORT_S else 600))
-    writer, outcomes = meanwhile(lambda: nursery.run("change", batch_size=4, **where))
+    outcomes: list[Outcome] = []
+    nursery.start("change", batch_size=4, **where)
+    writer = threading.Thread(target=lambda: outcomes.append(nursery.finish()))
+    writer.start()
     counts, waits = [], []
     with Library.open(library, offline=True) as reader:
         while writer.is_alive() or not counts:

@@ -13,7 +13,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from reliability.jobs import GENERATIONS
-from reliability.nursery import Nursery, Outcome
+from reliability.nursery import Nursery
 
 pytestmark = pytest.mark.slow
 
@@ -99,17 +98,15 @@ def trial(image: tuple[str, Path], nursery: Nursery, rng: random.Random, careles
     make(kind, file)
     place = file.parent / "mount"
     library = str(place / "library")
-    outcomes: list[Outcome] = []
     with mounted(file, place):
-        how = {"library": library, "careless": careless, "kill_after_s": 60}
-        writer = threading.Thread(target=lambda: outcomes.append(nursery.run("stream", **how)))
-        writer.start()
+        nursery.start("stream", library=library, careless=careless, kill_after_s=60)
         if careless or rng.random() > 0.2:
             nursery.wait_for("written")
         time.sleep(rng.uniform(0, 0.5))
+        cut_at = time.monotonic()  # what is acknowledged later was on its way when the power went
         cut_power(place)
-        writer.join()
-    acknowledged = set().union(*outcomes[0].all("written"))
+        written = [event for event in nursery.finish().events if "written" in event and event["at"] < cut_at]
+    acknowledged = {id_ for event in written for id_ in event["written"]}
     with mounted(file, place):
         there = nursery.run("tally", library=library)
         if there.code and not acknowledged:  # cut while it was made: the next writer makes it
