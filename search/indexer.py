@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from search.catalog.scan import Recognised, Scan, ScannedFile, Settled, Verdict
+from search.catalog.scopes import is_reachable
 from search.catalog.writer import Record, Writer
 from search.decoding.pool import Decoded, Decoders, ahead, default_workers
 from search.decoding.wire import Limits
 from search.errors import PhotoError, UsageError
+from search.failpoints import reach
 from search.photos.decode import DECODER, content_hash
-from search.photos.scan import ScanOptions, scan
-from search.types import IndexReport, Progress, Skip, SkipReason, Stage
+from search.photos.scan import ScanOptions, file_system, scan
+from search.types import IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
 
 if TYPE_CHECKING:
     import threading
@@ -51,12 +54,17 @@ _SETTLED = (
     SkipReason.QUARANTINED,
 )
 
+_DEATHS = 2  # of the whole process over one file alone, before that file is left out
+_TAKEN = 256  # names noted at a time before their files are opened: a batch, or more where batches are small
+
 
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
     """How to index.
 
     workers: processes that decode, threads that read.   decoder_gigabytes: memory that each of these may take.
+    confirm_removals: photos not found are gone, even where a drive may be away.   keep_gone_days: how long gone photos
+    keep vectors and labels for their return.
     """
 
     scan: ScanOptions = field(default_factory=ScanOptions)
@@ -64,6 +72,8 @@ class IndexOptions:
     workers: int = field(default_factory=default_workers)
     max_megapixels: float = 200
     decoder_gigabytes: float = 1.5
+    confirm_removals: bool = False
+    keep_gone_days: float = 30
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 1:
@@ -72,6 +82,8 @@ class IndexOptions:
             raise UsageError(f"a limit of {self.max_megapixels} megapixels is none")
         if not 0.25 <= self.decoder_gigabytes < float("inf"):
             raise UsageError(f"{self.decoder_gigabytes} gigabytes are none to decode in", hint="0.25 is the least")
+        if not 0 <= self.keep_gone_days <= 36_500:
+            raise UsageError("gone photos are kept for 0 to 36500 days")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +118,27 @@ class Run:
         self._started = perf_counter()
         self._report = IndexReport(encoder=model.name, photos=0)
         self._skipped: list[Skip] = []
+        self._leftovers: dict[tuple[int, bytes], int] = {}
+        self._again: list[ScannedFile] = []
 
     def __call__(self, sources: Sequence[str]) -> IndexReport:
         """Index files and folders by their real paths; return what was done. `photos` is for the caller to fill.
 
         Raises UsageError for a source that does not exist and never did; StorageError, LibraryBusy.
         """
-        scopes = self._scopes(sources)
-        with ThreadPoolExecutor(self._options.workers, "photo") as pool:
+        with self._writer.job("index"), ThreadPoolExecutor(self._options.workers, "photo") as pool:
             try:
-                found = self._walk(scopes)
+                self._leftovers = self._writer.leftovers()
+                found = self._walk(self._scopes(sources))
+                reach("index.scanned")
                 self._recognise(found, pool)
                 self._encode(found)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+            if self._stopping():
+                self._writer.finish_job(JobState.INTERRUPTED)
+            else:
+                self._purge(found)
         return replace(
             self._report,
             skipped=tuple(self._skipped),
@@ -148,18 +167,27 @@ class Run:
             lost = self._writer.count(known) if known else 0
             if not known or not lost:
                 raise UsageError(f"there is no file or folder {path}")
-            if os.path.isdir(known.root):
+            if self._options.confirm_removals or is_reachable(known.root):
                 scopes.append(known)  # deleted: the folder it was in is there
             else:
-                self._count(offline=lost)
+                self._withhold(
+                    Withheld(known.root, lost, "the folder is not there, or empty as without its drive")
+                )
         return scopes
+
+    def _withhold(self, *withheld: Withheld) -> None:
+        self._count(offline=sum(where.photos for where in withheld))
+        self._report = replace(self._report, withheld=(*self._report.withheld, *withheld))
 
     def _walk(self, scopes: Sequence[Scope]) -> Scan:
         found = self._writer.scan(self._model.id, Settled(self._decoder, _SETTLED))
         seen = 0
+        # Told before the walk: if a drive goes away meanwhile, what is missing then is doubted for its number.
+        file_systems = {root: file_system(root) for root in {scope.root for scope in scopes}}
         for scope in scopes:
+            lies_on = file_systems[scope.root]
             if not os.path.lexists(scope.path):
-                found.cover(scope)
+                found.cover(scope, lies_on)
                 continue
             before = seen
             files = scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
@@ -171,10 +199,12 @@ class Run:
                 self._progress(Progress(Stage.SCAN, seen))
             if not os.path.isdir(scope.path):
                 continue
-            if seen == before and (away := self._writer.count(scope)):
-                self._count(offline=away)  # an empty mount point looks like this: nothing is gone
+            away = 0 if seen > before or self._options.confirm_removals else self._writer.count(scope)
+            if away:
+                # An empty mount point looks like this: nothing is gone.
+                self._withhold(Withheld(scope.path, away, "no photo is there, as in a folder without its drive"))
             else:
-                found.cover(scope)
+                found.cover(scope, lies_on)
         found.free_places()
         return found
 
@@ -196,27 +226,35 @@ class Run:
         counts = found.verdicts()
         total = counts[Verdict.CHANGED] + counts[Verdict.SUSPECT]
         files = _flatten(found.files(Verdict.CHANGED, Verdict.SUSPECT))
-        hashes = []
+        hashes: list[tuple[ScannedFile, bytes | None]] = []
         if total:
             self._progress(Progress(Stage.RECOGNISE, 0, total))
-        for done, (file, content) in enumerate(
-            ahead(lambda file: pool.submit(_hash, file), files, self._look_ahead), start=1
-        ):
-            if content is not None:
-                hashes.append((file, content))
+        hashing = ahead(lambda file: pool.submit(_hash, file), files, self._look_ahead)
+        for done, hashed in enumerate(hashing, start=1):
+            hashes.append(hashed)
+            if len(hashes) == _SCAN_BATCH or self._stopping():
+                self._count_known(found.recognise(hashes, last=False))
+                hashes = []
             self._progress(Progress(Stage.RECOGNISE, done, total))
             if self._stopping():
                 return
-        known = found.recognise(hashes) if hashes else Recognised()
-        returned, gone = found.settle()
-        self._count(
-            added=known.added + returned,
-            updated=known.updated,
-            moved=known.moved,
-            unchanged=counts[Verdict.UNCHANGED] + known.touched,
-            gone=known.gone + gone,
-        )
+        if total:
+            self._count_known(found.recognise(hashes))
+        reach("index.recognised")
+        settled = found.settle(confirmed=self._options.confirm_removals)
+        self._count(added=settled.returned, unchanged=counts[Verdict.UNCHANGED], gone=settled.gone)
+        self._withhold(*settled.withheld)
         self._skipped += found.settled_skips()
+
+    def _count_known(self, known: Recognised) -> None:
+        self._count(
+            added=known.added, updated=known.updated, moved=known.moved, unchanged=known.touched, gone=known.gone
+        )
+
+    def _purge(self, found: Scan) -> None:
+        """Forget what is gone for too long, where the run could see that it still is."""
+        before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=self._options.keep_gone_days)
+        self._count(purged=self._writer.purge(before, found.trusted))
 
     # ---- what must be encoded
 
@@ -229,19 +267,77 @@ class Run:
         with self._decoders() as decoders:
             decoders.start(total)  # while the model loads
             encoder = self._model.load()
+            self._writer.expect(total)
             self._progress(Progress(Stage.ENCODE, 0, total))
-            loaded = ahead(
-                lambda file: decoders.submit(file.stat.path, encoder.preprocessing),
-                _flatten(found.files(*wanted)),
-                self._look_ahead,
-            )
             done = 0
-            for batch in _batches(loaded, self._options.batch_size):
-                self._commit([(file, _ready(file, decoded)) for file, decoded in batch], encoder)
-                done += len(batch)
+            for batch in self._loaded(_flatten(found.files(*wanted)), decoders, encoder):
+                done += self._commit(batch, encoder)
                 self._progress(Progress(Stage.ENCODE, done, total))
                 if self._stopping():
                     return
+
+    def _loaded(
+        self, files: Iterable[ScannedFile], decoders: Decoders, encoder: Encoder
+    ) -> Iterator[Sequence[tuple[ScannedFile, Ready | Skip]]]:
+        """Yield batches of loaded files; then, one by one, what must be tried again and what must be tried alone."""
+
+        def submit(file: ScannedFile) -> Future[Decoded | Skip]:
+            return decoders.submit(file.stat.path, encoder.preprocessing)
+
+        suspects: list[ScannedFile] = []
+        taken = self._taken(self._but_leftovers(files, suspects))
+        for batch in _batches(ahead(submit, taken, self._look_ahead), self._options.batch_size):
+            yield self._put_off([(file, _ready(file, decoded)) for file, decoded in batch])
+        suspects.sort(key=lambda file: self._leftovers[file.root_id, file.place])
+        for file in (*self._again, *suspects):
+            yield [(file, self._verdict_on_suspect(file) or _ready(file, submit(file).result()))]
+
+    # What kills the whole process is rare, since photos are decoded in processes of their own; but the model's
+    # runtime, the machine's memory or a user with `kill -9` may do it. Files in flight at such a death are no
+    # culprits yet, one of them may be one. Each is tried once more after all others, and alone: a death then is
+    # that file's, and the second one leaves it out. So an innocent file that was in hand when somebody killed the
+    # run loses nothing but a batch's company, and to lose it by kills the same file must be hit alone, twice.
+
+    def _but_leftovers(self, files: Iterable[ScannedFile], suspects: list[ScannedFile]) -> Iterator[ScannedFile]:
+        """Yield the files that no process died with; collect the others."""
+        for file in files:
+            if (file.root_id, file.place) in self._leftovers:
+                suspects.append(file)
+            else:
+                yield file
+
+    def _taken(self, files: Iterable[ScannedFile]) -> Iterator[ScannedFile]:
+        """Yield files whose names are noted before anything opens them."""
+        for group in _batches(files, max(self._options.batch_size, _TAKEN)):
+            self._writer.take(group)
+            reach("index.marked")
+            yield from group
+
+    def _put_off(
+        self, batch: Sequence[tuple[ScannedFile, Ready | Skip]]
+    ) -> Sequence[tuple[ScannedFile, Ready | Skip]]:
+        """Leave files that changed while they were read for the end of the run, when they may have settled."""
+        restless = [
+            file for file, loaded in batch if isinstance(loaded, Skip) and loaded.reason == SkipReason.UNSTABLE
+        ]
+        self._again += restless
+        return [(file, loaded) for file, loaded in batch if file not in restless]
+
+    def _verdict_on_suspect(self, file: ScannedFile) -> Skip | None:
+        """Set a file aside that processes died of; note of another suspect that nothing else is in flight."""
+        deaths = self._leftovers.get((file.root_id, file.place))
+        if deaths is None:
+            return None
+        if deaths >= _DEATHS:
+            return Skip(
+                file.stat.path,
+                SkipReason.QUARANTINED,
+                f"indexing died {deaths} times while it was at work on this file alone; it is tried again when the "
+                "file changes or a new version reads photos",
+            )
+        self._writer.take([file], alone=True)
+        reach("index.marked")
+        return None
 
     @property
     def _look_ahead(self) -> int:
@@ -254,12 +350,13 @@ class Run:
             limits=Limits(memory_bytes=round(self._options.decoder_gigabytes * 1e9)),
         )
 
-    def _commit(self, batch: Sequence[tuple[ScannedFile, Ready | Skip]], encoder: Encoder) -> None:
-        """Encode what was loaded and commit photos with their vectors; then note what was skipped."""
+    def _commit(self, batch: Sequence[tuple[ScannedFile, Ready | Skip]], encoder: Encoder) -> int:
+        """Encode what was loaded and commit photos with their vectors, then what was skipped; return how many."""
         ready = [loaded for _, loaded in batch if isinstance(loaded, Ready)]
         skipped = [(file, loaded) for file, loaded in batch if isinstance(loaded, Skip)]
         if ready:
             vectors = encoder.encode_images(np.stack([photo.pixels for photo in ready]))
+            reach("index.encoded")
             sound = are_unit(vectors)
             records = [photo.record for photo, fine in zip(ready, sound, strict=True) if fine]
             if records:
@@ -274,6 +371,8 @@ class Run:
         if skipped:
             self._writer.skip(skipped, self._decoder)
             self._skipped += [skip for _, skip in skipped]
+        reach("index.committed")
+        return len(batch)
 
 
 @dataclass(frozen=True, slots=True)

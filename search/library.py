@@ -555,6 +555,7 @@ class Library:
             index={"kind": FLAT, "vectors": vectors, "bytes": size_bytes},
             skipped=len(self.catalog.skipped()),
             schema=self.catalog.revision(),
+            job=self.catalog.last_job(),
         )
 
     def skipped(self) -> list[Skip]:

@@ -196,9 +196,20 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """Photos of a folder that were not found and are kept as if they were there, and why."""
+
+    path: str
+    photos: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class IndexReport:
     """What a run did. Every file seen is in exactly one of added, updated, moved, unchanged, skipped.
 
+    offline: photos not found that stay, because their folder may only be away; `withheld` says where and why.
+    purged: photos forgotten because they were gone for too long.
     not_encoded: after re-encoding, photos that have no vector by the new model yet; while there are any, the old
     model answers.
     """
@@ -211,6 +222,8 @@ class IndexReport:
     unchanged: int = 0
     gone: int = 0
     offline: int = 0
+    withheld: tuple[Withheld, ...] = ()
+    purged: int = 0
     skipped: tuple[Skip, ...] = ()
     encoded: int = 0
     not_encoded: int = 0
@@ -269,6 +282,29 @@ class EncoderStatus:
     photos: int
 
 
+class JobState(StrEnum):
+    """How a job stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    INTERRUPTED = "interrupted"  # stopped, or its process is no more
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """The last piece of work on a library; times are in UTC, total is None while it is not known."""
+
+    kind: str
+    state: JobState
+    started_at: datetime
+    heartbeat_at: datetime
+    done: int
+    total: int | None
+    pid: int
+    host: str
+
+
 @dataclass(frozen=True, slots=True)
 class LibraryStatus:
     """The library at a glance."""
@@ -280,3 +316,4 @@ class LibraryStatus:
     index: Mapping[str, int | str] = field(default_factory=dict)
     skipped: int = 0
     schema: str = ""
+    job: JobStatus | None = None

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 from search.catalog import versions
 from search.catalog.check import find_problems
 from search.catalog.filters import conditions, distance_km
+from search.catalog.jobs import last_job
 from search.catalog.rows import checksum, chunks, to_bytes, to_path, to_photo, unpack_vectors
 from search.catalog.scan import embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
@@ -24,7 +25,7 @@ from search.catalog.scopes import Scope, is_inside, within
 from search.catalog.storage import CATALOG_NAME, Storage, is_url
 from search.catalog.writer import Writer
 from search.errors import LibraryNotFound, NewerLibrary
-from search.types import EncoderStatus, Filter, Photo, Problem, RootStatus, Skip
+from search.types import EncoderStatus, Filter, JobStatus, Photo, Problem, RootStatus, Skip
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -294,6 +295,11 @@ class Catalog:
         )
         with self._reading() as connection:
             return [EncoderStatus(*row) for row in connection.execute(query)]
+
+    def last_job(self) -> JobStatus | None:
+        """Return how the last piece of work on the library stands, None if there never was one."""
+        with self._reading() as connection:
+            return last_job(connection, self.folder)
 
     def skipped(self) -> list[Skip]:
         """Return every file that is known but not indexed, with its reason, by path."""

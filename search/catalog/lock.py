@@ -23,6 +23,7 @@ LOCK_NAME = "writer.lock"
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+_TRIES = 5
 _SIGNING_S = 0.5  # how long the holder may take to write down who it is
 
 
@@ -97,10 +98,23 @@ def read_holder(folder: Path) -> Holder | None:
             time.sleep(0.02)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the library for writing. Asking takes the lock for a moment where it is free."""
+    try:
+        with (folder / LOCK_NAME).open("rb") as lock:
+            return not _try_lock(lock.fileno())
+    except OSError:
+        return False
+
+
 def _lock(descriptor: int, folder: Path) -> bool:
     """Whether the lock was free. A file system that has no locks must not pass for one whose lock is free."""
     try:
-        return _try_lock(descriptor)
+        for _ in range(_TRIES):  # somebody may only be asking whether it is held
+            if _try_lock(descriptor):
+                return True
+            time.sleep(0.01)
+        return False
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise

@@ -7,8 +7,8 @@ of those contents. A row is free when its own place no longer holds its content.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 
@@ -22,6 +22,7 @@ class Place:
     mtime_ns: int
     content_hash: bytes
     photo_id: int | None
+    ctime_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,51 @@ def resolve(places: Iterable[Place], known: Iterable[Known]) -> Resolution:
         elif place.content_hash in by_content:
             resolution.copied.append((by_content[place.content_hash][0].id, place))
     moved = {row_id for row_id, _ in resolution.moved}
+    # A copy that stands where a moved row stood is a photo of its own, not what that row becomes.
+    resolution.copied = [
+        (source, replace(place, photo_id=None) if place.photo_id in moved else place)
+        for source, place in resolution.copied
+    ]
     taken = {place.photo_id for _, place in resolution.moved if place.photo_id is not None}
     resolution.parked = sorted(taken - moved)
     return resolution
+
+
+class Waiting:
+    """Files whose match hangs on others that are not hashed yet.
+
+    A run hashes piece by piece. What a file is can be told at once, and as it would be told in the end, unless
+    a row with its content may yet turn out free, or a file before it waits for the same content; and a file whose
+    own row has another content waits itself, because that row is free for whoever comes (names may be swapped).
+    """
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+        self.held: dict[int, bytes] = {}  # what the places of rows hold now
+        self._contents: set[bytes] = set()
+
+    def split(self, places: Iterable[Place], known: Iterable[Known], undecided: Collection[int]) -> list[Place]:
+        """Return the places that can be resolved now, and keep the others.
+
+        undecided: rows that may yet turn out free.
+        """
+        own, open_ = {}, set(self._contents)
+        for row in known:
+            own[row.id] = row.content_hash
+            if row.id in undecided:
+                open_.add(row.content_hash)
+        certain = []
+        for place in places:
+            keeps = place.photo_id is not None and own.get(place.photo_id) == place.content_hash
+            if keeps or (place.photo_id is None and place.content_hash not in open_):
+                certain.append(place)
+            else:
+                self.places.append(place)
+                self._contents.add(place.content_hash)
+                if place.photo_id is not None:
+                    self.held[place.photo_id] = place.content_hash
+                open_.add(place.content_hash)
+        return certain
 
 
 def _name(path: bytes) -> str:

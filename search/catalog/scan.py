@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     ScalarSelect,
     Select,
@@ -20,23 +22,26 @@ from sqlalchemy import (
     func,
     insert,
     not_,
+    or_,
     select,
     true,
     tuple_,
     update,
 )
 
-from search.catalog.moves import Known, Place, resolve
+from search.catalog.moves import Known, Place, Waiting, resolve
 from search.catalog.rows import checksum, chunks, to_bytes, to_path
 from search.catalog.schema import embeddings, photos, roots, scanned, skips
-from search.catalog.scopes import Scope, within_any
+from search.catalog.scopes import Scope, is_reachable, within_any
 from search.catalog.transaction import commit, now
-from search.types import FileStat, Skip
+from search.types import FileStat, Skip, Withheld
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _PAGE = 1024  # files handed out at a time
+_MANY_MISSING = 100  # photos; and
+_MANY_MISSING_SHARE = 0.2  # of those looked for: more than both is no tidying up, but a drive that is away
 _MAX_TERMS = 200  # scopes in one statement: SQLite allows an expression no more than 1,000 levels
 
 # What a copy of a photo takes over with its content.
@@ -61,7 +66,7 @@ class Verdict(StrEnum):
 
     NEW = "new"
     SUSPECT = "suspect"  # a new name, but a known photo has this size: may have been moved or copied
-    CHANGED = "changed"  # size or time differ: the content may
+    CHANGED = "changed"  # size or a time differ: the content may
     UNEMBEDDED = "unembedded"  # unchanged, but this encoder has no vector of it
     RETURNED = "returned"  # unchanged, and was gone
     UNCHANGED = "unchanged"
@@ -89,9 +94,10 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """How many files were known by content: touched, moved, and copies at new or known places.
+    """How many files were known by content: touched, moved, and added or updated without decoding.
 
-    gone: photos that lost their place to a moved one and whose content is nowhere now.
+    added: copies, and photos back from having been gone.   gone: photos that lost their place to a moved one and
+    whose content is nowhere now.
     """
 
     touched: int = 0
@@ -99,6 +105,15 @@ class Recognised:
     added: int = 0
     updated: int = 0
     gone: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a scan ends: photos that returned, photos now gone, and those not found that stay nevertheless."""
+
+    returned: int
+    gone: int
+    withheld: tuple[Withheld, ...]
 
 
 class Scan:
@@ -113,13 +128,22 @@ class Scan:
         self._classified = _classified(encoder_id, settled).subquery()
         self._scopes: list[Scope] = []
         self._unknown: list[Scope] = []
+        self._file_systems: dict[int, str | None] = {}  # by root
+        self._lost: set[int] | None = None  # photos not found, as known before any moved
+        self._waiting = Waiting()
+        self._unread: set[int] = set()  # photos whose file could not be hashed
+        self._reachable: dict[bytes, bool] = {}  # by root
         with connection.begin():
             scanned.drop(connection, checkfirst=True)
             scanned.create(connection)
 
-    def cover(self, scope: Scope) -> None:
-        """Count what is in this scope and not found as gone."""
+    def cover(self, scope: Scope, file_system: str | None = None) -> None:
+        """Count what is in this scope and not found as gone, unless there is reason to doubt it.
+
+        file_system: what the root lies on now, None if that can't be told.
+        """
         self._scopes.append(scope)
+        self._file_systems[scope.root_id] = file_system
 
     def unknown(self, scope: Scope, path: str) -> None:
         """Except a file or folder that could not be looked at: nothing there is gone."""
@@ -133,6 +157,7 @@ class Scan:
                 "path": to_bytes(os.path.relpath(file.path, scope.root)),
                 "size_bytes": file.size_bytes,
                 "mtime_ns": file.mtime_ns,
+                "ctime_ns": file.ctime_ns,
             }
             for file in files
         ]
@@ -141,9 +166,12 @@ class Scan:
                 self._connection.execute(insert(scanned).prefix_with("OR IGNORE", dialect="sqlite"), values)
 
     def free_places(self) -> None:
-        """Let a file that stands where a gone photo was be a photo of its own; by content it may still be that one."""
-        here = and_(scanned.c.root_id == photos.c.root_id, scanned.c.path == photos.c.path)
-        query = select(photos.c.id).join(scanned, here).where(photos.c.gone_at.is_not(None), not_(_same_stat()))
+        """Let a file that stands where a gone photo was be a photo of its own; by content it may still be that one.
+
+        Where only the change time differs the content decides, once it is known.
+        """
+        another = or_(photos.c.size_bytes != scanned.c.size_bytes, photos.c.mtime_ns != scanned.c.mtime_ns)
+        query = select(photos.c.id).join(scanned, _here()).where(photos.c.gone_at.is_not(None), another)
         with commit(self._connection):
             ids = self._connection.execute(query).scalars().all()
             self._update([{"row_id": id_, "path": _parking(id_)} for id_ in ids])
@@ -188,14 +216,24 @@ class Scan:
             rows = self._connection.execute(query).all()
         return [Skip(to_path(row.root, row.path), row.reason, row.detail) for row in rows]
 
-    def recognise(self, hashes: Sequence[tuple[ScannedFile, bytes]]) -> Recognised:
-        """Give hashed files the photos that have their content: touched, moved or copied."""
-        places = [
-            Place(file.root_id, file.place, file.stat.size_bytes, file.stat.mtime_ns, content, file.photo_id)
-            for file, content in hashes
-        ]
+    def recognise(self, hashes: Sequence[tuple[ScannedFile, bytes | None]], *, last: bool = True) -> Recognised:
+        """Give hashed files the photos that have their content: touched, moved or copied.
+
+        hashes: None where the file could not be read.   last: no more come; until then files wait whose match hangs
+        on others, so that the pieces a run hashes in make no difference.
+        """
+        self._unread |= {
+            file.photo_id for file, content in hashes if content is None and file.photo_id is not None
+        }
         with commit(self._connection) as seq:
-            found = resolve(places, self._known(places))
+            places, back = self._told_from_gone([_place(file, content) for file, content in hashes if content])
+            if last:
+                places = sorted(self._waiting.places + places, key=lambda place: (place.root_id, place.path))
+                known = self._known(places)
+            else:
+                known = self._known(places)
+                places = self._waiting.split(places, known, self._undecided(known, places))
+            found = resolve(places, known)
             self._update([{"row_id": id_, **_stat(place, seq)} for id_, place in found.touched])
             parked = [{"row_id": id_, "path": _parking(id_)} for id_, _ in found.moved]
             self._update(parked)  # all leave before any arrives: names may have been swapped
@@ -208,32 +246,82 @@ class Scan:
             )
             for source, place in found.copied:
                 self._copy(source, place, seq)
-        added = sum(place.photo_id is None for _, place in found.copied)
+        self._missing_before_moves().difference_update(id_ for id_, _ in found.moved)
+        returned = sum(id_ in back for id_, _ in found.touched)
+        new = sum(place.photo_id is None for _, place in found.copied)
         return Recognised(
-            len(found.touched), len(found.moved), added, len(found.copied) - added, len(found.parked)
+            touched=len(found.touched) - returned,
+            moved=len(found.moved),
+            added=new + returned,
+            updated=len(found.copied) - new,
+            gone=len(found.parked),
         )
 
-    def _known(self, places: list[Place]) -> list[Known]:
+    def _told_from_gone(self, places: list[Place]) -> tuple[list[Place], set[int]]:
+        """Part files from the gone photos whose places they took; return the photos that are back, too."""
+        gone: dict[int, bytes] = {}
+        for ids in chunks([place.photo_id for place in places if place.photo_id is not None]):
+            query = select(photos.c.id, photos.c.content_hash).where(photos.c.gone_at.is_not(None))
+            rows = self._connection.execute(query.where(photos.c.id.in_(ids)))
+            gone |= {row.id: row.content_hash for row in rows}
+        strange = {p.photo_id for p in places if p.photo_id in gone and gone[p.photo_id] != p.content_hash}
+        self._update([{"row_id": id_, "path": _parking(id_)} for id_ in sorted(filter(None, strange))])
+        parted = [replace(place, photo_id=None) if place.photo_id in strange else place for place in places]
+        return parted, gone.keys() - strange
+
+    def _undecided(self, known: Sequence[Known], places: Sequence[Place]) -> set[int]:
+        """Rows whose own file differs from what is known and is still to be hashed."""
+        ids: set[int] = set()
+        for chunk in chunks([row.id for row in known]):
+            query = select(photos.c.id).join(scanned, _here()).where(photos.c.id.in_(chunk), not_(_same_stat()))
+            ids.update(self._connection.execute(query).scalars())
+        return ids - {place.photo_id for place in places} - self._waiting.held.keys() - self._unread
+
+    def _missing_before_moves(self) -> set[int]:
+        """Photos not found, less those that moved since; asked once, because it reads all of the scopes."""
+        if self._lost is None:
+            self._lost = {row.id for row in self._missing()}
+        return self._lost
+
+    def _known(self, places: Sequence[Place]) -> list[Known]:
         """Every photo with a content that some place holds, and whether it is free to move there."""
-        held = {place.photo_id: place.content_hash for place in places if place.photo_id is not None}
+        held = self._waiting.held | {p.photo_id: p.content_hash for p in places if p.photo_id is not None}
         query = select(
             photos.c.id,
+            photos.c.root_id,
             photos.c.path,
             photos.c.content_hash,
             photos.c.gone_at,
             roots.c.path.label("root"),
+            exists().where(_here()).label("found"),
         ).select_from(photos.join(roots))
         contents = sorted({place.content_hash for place in places})
-        missing = set(self._missing())
+        missing = self._missing_before_moves()
         known = []
         for chunk in chunks(contents):
-            for row in self._connection.execute(query.where(photos.c.content_hash.in_(chunk))):
+            wanted = query.where(photos.c.content_hash.in_(chunk)).order_by(photos.c.id)
+            for row in self._connection.execute(wanted):
                 if row.id in held:
                     free = held[row.id] != row.content_hash
                 else:
-                    free = row.gone_at is not None or row.id in missing or _vanished(row.root, row.path)
-                known.append(Known(row.id, row.path, row.content_hash, bool(free)))
+                    free = row.gone_at is not None or row.id in missing
+                    free = free or (not row.found and self._vanished(row))
+                known.append(Known(row.id, row.path, row.content_hash, free))
         return known
+
+    def _vanished(self, row: Any) -> bool:
+        """Whether a photo outside this run's scopes has left its place, on a root that is reachable."""
+        if row.root not in self._reachable:
+            self._reachable[row.root] = is_reachable(os.fsdecode(row.root))
+        if not self._reachable[row.root] or _is_hidden(row.root_id, row.path, self._hidden()):
+            return False
+        try:
+            os.lstat(to_path(row.root, row.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # it may be there
+            return False
+        return False
 
     def _update(self, rows: list[dict[str, Any]]) -> None:
         """Update photos by id; all rows set the same columns."""
@@ -261,24 +349,72 @@ class Scan:
                 values = {"encoder_id": row.encoder_id, "photo_id": target, "vector": row.vector, "crc": crc}
                 self._connection.execute(insert(embeddings).values(values))
 
-    def settle(self) -> tuple[int, int]:
-        """Welcome back photos that returned and mark those not found as gone; return both counts.
+    def settle(self, *, confirmed: bool = False) -> Settlement:
+        """Welcome back photos that returned and mark those not found as gone.
 
         Gone photos keep their row, vectors and labels, and answer no query. Skips of files that are gone, or that
-        are photos as they stand now, are forgotten.
+        are photos as they stand now, are forgotten. Where so many are missing that a drive may be away, or the root
+        lies on another file system than before, all stay.   confirmed: the user says that they are gone.
         """
         returned = and_(photos.c.gone_at.is_not(None), embedded(self._encoder_id), _scanned_as_is())
         with commit(self._connection) as seq:
             back = self._connection.execute(update(photos).where(returned).values(gone_at=None, seq=seq))
             missing = self._missing()
-            self._update([{"row_id": id_, "gone_at": now(), "seq": seq} for id_ in missing])
+            doubts = {} if confirmed else self._doubts(Counter(row.root_id for row in missing))
+            self._scopes = [scope for scope in self._scopes if scope.root_id not in doubts]
+            gone = [row.id for row in missing if row.root_id not in doubts]
+            self._update([{"row_id": id_, "gone_at": now(), "seq": seq} for id_ in gone])
             self._forget_skips()
-        return back.rowcount, len(missing)
+            self._fill_in_change_times()
+            self._adopt_file_systems()
+        return Settlement(back.rowcount, len(gone), tuple(doubts.values()))
 
-    def _missing(self) -> list[int]:
-        """Photos present that this run looked for and did not find."""
+    @property
+    def trusted(self) -> Sequence[Scope]:
+        """The scopes in which what was not found is gone."""
+        return self._scopes
+
+    def _doubts(self, missing: Counter[int]) -> dict[int, Withheld]:
+        """Return the roots whose missing photos may come back, with the reason."""
+        present = select(scanned.c.root_id, func.count().label("files")).join_from(scanned, photos, _here())
+        query = present.where(photos.c.gone_at.is_(None)).group_by(scanned.c.root_id)
+        found = {row.root_id: row.files for row in self._connection.execute(query)}
+        doubts = {}
+        for row in self._connection.execute(select(roots)).all():
+            lost, current = missing[row.id], self._file_systems.get(row.id)
+            total = lost + found.get(row.id, 0)
+            reason = ""
+            if lost and current and row.file_system and current != row.file_system:
+                reason = "another file system is there than before"
+            elif lost > _MANY_MISSING and lost > _MANY_MISSING_SHARE * total:
+                reason = f"{lost} of {total} missing at once looks like a drive that is away"
+            if reason:
+                doubts[row.id] = Withheld(os.fsdecode(row.path), lost, reason)
+        return doubts
+
+    def _adopt_file_systems(self) -> None:
+        """Remember what the roots lie on whose photos are all accounted for."""
+        for root_id in {scope.root_id for scope in self._scopes}:
+            current = self._file_systems[root_id]
+            differs = or_(roots.c.file_system.is_(None), roots.c.file_system != current)
+            if current is not None:
+                this = update(roots).where(roots.c.id == root_id, differs)
+                self._connection.execute(this.values(file_system=current))
+
+    def _fill_in_change_times(self) -> None:
+        """Let rows older than the column have the change time of their file, which is as they know it otherwise."""
+        for table in (photos, skips):
+            here = and_(scanned.c.root_id == table.c.root_id, scanned.c.path == table.c.path)
+            same = and_(table.c.size_bytes == scanned.c.size_bytes, table.c.mtime_ns == scanned.c.mtime_ns)
+            found = select(scanned.c.ctime_ns).where(here).scalar_subquery()
+            unknown = and_(table.c.ctime_ns.is_(None), exists().where(here, same, scanned.c.ctime_ns.is_not(None)))
+            self._connection.execute(update(table).where(unknown).values(ctime_ns=found))
+
+    def _missing(self) -> list[Any]:
+        """Photos present that this run looked for and did not find: id and root, each once."""
         columns = (photos.c.root_id, photos.c.path, photos.c.id)
-        return sorted({row.id for row in self._not_found(photos, columns, photos.c.gone_at.is_(None))})
+        rows = self._not_found(photos, columns, photos.c.gone_at.is_(None))
+        return sorted({row.id: row for row in rows}.values(), key=lambda row: row.id)
 
     def _forget_skips(self) -> None:
         here = and_(skips.c.root_id == photos.c.root_id, skips.c.path == photos.c.path)
@@ -292,13 +428,16 @@ class Scan:
     def _not_found(self, table: Any, columns: Sequence[Any], *wanted: ColumnElement[bool]) -> list[Any]:
         """Rows of photos or skips in this run's scopes that no file was found for, unless nobody could look."""
         found = exists().where(scanned.c.root_id == table.c.root_id, scanned.c.path == table.c.path)
-        hidden = {(scope.root_id, to_bytes(scope.relative)) for scope in self._unknown}
+        hidden = self._hidden()
         rows: list[Any] = []
         for scopes in chunks(self._scopes, _MAX_TERMS):
             covered = within_any(table, scopes)
             query = select(*columns).where(covered, not_(found), *wanted)
             rows += self._connection.execute(query).all()
         return [row for row in rows if not _is_hidden(row.root_id, row.path, hidden)]
+
+    def _hidden(self) -> set[tuple[int, bytes]]:
+        return {(scope.root_id, to_bytes(scope.relative)) for scope in self._unknown}
 
 
 def embedded(encoder_id: int | ScalarSelect[Any]) -> ColumnElement[bool]:
@@ -322,6 +461,7 @@ def _classified(encoder_id: int, settled: Settled) -> Select[Any]:
         skips.c.path == scanned.c.path,
         skips.c.size_bytes == scanned.c.size_bytes,
         skips.c.mtime_ns == scanned.c.mtime_ns,
+        _same_or_unknown(skips.c.ctime_ns),
         skips.c.decoder == settled.decoder,
         skips.c.reason.in_(settled.reasons),
     )
@@ -335,26 +475,54 @@ def _classified(encoder_id: int, settled: Settled) -> Select[Any]:
         (exists().where(twin.c.size_bytes == scanned.c.size_bytes), Verdict.SUSPECT),
         else_=Verdict.NEW,
     )
-    same_place = and_(photos.c.root_id == scanned.c.root_id, photos.c.path == scanned.c.path)
     query = select(scanned, photos.c.id.label("photo_id"), verdict.label("verdict"))
-    return query.select_from(scanned.outerjoin(photos, same_place))
+    return query.select_from(scanned.outerjoin(photos, _here()))
 
 
 def _scanned_file(row: Any) -> ScannedFile:
-    stat = FileStat(to_path(row.root, row.path), row.size_bytes, row.mtime_ns)
+    stat = FileStat(to_path(row.root, row.path), row.size_bytes, row.mtime_ns, row.ctime_ns)
     return ScannedFile(row.root_id, row.path, stat, Verdict(row.verdict), row.photo_id)
 
 
+def _place(file: ScannedFile, content: bytes) -> Place:
+    stat = file.stat
+    return Place(
+        file.root_id, file.place, stat.size_bytes, stat.mtime_ns, content, file.photo_id, ctime_ns=stat.ctime_ns
+    )
+
+
+def _here() -> ColumnElement[bool]:
+    return and_(scanned.c.root_id == photos.c.root_id, scanned.c.path == photos.c.path)
+
+
 def _same_stat() -> ColumnElement[bool]:
-    return and_(photos.c.size_bytes == scanned.c.size_bytes, photos.c.mtime_ns == scanned.c.mtime_ns)
+    """Whether a file is as its photo knows it. Different is different, never "newer": clocks go wrong.
+
+    The change time finds an edit that put size and modification time back. It also changes when a file is renamed
+    or gets other permissions; that costs reading the file once, not decoding it. The inode number is left out: FAT
+    and some network drives hand out new ones at every mount, and a file that was replaced has a new change time
+    anyway.
+    """
+    same = and_(photos.c.size_bytes == scanned.c.size_bytes, photos.c.mtime_ns == scanned.c.mtime_ns)
+    return and_(same, _same_or_unknown(photos.c.ctime_ns))
+
+
+def _same_or_unknown(ctime_ns: Column[int]) -> ColumnElement[bool]:
+    return or_(ctime_ns.is_(None), scanned.c.ctime_ns.is_(None), ctime_ns == scanned.c.ctime_ns)
 
 
 def _scanned_as_is() -> ColumnElement[bool]:
-    return exists().where(scanned.c.root_id == photos.c.root_id, scanned.c.path == photos.c.path, _same_stat())
+    return exists().where(_here(), _same_stat())
 
 
 def _stat(place: Place, seq: int) -> dict[str, Any]:
-    return {"size_bytes": place.size_bytes, "mtime_ns": place.mtime_ns, "gone_at": None, "seq": seq}
+    return {
+        "size_bytes": place.size_bytes,
+        "mtime_ns": place.mtime_ns,
+        "ctime_ns": place.ctime_ns,
+        "gone_at": None,
+        "seq": seq,
+    }
 
 
 def _is_hidden(root_id: int, place: bytes, hidden: set[tuple[int, bytes]]) -> bool:
@@ -365,11 +533,6 @@ def _is_hidden(root_id: int, place: bytes, hidden: set[tuple[int, bytes]]) -> bo
     return (root_id, b".") in hidden or any(
         (root_id, b"/".join(parts[:depth])) in hidden for depth in range(1, len(parts) + 1)
     )
-
-
-def _vanished(root: bytes, place: bytes) -> bool:
-    """Whether a photo outside this run's scopes has left its place, on a root that is reachable."""
-    return os.path.isdir(root) and not os.path.lexists(to_path(root, place))
 
 
 def _parking(id_: int) -> bytes:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, delete, false, insert, or
 
 from search.catalog.filters import below
 from search.catalog.rows import to_bytes
-from search.catalog.schema import photos, roots, skips
+from search.catalog.schema import in_flight, photos, roots, skips
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -35,6 +35,15 @@ def is_inside(path: str, folder: str) -> bool:
     return os.path.commonpath([folder, path]) == folder
 
 
+def is_reachable(root: str) -> bool:
+    """Whether a root is there with something in it; an empty folder may be a mount point whose drive is away."""
+    try:
+        with os.scandir(root) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return False
+
+
 def find_scope(connection: Connection, path: str) -> Scope | None:
     """Return the scope of an absolute path in the root that holds it, None if no root does."""
     for row in connection.execute(select(roots)):
@@ -54,6 +63,7 @@ def add_root(connection: Connection, folder: str, seq: int) -> int:
             prefix = to_bytes(os.path.relpath(os.fsdecode(row.path), folder)) + b"/"
             _rehang(connection, photos, row.id, root_id, prefix, seq=seq)
             _rehang(connection, skips, row.id, root_id, prefix)
+            _rehang(connection, in_flight, row.id, root_id, prefix)
             connection.execute(delete(roots).where(roots.c.id == row.id))
     return root_id
 

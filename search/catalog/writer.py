@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
+from search.catalog import jobs
 from search.catalog.check import drop_damaged
 from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
 from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, lacking
-from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
-from search.catalog.scopes import Scope, add_root, find_scope, is_inside, within
+from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, roots, skips, state
+from search.catalog.scopes import Scope, add_root, find_scope, is_inside, within, within_any
 from search.catalog.storage import copy_to
 from search.catalog.transaction import commit, now
 from search.errors import UsageError
-from search.types import FileStat, LabelledPhoto, PhotoInfo, Skip
+from search.failpoints import reach
+from search.types import FileStat, JobState, LabelledPhoto, PhotoInfo, Skip
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -56,6 +61,68 @@ class Writer:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._job: int | None = None
+
+    # ---- jobs
+
+    @contextmanager
+    def job(self, kind: str) -> Iterator[None]:
+        """Account for a piece of work: while the block runs every batch is a sign of life, its end is noted.
+
+        Work that is stopped in good order calls `finish_job` itself.
+        """
+        self.begin_job(kind)
+        try:
+            yield
+        except BaseException as error:
+            with suppress(SQLAlchemyError):  # a full disk: what went wrong first matters more
+                self.finish_job(JobState.FAILED if isinstance(error, Exception) else JobState.INTERRUPTED)
+            raise
+        self.finish_job(JobState.DONE)
+
+    def begin_job(self, kind: str) -> None:
+        """Note that this process begins a piece of work; jobs that died are marked."""
+        with commit(self._connection):
+            self._job = jobs.begin(self._connection, kind)
+
+    def expect(self, total: int) -> None:
+        """Note how many files the job has to do."""
+        with commit(self._connection):
+            jobs.expect(self._connection, self._current_job, total)
+
+    def finish_job(self, outcome: JobState) -> None:
+        """Note how the job ended, once."""
+        if self._job is not None:
+            with commit(self._connection):
+                jobs.finish(self._connection, self._job, outcome)
+            self._job = None
+
+    def take(self, files: Sequence[ScannedFile], *, alone: bool = False) -> None:
+        """Note, before they are opened, which files the job is at work on; storing or skipping them ends it.
+
+        alone: nothing else is worked on, so that a death now would be of this file's making.
+        """
+        with commit(self._connection):
+            jobs.take(self._connection, self._current_job, files, alone=alone)
+
+    def leftovers(self) -> dict[tuple[int, bytes], int]:
+        """Return the files that earlier jobs died with, by root and place, and the deaths they were alone in."""
+        with self._connection.begin():
+            return jobs.leftovers(self._connection, self._current_job)
+
+    @property
+    def _current_job(self) -> int:
+        if self._job is None:
+            raise RuntimeError("no job has begun")
+        return self._job
+
+    def _done_with(self, files: Sequence[ScannedFile]) -> None:
+        """Part of the transaction that stores or skips files."""
+        if self._job is not None:
+            jobs.beat(self._connection, self._job, len(files))
+            jobs.drop(self._connection, files)
+
+    # ---- a run's scan
 
     def scan(self, encoder_id: int, settled: Settled) -> Scan:
         """Begin a run's scan."""
@@ -128,7 +195,8 @@ class Writer:
             for table in (embeddings, labels):
                 self._connection.execute(delete(table).where(table.c.photo_id.in_(doomed)))
             removed = self._connection.execute(delete(photos).where(within(photos, scope))).rowcount
-            self._connection.execute(delete(skips).where(within(skips, scope)))
+            for table in (skips, in_flight):
+                self._connection.execute(delete(table).where(within(table, scope)))
             if scope.relative == ".":
                 self._connection.execute(delete(roots).where(roots.c.id == scope.root_id))
             self._connection.execute(update(state).values(purge_seq=seq))
@@ -148,6 +216,27 @@ class Writer:
             self._connection.execute(this.values(path=os.fsencode(folder), file_system=None))
         return self.count(scope)
 
+    def purge(self, before: datetime, scopes: Sequence[Scope]) -> int:
+        """Forget photos of these scopes that are gone since before a moment (UTC, naive), with all they had.
+
+        Returns how many. Costs readers a rebuild of their index, so nothing is written where nothing is to do.
+        """
+        doomed: list[int] = []
+        with self._connection.begin():
+            for some in chunks(scopes):
+                query = select(photos.c.id).where(photos.c.gone_at < before, within_any(photos, some))
+                doomed += self._connection.execute(query).scalars()
+        if not doomed:
+            return 0
+        with commit(self._connection) as seq:
+            for ids in chunks(sorted(set(doomed))):
+                for table in (embeddings, labels):
+                    self._connection.execute(delete(table).where(table.c.photo_id.in_(ids)))
+                self._connection.execute(delete(photos).where(photos.c.id.in_(ids)))
+            self._connection.execute(update(state).values(purge_seq=seq))
+        reach("compact.purged")
+        return len(set(doomed))
+
     # ---- a batch
 
     def add(self, records: Sequence[Record], vectors: Vectors, encoder_id: int) -> list[int]:
@@ -166,7 +255,9 @@ class Writer:
                 blob, crc = pack_vector(vector, id_, encoder_id)
                 rows.append({"encoder_id": encoder_id, "photo_id": id_, "vector": blob, "crc": crc})
             self._connection.execute(insert(embeddings), rows)
-            self._forget_skips([record.file for record in records])
+            files = [record.file for record in records]
+            self._forget_skips(files)
+            self._done_with(files)
         return ids
 
     def _insert(self, records: Sequence[Record], seq: int) -> list[int]:
@@ -188,27 +279,33 @@ class Writer:
         """Remember a file or folder that the walk could not look at."""
         place = to_bytes(os.path.relpath(skip.path, scope.root))
         unread = ScannedFile(scope.root_id, place, FileStat(skip.path, 0, 0), Verdict.NEW, None)
-        self.skip([(unread, skip)], decoder="")
+        with commit(self._connection):
+            self._skip([(unread, skip)], decoder="")
 
     def skip(self, skipped: Sequence[tuple[ScannedFile, Skip]], decoder: str) -> None:
         """Remember files that could not be indexed, and why."""
         with commit(self._connection):
-            self._forget_skips([file for file, _ in skipped])
-            self._connection.execute(
-                insert(skips),
-                [
-                    {
-                        "root_id": file.root_id,
-                        "path": file.place,
-                        "size_bytes": file.stat.size_bytes,
-                        "mtime_ns": file.stat.mtime_ns,
-                        "decoder": decoder,
-                        "reason": skip.reason,
-                        "detail": skip.detail,
-                    }
-                    for file, skip in skipped
-                ],
-            )
+            self._skip(skipped, decoder)
+            self._done_with([file for file, _ in skipped])
+
+    def _skip(self, skipped: Sequence[tuple[ScannedFile, Skip]], decoder: str) -> None:
+        self._forget_skips([file for file, _ in skipped])
+        self._connection.execute(
+            insert(skips),
+            [
+                {
+                    "root_id": file.root_id,
+                    "path": file.place,
+                    "size_bytes": file.stat.size_bytes,
+                    "mtime_ns": file.stat.mtime_ns,
+                    "ctime_ns": file.stat.ctime_ns,
+                    "decoder": decoder,
+                    "reason": skip.reason,
+                    "detail": skip.detail,
+                }
+                for file, skip in skipped
+            ],
+        )
 
     def _forget_skips(self, files: Sequence[ScannedFile]) -> None:
         place = and_(skips.c.root_id == bindparam("in_root"), skips.c.path == bindparam("place"))
@@ -267,6 +364,7 @@ def _columns(record: Record, seq: int) -> dict[str, Any]:
         "path": file.place,
         "size_bytes": file.stat.size_bytes,
         "mtime_ns": file.stat.mtime_ns,
+        "ctime_ns": file.stat.ctime_ns,
         "content_hash": record.content_hash,
         "gone_at": None,
         "seq": seq,

@@ -27,6 +27,9 @@ _SHOWN = 20  # skipped files named in the report
 @click.option("--include-hidden", is_flag=True, help="Take files and folders that begin with a dot.")
 @click.option("--follow-symlinks", is_flag=True, help="Follow links.")
 @click.option("--reencode", is_flag=True, help="Give all photos vectors by --model, then answer with it.")
+@click.option(
+    "--confirm-removals", is_flag=True, help="What is not found is gone, even if it looks like a drive away."
+)
 @click.option("--max-megapixels", type=Number(min=0.01), default=200, show_default=True, help="Skip above.")
 @click.option("--wait", is_flag=True, help="Wait while another process writes to the library.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if anything was skipped.")
@@ -42,6 +45,7 @@ def command(
     include_hidden: bool,
     follow_symlinks: bool,
     reencode: bool,
+    confirm_removals: bool,
     max_megapixels: float,
     wait: bool,
     strict: bool,
@@ -64,6 +68,7 @@ def command(
         scan=ScanOptions(exclude=exclude, include_hidden=include_hidden, follow_symlinks=follow_symlinks),
         batch_size=batch_size,
         max_megapixels=max_megapixels,
+        confirm_removals=confirm_removals,
         **({"workers": workers} if workers else {}),
     )
     with (
@@ -103,6 +108,11 @@ def _tell(report: IndexReport, library: str) -> None:
         f" · gone {report.gone} · offline {report.offline} · skipped {len(report.skipped)}"
     )
     click.echo(f"  {report.encoded} encoded in {report.seconds:.1f} s, {report.images_per_second:.1f} a second")
+    for kept in report.withheld:
+        click.echo(
+            f"  {kept.photos} photos of {printable(short(kept.path))} were not found and are kept: {kept.reason}; "
+            "if they are gone for good, index with --confirm-removals"
+        )
     if report.skipped:
         click.echo("Skipped:")
         emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in report.skipped[:_SHOWN]])

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
         Answer,
         Hit,
         IndexReport,
+        JobStatus,
         LabelledPhoto,
         Labelling,
         LibraryStatus,
         Photo,
         RootStatus,
         Skip,
+        Withheld,
     )
 
 # Control characters and the marks that reorder text: in a terminal they could rewrite what was said.
@@ -131,6 +133,23 @@ def skip_document(skip: Skip) -> dict[str, str]:
     return {**path_fields(skip.path), "reason": str(skip.reason), "detail": skip.detail}
 
 
+def withheld_document(withheld: Withheld) -> dict[str, Any]:
+    return {**path_fields(withheld.path), "photos": withheld.photos, "reason": withheld.reason}
+
+
+def job_document(job: JobStatus) -> dict[str, Any]:
+    return {
+        "kind": job.kind,
+        "state": str(job.state),
+        "started_at": job.started_at.isoformat(),
+        "heartbeat_at": job.heartbeat_at.isoformat(),
+        "done": job.done,
+        "total": job.total,
+        "pid": job.pid,
+        "host": job.host,
+    }
+
+
 def report_document(report: IndexReport, library: str) -> dict[str, Any]:
     return {
         "library": library,
@@ -142,6 +161,8 @@ def report_document(report: IndexReport, library: str) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "gone": report.gone,
         "offline": report.offline,
+        "withheld": [withheld_document(withheld) for withheld in report.withheld],
+        "purged": report.purged,
         "skipped": [skip_document(skip) for skip in report.skipped],
         "encoded": report.encoded,
         "not_encoded": report.not_encoded,
@@ -181,6 +202,7 @@ def status_document(status: LibraryStatus) -> dict[str, Any]:
         "index": dict(status.index),
         "skipped": status.skipped,
         "schema": status.schema,
+        "job": job_document(status.job) if status.job else None,
     }
 
 

@@ -33,6 +33,10 @@ def command(settings: Settings) -> None:
     ]
     rows += [("skipped", f"{status.skipped} (see `search skipped`)" if status.skipped else "0")]
     rows += [("schema", status.schema)]
+    if job := status.job:
+        done = str(job.done) if job.total is None else f"{job.done} of {job.total}"
+        since = f"{job.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC"
+        rows += [("last job", f"{job.kind}, {job.state}: {done} files done, process {job.pid}, {since}")]
     emit_table(rows)
     if not status.photos:
         click.echo("Nothing is indexed yet: search index DIR", err=True)

@@ -208,7 +208,7 @@ def test_show_knows_everything(indexed, photographs):
 
 def test_status(indexed, photographs, place):
     status = indexed("status", "--json").json
-    assert set(status) == {"library", "photos", "roots", "encoders", "index", "skipped", "schema"}
+    assert set(status) == {"library", "photos", "roots", "encoders", "index", "skipped", "schema", "job"}
     assert (status["library"], status["photos"], status["skipped"]) == (str(place), 4, 0)
     assert {root["state"] for root in status["roots"]} == {"online"}
     assert sum(root["photos"] for root in status["roots"]) == 4
@@ -405,3 +405,27 @@ def test_every_command_has_help_with_an_example(name, command):
     assert f"search {name}" in (command.help or ""), f"{name} has no example"
     assert command.get_short_help_str()
     assert all(parameter.help for parameter in command.params if isinstance(parameter, click.Option)), help_
+
+
+def test_photos_that_may_be_away_are_kept_and_the_way_out_is_named(run, album, tmp_path):
+    run("index", album, "--model", "builtin")
+    album.rename(tmp_path / "unplugged")
+    album.mkdir()
+    told = run("index", album)
+    assert told.code == 0
+    [line] = [line for line in told.stdout.splitlines() if "--confirm-removals" in line]
+    assert line.startswith("  12 photos of album were not found and are kept")
+    report = run("index", album, "--json").json
+    assert (report["offline"], report["gone"], report["purged"]) == (12, 0, 0)
+    assert [(entry["path"], entry["photos"]) for entry in report["withheld"]] == [(str(album), 12)]
+    confirmed = run("index", album, "--confirm-removals", "--json").json
+    assert (confirmed["offline"], confirmed["gone"], confirmed["withheld"]) == (0, 12, [])
+
+
+def test_status_shows_the_last_job(run, album):
+    run("index", album, "--model", "builtin")
+    job = run("status", "--json").json["job"]
+    assert set(job) == {"kind", "state", "started_at", "heartbeat_at", "done", "total", "pid", "host"}
+    assert (job["kind"], job["state"], job["done"], job["total"]) == ("index", "done", 12, 12)
+    [line] = [line for line in run("status").stdout.splitlines() if line.startswith("last job")]
+    assert "index, done: 12 of 12 files done" in line

@@ -51,6 +51,32 @@ def test_a_signal_ends_a_run_in_good_order(spawn, place, tmp_path, make_photo, o
     assert rest.unchanged == report["photos"]
 
 
+def test_a_second_signal_ends_a_run_at_once_and_consistently(spawn, tmp_path, make_photo, open_library):
+    folder = tmp_path / "many"
+    for seed in range(300):
+        make_photo(folder / f"{seed:03}.png", seed)
+    process = spawn("index", folder, "--model", "builtin", "--batch-size", "4")
+    library = open_library()
+
+    def some_are_committed() -> bool:
+        try:
+            return library.status().photos >= 4
+        except Exception:  # the catalog is being made
+            return False
+
+    wait_for(some_are_committed)
+    process.send_signal(signal.SIGINT)
+    assert "once more" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    status = library.status()
+    assert status.job.state == "interrupted"
+    assert status.job.done == status.photos
+    assert library.check().ok
+    assert library.index([folder]).added == 300 - status.photos
+
+
 def test_a_second_writer_is_told_who_holds_the_library(spawn, place, album, library):
     library.index([album])
     with writer_lock(place):

@@ -1,0 +1,166 @@
+"""F24, F26: what can't be seen is not gone, and what is gone can come back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+
+import pytest
+
+from search import IndexOptions
+from search.errors import UsageError
+from search.photos.scan import file_system
+
+CONFIRMED = IndexOptions(confirm_removals=True)
+
+
+def counts(report) -> dict[str, int]:
+    names = ("photos", "added", "updated", "moved", "unchanged", "gone", "offline", "purged", "encoded")
+    return {name: n for name in names if (n := getattr(report, name))}
+
+
+def test_a_drive_that_comes_and_goes_costs_nothing(library, album, tmp_path, counting):
+    library.index([album])
+    for _ in range(10):
+        album.rename(tmp_path / "unplugged")
+        album.mkdir()
+        assert counts(library.index([album])) == {"photos": 12, "offline": 12}
+        album.rmdir()
+        (tmp_path / "unplugged").rename(album)
+        assert counts(library.index([album])) == {"photos": 12, "unchanged": 12}
+    assert counting.images == 12
+
+
+def test_a_file_or_folder_of_a_drive_that_is_away_is_not_gone(library, album, tmp_path):
+    library.index([album])
+    album.rename(tmp_path / "unplugged")
+    album.mkdir()
+    assert counts(library.index([album / "day1"])) == {"photos": 12, "offline": 4}
+    assert counts(library.index([album / "day0" / "photo00.png"])) == {"photos": 12, "offline": 1}
+
+
+def test_a_copy_elsewhere_does_not_take_the_place_of_a_photo_whose_drive_is_away(
+    library, album, tmp_path, counting
+):
+    library.index([album])
+    (tmp_path / "copies").mkdir()
+    shutil.copy(album / "day0" / "photo00.png", tmp_path / "copies" / "copy.png")
+    album.rename(tmp_path / "unplugged")
+    album.mkdir()
+    assert counts(library.index([tmp_path / "copies"])) == {"photos": 13, "added": 1}
+    assert counting.images == 12
+
+
+def test_removals_can_be_confirmed(library, album):
+    library.index([album])
+    shutil.rmtree(album)
+    report = library.index([album])
+    assert [(where.path, where.photos) for where in report.withheld] == [(str(album), 12)]
+    assert counts(library.index([album], options=CONFIRMED)) == {"gone": 12}
+    with pytest.raises(UsageError):
+        library.index([album])
+
+
+def test_photos_missing_on_another_file_system_stay(library, album, monkeypatch):
+    for name in ("one", "two", "two"):
+        monkeypatch.setattr("search.indexer.file_system", lambda path, name=name: name)
+        report = library.index([album])
+        if name == "one":
+            (album / "day0" / "photo00.png").unlink()
+        else:
+            assert counts(report) == {"photos": 12, "unchanged": 11, "offline": 1}
+    assert counts(library.index([album], options=CONFIRMED)) == {"photos": 11, "unchanged": 11, "gone": 1}
+    assert counts(library.index([album])) == {"photos": 11, "unchanged": 11}
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_folder_that_cannot_be_listed_is_unknown(library, album, monkeypatch, number):
+    library.index([album])
+    (album / "day0" / "photo00.png").unlink()
+    scandir = os.scandir
+
+    def failing(path):
+        if os.fspath(path) == str(album / "day1"):
+            raise OSError(number, os.strerror(number))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    report = library.index([album])
+    assert counts(report) == {"photos": 11, "unchanged": 7, "gone": 1}
+    assert [(skip.path, skip.reason) for skip in report.skipped] == [(str(album / "day1"), "unreadable")]
+
+
+def test_photos_gone_for_long_are_forgotten(library, album, tmp_path):
+    library.index([album])
+    place, other = album / "day0" / "photo00.png", album / "day0" / "photo03.png"
+    place.unlink()
+    assert counts(library.index([album])) == {"photos": 11, "unchanged": 11, "gone": 1}
+    with sqlite3.connect(tmp_path / "library" / "catalog.db", isolation_level=None) as connection:
+        connection.create_function("row_crc", -1, lambda *_: 0)
+        connection.execute("UPDATE photos SET gone_at = datetime(gone_at, '-31 days') WHERE gone_at IS NOT NULL")
+    connection.close()
+    other.unlink()
+    assert counts(library.index([album / "day1"])) == {"photos": 11, "unchanged": 4}  # says nothing of day0
+    assert library.catalog.ids_at([str(place)])
+    report = library.index([album])
+    assert counts(report) == {"photos": 10, "unchanged": 10, "gone": 1, "purged": 1}
+    assert not library.catalog.ids_at([str(place)])
+    assert library.catalog.ids_at([str(other)])
+    assert len(library.search("anything", k=50)) == 10
+
+
+def test_photos_of_a_drive_that_is_away_are_not_forgotten(library, album, tmp_path):
+    library.index([album])
+    place = album / "day0" / "photo00.png"
+    place.unlink()
+    library.index([album])
+    album.rename(tmp_path / "unplugged")
+    for _ in range(2):  # missing, then an empty mount point
+        library.index([album], options=IndexOptions(keep_gone_days=0))
+        assert library.catalog.ids_at([str(place)])
+        album.mkdir(exist_ok=True)
+
+
+def test_a_gone_photo_that_returns_with_another_change_time_is_told_by_content(library, album, tmp_path, counting):
+    library.index([album])
+    place = album / "day0" / "photo00.png"
+    id_, stat = library.photo(place).id, place.stat()
+    place.rename(tmp_path / "kept.png")
+    library.index([album])
+    (tmp_path / "kept.png").rename(place)
+    assert counts(library.index([album])) == {"photos": 12, "added": 1, "unchanged": 11}
+    assert library.photo(place).id == id_
+    place.unlink()
+    library.index([album])
+    place.write_bytes((album / "day0" / "photo03.png").read_bytes().ljust(stat.st_size, b"\0")[: stat.st_size])
+    os.utime(place, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+    library.index([album])
+    assert library.photo(id_).gone_at  # another picture with the same size and time
+    assert counting.images <= 13
+
+
+def test_an_edit_that_puts_size_and_time_back_is_seen(library, album, counting):
+    library.index([album])
+    place = album / "day0" / "photo00.png"
+    stat, content = place.stat(), bytearray(place.read_bytes())
+    content[-5] ^= 1  # in the checksum of the last chunk, which holds nothing
+    place.write_bytes(content)
+    os.utime(place, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert library.index([album]).unchanged == 11
+
+
+def test_other_permissions_cost_no_encoding(library, album, counting):
+    library.index([album])
+    for path in album.rglob("*.png"):
+        path.chmod(0o600)
+    assert counts(library.index([album])) == {"photos": 12, "unchanged": 12}
+    assert counting.images == 12
+
+
+def test_a_file_system_has_one_identity_and_another_has_another(tmp_path):
+    found = file_system(str(tmp_path))
+    assert found == file_system(str(tmp_path.parent)) or found is None
+    assert file_system("/proc") is None
+    assert file_system(str(tmp_path / "nothing")) is None or os.name == "nt"
