@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-slow lint format bench docs wheel clean
+.PHONY: demo test test-slow torture lint format bench docs wheel clean
 
 demo: $(VENV)/installed       ## index real photographs, search and label them; PHOTOS=DIR for your own
 	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -14,6 +14,9 @@ test: $(VENV)/installed       ## run the tests
 test-slow: $(VENV)/installed  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+torture: $(VENV)/installed    ## kill, starve and unplug it for some minutes; SEED=n for other chances
+	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1)
+
 lint: $(VENV)/installed       ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -22,6 +25,7 @@ format: $(VENV)/installed     ## rewrite the code in the house style
 
 bench: $(VENV)/installed      ## rerun the figures in bench/RESULTS.md
 	$(BIN)/python bench/quality.py && $(BIN)/python bench/incremental.py && $(BIN)/python bench/decoding.py
+	$(BIN)/python bench/reliability.py
 
 docs: $(VENV)/installed       ## write the command table into README.md
 	$(BIN)/python -m search.cli.reference README.md

@@ -20,6 +20,10 @@ os.environ.pop("SEARCH_LIBRARY", None)
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--torture-seed", type=int, default=1, help="what tests/reliability draws its chances from")
+
+
 class CountingEncoder:
     """The real built-in model, counting the images it is given."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -66,14 +67,23 @@ def writer_lock(folder: Path) -> Iterator[None]:
         if not _lock(descriptor, folder):
             holder = read_holder(folder) or "another process"
             raise LibraryBusy(f"{folder} is being written to by {holder}", hint="wait for it or stop it")
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(asdict(Holder.this_process())).encode())
+        _sign(descriptor, path)
         try:
             yield
         finally:
-            os.ftruncate(descriptor, 0)
+            with contextlib.suppress(OSError):  # else it would hide what went wrong before
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _sign(descriptor: int, path: Path) -> None:
+    """Write into a locked file who holds it. Raises OSError that names the file."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(asdict(Holder.this_process())).encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_holder(folder: Path) -> Holder | None:
