@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "resources", "failpoints"},
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
-    {"indexer", "labels"},
+    {"indexer", "labels", "inspection"},
     {"library"},
     set(),  # evaluate, train, engines, interop
     {"cli"},

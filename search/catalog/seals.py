@@ -17,6 +17,7 @@ from sqlalchemy import (
     Function,
     LargeBinary,
     Table,
+    and_,
     case,
     cast,
     func,
@@ -58,6 +59,11 @@ def row_checksum(table: Table) -> ColumnElement[int]:
     # reads as text differs between versions of SQLite.
     values = [case((func.typeof(c) == "real", c), else_=cast(c, LargeBinary)) for c in columns]
     return Function("row_crc", literal(table.name), *kinds, *values, type_=BigInteger())
+
+
+def holds(table: Table) -> ColumnElement[bool]:
+    """Rows whose seal says that they are what was written."""
+    return and_(func.typeof(table.c.crc) == "integer", table.c.crc == row_checksum(table))
 
 
 def schema_checksum(connection: Connection) -> int:
