@@ -144,7 +144,7 @@ def revisions(connection: Connection) -> tuple[str | None, str | None]:
 def damaged_rows(connection: Connection, table: Table) -> Iterator[int]:
     """Row ids of a sealed table whose seal does not hold."""
     broken = or_(func.typeof(table.c.crc) != "integer", table.c.crc.is_not(row_checksum(table)))
-    query = select(literal_column("_rowid_")).select_from(table).where(broken)
+    query: Select[Any] = select(literal_column("_rowid_")).select_from(table).where(broken)
     yield from connection.execute(query.with_hint(table, "NOT INDEXED", "sqlite")).scalars()
 
 

@@ -80,13 +80,22 @@ def seal_schema(connection: Connection) -> None:
         connection.execute(update(state).values(schema_crc=schema_checksum(connection)))
 
 
+_pack_length = struct.Struct("<q").pack
+# What most arguments are: the names of types, with their lengths before them.
+_KINDS = {kind: _pack_length(len(kind)) + kind.encode() for kind in ("null", "integer", "real", "text", "blob")}
+
+
 def _checksum(*values: str | bytes | float | None) -> int:
-    crc = 0
+    parts: list[bytes] = []
     for value in values:
+        if value is None:
+            continue
         if isinstance(value, str):
+            if kind := _KINDS.get(value):
+                parts.append(kind)
+                continue
             value = value.encode("utf-8", "surrogatepass")
         elif isinstance(value, float):
             value = struct.pack("<d", value)
-        if value is not None:
-            crc = zlib.crc32(struct.pack("<q", len(value)) + value, crc)
-    return crc
+        parts += (_pack_length(len(value)), value)
+    return zlib.crc32(b"".join(parts))
