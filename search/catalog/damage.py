@@ -30,8 +30,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError
 
 from search.catalog.rows import HALF, checksum, chunks, to_path
-from search.catalog.schema import embeddings, jobs, photos, roots
-from search.catalog.seals import row_checksum, schema_checksum
+from search.catalog.schema import embeddings, encoders, jobs, photos, roots, state
+from search.catalog.seals import holds, row_checksum, schema_checksum
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
@@ -75,10 +75,8 @@ def integrity(connection: Connection) -> Iterator[str]:
 
 def schema_faults(connection: Connection) -> Iterator[str]:
     """What is wrong with the statements that made the tables, and with the names they are kept under."""
-    sealed = connection.execute(
-        text("SELECT CASE WHEN typeof(schema_crc) = 'integer' THEN schema_crc END FROM state")
-    ).scalar()
-    if sealed != schema_checksum(connection):
+    sealed = connection.execute(select(state.c.schema_crc).where(holds(state))).first()
+    if sealed is not None and sealed.schema_crc != schema_checksum(connection):
         yield "the statements that made its tables are not what they were"
     columns = ", ".join(f"CAST({name} AS BLOB)" for name in ("type", "name", "tbl_name", "sql"))
     query = f"SELECT {columns} FROM sqlite_schema"  # noqa: S608
@@ -205,8 +203,10 @@ def damaged_vectors(connection: Connection) -> Iterator[BadVector]:
 
 
 def _dims(connection: Connection) -> dict[int, int]:
-    rows = connection.execute(text("SELECT id, dim FROM encoders")).all()
-    return {id_: dim for id_, dim in rows if isinstance(id_, int) and isinstance(dim, int)}
+    query = select(encoders.c.id, encoders.c.dim)
+    if connection.dialect.name == "sqlite":
+        query = query.where(holds(encoders))
+    return {id_: dim for id_, dim in connection.execute(query)}
 
 
 def _fault(

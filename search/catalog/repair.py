@@ -23,7 +23,6 @@ import numpy as np
 from sqlalchemy import (
     Table,
     and_,
-    bindparam,
     delete,
     func,
     insert,
@@ -34,7 +33,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.types import NullType
 
 from search.catalog.damage import (
     REBUILD,
@@ -229,6 +227,11 @@ def _told(part: Callable[[], Iterator[Remedy]], what: str) -> Iterator[Remedy]:
 def without_vector(connection: Connection) -> Iterator[Remedy]:
     """Photos that the answering model has no vector of, though it should; the next run mends that."""
     answering = select(state.c.encoder_id).scalar_subquery()
+    if (
+        connection.dialect.name == "sqlite"
+        and not connection.execute(select(state.c.id).where(holds(state))).all()
+    ):
+        return  # which one answers can't be told
     every = connection.execute(select(func.count()).select_from(photos)).scalar_one()
     made = select(func.count()).select_from(embeddings).where(embeddings.c.encoder_id == answering)
     if every == connection.execute(made).scalar_one():
@@ -418,7 +421,7 @@ def _made_state(connection: Connection, found: dict[str, Any], spare: dict[str, 
         "seq": seq,
         "purge_seq": seq,
         "encoder_id": answering,
-        "schema_crc": schema_checksum(connection),
+        "schema_crc": spare.get("schema_crc") or schema_checksum(connection),
     }
 
 
@@ -512,10 +515,12 @@ def _put(connection: Connection, table: Table, row_id: int, row: dict[str, Any],
     _delete(connection, table, row_id, seq)
     if table is photos:
         row = row | {"seq": seq}  # readers must see it anew
-    values = {
-        name: bindparam(f"raw_{name}", value, type_=NullType()) for name, value in row.items() if name != "crc"
-    }
-    connection.execute(insert(table).values(values))
+    values = {name: value for name, value in row.items() if name != "crc"}
+    columns, marks = ", ".join(values), ", ".join("?" * len(values))
+    connection.exec_driver_sql(
+        f"INSERT INTO {table.name} ({columns}) VALUES ({marks})",  # noqa: S608 - names are the schema's own
+        tuple(values.values()),
+    )
 
 
 def _delete(connection: Connection, table: Table, row_id: int, _: int) -> None:
@@ -547,9 +552,10 @@ class Source:
         for column, value in (("crc", crc), ("id", id_)):
             if self._rows is not None and isinstance(value, int) and column in table.c:
                 query = select(table).where(table.c[column] == literal_column(str(value)), holds(table))
-                statement = str(query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}))
+                compiled = query.compile(dialect=sqlite.dialect())
+                values = [compiled.params[name] for name in compiled.positiontup or ()]
                 with suppress(sqlite3.DatabaseError):
-                    if found := self._rows.execute(statement).fetchone():
+                    if found := self._rows.execute(str(compiled), values).fetchone():
                         return dict(found)
         return None
 
