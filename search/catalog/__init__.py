@@ -265,8 +265,8 @@ class Catalog:
                 return list(found), whole
         except (LibraryBusy, LibraryNotFound, NewerLibrary, OldLibrary, StorageError):
             raise
-        except LibraryError as error:
-            return [Problem(ProblemKind.CATALOG_DAMAGED, error.message, REBUILD)], bool(full)
+        except (LibraryError, UnicodeDecodeError) as error:
+            return [Problem(ProblemKind.CATALOG_DAMAGED, str(error), REBUILD)], bool(full)
 
     def _is_busy(self) -> bool:
         """Whether some process is writing; taken as so where nobody could."""
@@ -284,8 +284,11 @@ class Catalog:
         Raises LibraryError where the damage goes deeper, and leaves everything as it was.
         """
         backup = self.new_backup()
-        with self._storage.writing() as connection:
-            repaired = Writer(connection).repair(backup, copy)
+        try:
+            with self._storage.writing() as connection:
+                repaired = Writer(connection).repair(backup, copy)
+        except UnicodeDecodeError as error:  # SQLite's message quotes damaged text
+            raise LibraryError(f"the catalog of {self.location} can't be read", hint=REBUILD) from error
         self.close()  # what was read before does not hold
         return repaired, backup if repaired else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,9 @@ _CHUNK = 4096
 _NORM_TOLERANCE = 1e-2  # float16 keeps a unit vector's length far better than that
 _NAMED = re.compile(rb"CREATE (TABLE|(?:UNIQUE )?INDEX) (\w+)(?: ON (\w+))?", re.IGNORECASE)
 
+UNREADABLE = (DatabaseError, sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged database may end with; the last where SQLite's own message quotes damaged text."""
+
 REBUILD = "can't be repaired here; run 'search rebuild'"
 
 
@@ -59,8 +63,9 @@ def readable(part: Callable[[], Iterator[Any]], what: str) -> Iterator[Any]:
     """Yield what a part of the check finds; where the database gives up, a problem ends it."""
     try:
         yield from part()
-    except DatabaseError as error:
-        yield Problem(ProblemKind.CATALOG_DAMAGED, f"{what} can't be read: {error.orig}", REBUILD)
+    except UNREADABLE as error:
+        cause = getattr(error, "orig", error)
+        yield Problem(ProblemKind.CATALOG_DAMAGED, f"{what} can't be read: {cause}", REBUILD)
 
 
 # ---- structure
@@ -206,7 +211,7 @@ def _dims(connection: Connection) -> dict[int, int]:
     query = select(encoders.c.id, encoders.c.dim)
     if connection.dialect.name == "sqlite":
         query = query.where(holds(encoders))
-    return {id_: dim for id_, dim in connection.execute(query)}
+    return {row.id: row.dim for row in connection.execute(query)}
 
 
 def _fault(
