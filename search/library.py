@@ -27,6 +27,7 @@ from search.types import (
     LabelledPhoto,
     Labelling,
     LibraryStatus,
+    Problem,
     ProblemKind,
     Skip,
     SkipReason,
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 _POLL_S = 0.2  # between two tries to get a library that is being written to
-_SAMPLE = 20  # photos looked at before an indexed folder is taken to be somewhere else
+_MOVED_SAMPLE = 20  # photos looked at before an indexed folder is taken to be somewhere else
+_SAMPLE = 1000  # vectors searched to see that each finds itself
+_TIE = 1e-3  # cosines closer than that are as good as equal
 _LABEL_BATCH = 4096  # photos whose scores with every label are in memory at a time
 
 
@@ -280,7 +283,7 @@ class Library:
             raise UsageError(f"there is no folder {target}")
         with self.catalog.writing() as writer:
             scope = _whole_root(writer, old)
-            photos = [] if force else self.catalog.sample(scope, _SAMPLE)
+            photos = [] if force else self.catalog.sample(scope, _MOVED_SAMPLE)
             strange = [photo for photo in photos if not _is_below(photo, target)]
             if strange:
                 raise UsageError(
@@ -562,17 +565,54 @@ class Library:
         """Return every file that could not be indexed, with its reason."""
         return self.catalog.skipped()
 
-    def check(self, *, repair: bool = False) -> CheckReport:
-        """Look at the whole catalog and every vector; the photos themselves are not touched.
+    def check(self, *, full: bool | None = None, repair: bool = False) -> CheckReport:
+        """Look whether the library is whole; the photos themselves are not touched.
 
-        repair: drop what is damaged, after a copy of the catalog was made beside it; the next `index` encodes those
-        photos again.
+        full: every row, vector and structure; None: if there are no more than 20,000 photos.   repair: restore or
+        drop what is damaged, after a copy of the catalog was made beside it.
         """
-        repaired = 0
-        if repair and any(problem.kind is ProblemKind.VECTOR_DAMAGED for problem in self.catalog.problems()):
-            with self.catalog.writing() as writer:
-                repaired = writer.repair(self.catalog.new_backup())
-        return CheckReport(tuple(self.catalog.problems()), repaired)
+        from search import inspection
+
+        repaired, backup = inspection.repair(self.catalog) if repair else (0, None)
+        report = inspection.inspect(self.catalog, full=full or repair or None, more=self._misplaced)
+        facts = {**report.facts, **({"backup": backup} if backup else {})}
+        return replace(report, repaired=repaired, facts=facts)
+
+    def check_photos(
+        self,
+        *,
+        content: bool = False,
+        max_duration_s: float | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> CheckReport:
+        """Look at the originals, those looked at longest ago first; `content`: read each to its end.
+
+        A look cut short, by time or by setting `stop`, goes on where it was the next time. Originals are only read.
+        """
+        from search.inspection import look_at_photos
+
+        return look_at_photos(
+            self.catalog, content=content, max_duration_s=max_duration_s, progress=progress, stop=stop
+        )
+
+    def _misplaced(self) -> list[Problem]:
+        """Search a sample of vectors in the index: each must find its own photo first, or one just like it."""
+        row = self.catalog.encoder()
+        ids = self.catalog.all_ids()
+        if row is None or not len(ids):
+            return []
+        found, vectors = self.catalog.embeddings(row, ids[:: max(1, len(ids) // _SAMPLE)].tolist())
+        vectors = normalize(vectors)
+        with self._lock:
+            best, scores = self._fresh_index(row).search(vectors, 1)
+        own = np.einsum("nd,nd->n", vectors, vectors)
+        wrong = found[(best[:, 0] != found) & (scores[:, 0] < own - _TIE)]
+        loss = "nothing is lost: the index is made anew from the catalog"
+        return [
+            Problem(ProblemKind.INDEX_DAMAGED, f"photo {id_} does not find itself", loss, id=id_)
+            for id_ in wrong.tolist()
+        ]
 
     def upgrade(self) -> str:
         """Bring a library of an older version to this one; returns the schema it had."""

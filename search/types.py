@@ -184,6 +184,7 @@ class Stage(StrEnum):
     RECOGNISE = "recognising"
     ENCODE = "encoding"
     LABEL = "labelling"
+    CHECK = "checking"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,24 +241,47 @@ class ProblemKind(StrEnum):
     """What `check` can find."""
 
     CATALOG_DAMAGED = "catalog_damaged"
+    ROW_DAMAGED = "row_damaged"
     VECTOR_DAMAGED = "vector_damaged"
     VECTOR_MISSING = "vector_missing"
+    GENERATION_DAMAGED = "generation_damaged"
+    GENERATION_MISSING = "generation_missing"
+    INDEX_DAMAGED = "index_damaged"
+    PHOTO_MISSING = "photo_missing"
+    PHOTO_CHANGED = "photo_changed"  # its size or time is not as known
+    PHOTO_DAMAGED = "photo_damaged"  # size and time are as known, the content is not
+    PHOTO_UNREADABLE = "photo_unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be."""
+    """Something that is not as it should be.
+
+    loss: what repairing it does and loses, in words.   path, id: the photo that it is about, where known.
+    """
 
     kind: ProblemKind
     detail: str
+    loss: str = ""
+    path: str | None = None
+    id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a check found and still stands, and how much was repaired before."""
+    """What a check found and still stands, and how much was repaired before.
+
+    facts: what one may want to know beside it: the level, SQLite's version, folders that are offline.
+    checked, remaining, offline: photos looked at, left for the next time, and out of reach.
+    """
 
     problems: tuple[Problem, ...]
     repaired: int = 0
+    facts: Mapping[str, int | str] = field(default_factory=dict)
+    checked: int = 0
+    remaining: int = 0
+    offline: int = 0
+    interrupted: bool = False
 
     @property
     def ok(self) -> bool:

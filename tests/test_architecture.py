@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "resources", "failpoints", "files"},
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels"},
+    {"decoding", "indexer", "labels", "inspection"},
     {"library"},
     set(),  # evaluate, train, engines, interop
     {"cli"},

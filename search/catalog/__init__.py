@@ -15,24 +15,26 @@ import numpy as np
 from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 
 from search.catalog import versions
-from search.catalog.check import find_problems
+from search.catalog.check import find_problems, is_small, low_space
+from search.catalog.damage import REBUILD
 from search.catalog.filters import conditions, distance_km
 from search.catalog.jobs import last_job
-from search.catalog.rows import checksum, chunks, to_bytes, to_path, to_photo, unpack_vectors
+from search.catalog.rows import KnownFile, checksum, chunks, to_bytes, to_path, to_photo, unpack_vectors
 from search.catalog.scan import embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
 from search.catalog.scopes import Scope, is_inside, within
 from search.catalog.storage import CATALOG_NAME, Storage, is_url
 from search.catalog.writer import Writer
-from search.errors import LibraryNotFound, NewerLibrary
-from search.types import EncoderStatus, Filter, JobStatus, Photo, Problem, RootStatus, Skip
+from search.errors import LibraryBusy, LibraryError, LibraryNotFound, NewerLibrary, OldLibrary, StorageError
+from search.types import EncoderStatus, Filter, JobStatus, Photo, Problem, ProblemKind, RootStatus, Skip
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from search.catalog.repair import Copy
     from search.types import Ids, Vectors
 
-__all__ = ["Catalog", "Changes", "EncoderRow", "Scope", "Writer"]
+__all__ = ["Catalog", "Changes", "EncoderRow", "KnownFile", "Scope", "Writer"]
 
 _CHUNK = 4096  # rows read at a time
 
@@ -262,10 +264,64 @@ class Catalog:
             ).scalar_one()
         return count
 
-    def problems(self) -> list[Problem]:
-        """Look at everything: the database's structure, and every vector."""
+    def problems(self, *, full: bool | None = None, copy: Copy | None = None) -> tuple[list[Problem], bool]:
+        """Return what is wrong, and whether everything was looked at: with `full`, or by default where it is quick.
+
+        copy: where a repair would take sound rows from.   Raises OldLibrary, NewerLibrary; damage is a problem.
+        """
+        if not self._storage.exists():
+            raise self._not_found()
+        try:
+            with self._storage.reading() as connection:
+                whole = is_small(connection) if full is None else full
+                connection.rollback()
+                found = find_problems(
+                    connection,
+                    full=whole,
+                    copy=copy,
+                    location=self.location,
+                )
+                return list(found), whole
+        except (LibraryBusy, LibraryNotFound, NewerLibrary, OldLibrary, StorageError):
+            raise
+        except (LibraryError, UnicodeDecodeError) as error:
+            return [Problem(ProblemKind.CATALOG_DAMAGED, str(error), REBUILD)], bool(full)
+
+    def low_space(self) -> str:
+        """Say, in words, if there is little room left for what a library needs beside its catalog; else ''."""
+        return low_space(self.folder) if self.folder else ""
+
+    def repair(self, copy: Copy | None = None) -> tuple[int, str | None]:
+        """Restore or drop what is damaged; return how many rows and the backup made before, if there was a need.
+
+        Raises LibraryError where the damage goes deeper, and leaves everything as it was.
+        """
+        backup = self.new_backup()
+        try:
+            with self._storage.writing() as connection:
+                repaired = Writer(connection).repair(backup, copy)
+        except UnicodeDecodeError as error:  # SQLite's message quotes damaged text
+            raise LibraryError(f"the catalog of {self.location} can't be read", hint=REBUILD) from error
+        self.close()  # what was read before does not hold
+        return repaired, backup if repaired else None
+
+    def unchecked(self) -> Ids:
+        """Return the ids of all photos present, those looked at longest ago first."""
+        query = select(photos.c.id).where(_present()).order_by(photos.c.checked_at.nulls_first(), photos.c.id)
         with self._reading() as connection:
-            return list(find_problems(connection))
+            return np.fromiter(connection.execute(query).scalars(), np.int64)
+
+    def known_files(self, ids: Sequence[int]) -> list[KnownFile]:
+        """Return what is known of the files of photos, in this order."""
+        columns = (photos.c.size_bytes, photos.c.mtime_ns, photos.c.ctime_ns, photos.c.content_hash)
+        query = select(photos.c.id, roots.c.path, photos.c.path, *columns).select_from(photos.join(roots))
+        with self._reading() as connection:
+            found = {
+                id_: KnownFile(id_, os.fsdecode(root), to_path(root, path), *rest)
+                for chunk in chunks(ids)
+                for id_, root, path, *rest in connection.execute(query.where(photos.c.id.in_(chunk))).all()
+            }
+        return [found[id_] for id_ in ids if id_ in found]
 
     def revision(self) -> str:
         """Return the schema's revision."""

@@ -1,97 +1,92 @@
-"""Is the catalog whole? Every structure and every vector is looked at; repairing drops only what is damaged."""
+"""Is the catalog whole? A quick look at what matters most, or every row, every vector and every structure."""
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from sqlalchemy import and_, delete, func, select, text, update
+from sqlalchemy import func, select
 
-from search.catalog.rows import HALF, checksum, chunks, to_path
-from search.catalog.scan import lacking
-from search.catalog.schema import embeddings, encoders, photos, roots, state
-from search.catalog.transaction import commit
+from search.catalog import versions
+from search.catalog.damage import REBUILD, damaged_rows, readable, revisions
+from search.catalog.repair import Copy, Remedy, Source, remedies, without_vector
+from search.catalog.schema import encoders, in_flight, jobs, photos, roots, state
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_CHUNK = 4096
-_NORM_TOLERANCE = 1e-2  # float16 keeps a unit vector's length far better than that
+SMALL = 20_000
+"""Photos up to which even a quick look is a look at everything."""
+
+SQLITE_VERSION = sqlite3.sqlite_version
 
 
-def find_problems(connection: Connection) -> Iterator[Problem]:
-    """Yield what is wrong, in the order in which it matters."""
-    yield from _structure(connection)
-    for row, wrong in _damaged(connection):
-        yield Problem(ProblemKind.VECTOR_DAMAGED, f"{to_path(row.root, row.path)}: {wrong}")
-    without = _without_vector(connection)
-    if without:
-        yield Problem(ProblemKind.VECTOR_MISSING, f"{without} photos have no vector by the model that answers")
+def is_small(connection: Connection) -> bool:
+    """Whether everything can be looked at in about a second."""
+    return next(readable(lambda: iter([_count(connection) <= SMALL]), "its photos")) is True
 
 
-def drop_damaged(connection: Connection) -> int:
-    """Delete vectors that are damaged, so that the next run encodes their photos again; return how many."""
-    with connection.begin():
-        places = [(row.encoder_id, row.photo_id) for row, _ in _damaged(connection)]
-    if not places:
-        return 0
-    with commit(connection) as seq:
-        for encoder_id in {encoder_id for encoder_id, _ in places}:
-            for ids in chunks([photo_id for owner, photo_id in places if owner == encoder_id]):
-                these = and_(embeddings.c.encoder_id == encoder_id, embeddings.c.photo_id.in_(ids))
-                connection.execute(delete(embeddings).where(these))
-                connection.execute(update(photos).where(photos.c.id.in_(ids)).values(seq=seq))
-    return len(places)
-
-
-def _structure(connection: Connection) -> Iterator[Problem]:
-    """What the database says of itself; other databases than SQLite watch over theirs."""
-    if connection.dialect.name != "sqlite":
-        return
-    for line in connection.execute(text("PRAGMA integrity_check")).scalars():
-        if line != "ok":
-            yield Problem(ProblemKind.CATALOG_DAMAGED, line)
-    for table, row, parent, _ in connection.execute(text("PRAGMA foreign_key_check")):
-        yield Problem(ProblemKind.CATALOG_DAMAGED, f"row {row} of {table} refers to no row of {parent}")
-
-
-def _damaged(connection: Connection) -> Iterator[tuple[Any, str]]:
-    """Every vector that can't be what was written, with what is wrong with it."""
-    query = (
-        select(
-            embeddings.c.encoder_id,
-            embeddings.c.photo_id,
-            embeddings.c.vector,
-            embeddings.c.crc,
-            encoders.c.dim,
-            photos.c.path,
-            roots.c.path.label("root"),
-        )
-        .select_from(embeddings.join(encoders).join(photos).join(roots))
-        .order_by(embeddings.c.encoder_id, embeddings.c.photo_id)
-        .execution_options(yield_per=_CHUNK)
-    )
-    for row in connection.execute(query):
-        if wrong := _fault(row.vector, row.crc, row.photo_id, row.encoder_id, row.dim):
-            yield row, wrong
-
-
-def _fault(blob: bytes, crc: int, photo_id: int, encoder_id: int, dim: int) -> str:
-    if checksum(blob, photo_id, encoder_id) != crc:
-        return "its vector's checksum does not hold"
-    vector = np.frombuffer(blob, HALF).astype(np.float32)
-    if len(vector) != dim:
-        return f"its vector has {len(vector)} numbers, not {dim}"
-    norm = float(np.linalg.norm(vector))
-    return "" if abs(norm - 1) < _NORM_TOLERANCE else f"its vector has length {norm:.3g}"
-
-
-def _without_vector(connection: Connection) -> int:
-    """How many photos the answering model has no vector of, though it should."""
-    answering = select(state.c.encoder_id).scalar_subquery()
-    count: int = connection.execute(
-        select(func.count()).select_from(photos).where(lacking(answering))
-    ).scalar_one()
+def _count(connection: Connection) -> int:
+    count: int = connection.execute(select(func.count()).select_from(photos)).scalar_one()
     return count
+
+
+def find_problems(
+    connection: Connection,
+    *,
+    full: bool,
+    copy: Copy | None,
+    location: str,
+) -> Iterator[Problem]:
+    """Yield what is wrong, in the order in which it matters. Raises OldLibrary, NewerLibrary.
+
+    full: every row, vector and structure.   copy: where a repair would take sound rows from.
+    """
+    yield from readable(lambda: _revision(connection, location), "its schema's revision")
+    yield from _everything(connection, copy) if full else _essentials(connection)
+
+
+def _everything(connection: Connection, copy: Copy | None) -> Iterator[Problem]:
+    with Source(copy) as source:
+        for remedy in remedies(connection, source):
+            yield remedy.problem
+
+
+def _essentials(connection: Connection) -> Iterator[Problem]:
+    if connection.dialect.name == "sqlite":
+        yield from readable(lambda: _small_tables(connection), "its tables")
+    yield from map(_problem, readable(lambda: without_vector(connection), "its vectors"))
+
+
+def _problem(found: Remedy | Problem) -> Problem:
+    return found.problem if isinstance(found, Remedy) else found
+
+
+def _revision(connection: Connection, location: str) -> Iterator[Problem]:
+    found = versions.revision(connection)
+    if found is None:
+        yield Problem(ProblemKind.CATALOG_DAMAGED, "its tables are gone", REBUILD)
+    elif connection.dialect.name != "sqlite" or versions.HISTORY[-1] not in revisions(connection):
+        versions.check(connection, found, location)
+
+
+def _small_tables(connection: Connection) -> Iterator[Problem]:
+    """Tables of a few rows, and whether the state has its one."""
+    loss = "'search check --full' says what repairing it loses"
+    for table in (state, roots, encoders, jobs, in_flight):
+        for row_id in damaged_rows(connection, table):
+            detail = f"row {row_id} of {table.name} is not what was written"
+            yield Problem(ProblemKind.ROW_DAMAGED, detail, loss)
+    if connection.execute(select(func.count()).select_from(state)).scalar_one() != 1:
+        yield Problem(ProblemKind.ROW_DAMAGED, "the catalog's state is gone", loss)
+
+
+def low_space(folder: Path) -> str:
+    """Say that a repair, an upgrade or a generation may not find room for another catalog or two; '' if it will."""
+    free = shutil.disk_usage(folder).free
+    needed = 2 * sum(file.stat().st_size for file in folder.glob("catalog.db*") if file.suffix != ".bak")
+    return f"{free / 1e6:.0f} MB are free, {needed / 1e6:.0f} MB would be good" if free < needed else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,19 @@ T = TypeVar("T")
 HALF = np.dtype("<f2")
 MAX_PARAMETERS = 500
 """Values in one IN (…); every database takes that many."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A photo's file as it was when it was indexed; ctime_ns: None where that is not known."""
+
+    id: int
+    root: str
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int | None
+    content_hash: bytes
 
 
 def chunks(items: Sequence[T], size: int = MAX_PARAMETERS) -> Iterator[Sequence[T]]:

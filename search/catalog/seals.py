@@ -19,6 +19,7 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     Update,
+    and_,
     case,
     cast,
     func,
@@ -67,6 +68,11 @@ def row_checksum(table: Table) -> ColumnElement[int]:
     return Function("row_crc", literal(table.name), *kinds, *values, type_=BigInteger())
 
 
+def holds(table: Table) -> ColumnElement[bool]:
+    """Rows whose seal says that they are what was written."""
+    return and_(func.typeof(table.c.crc) == "integer", table.c.crc == row_checksum(table))
+
+
 def schema_checksum(connection: Connection) -> int:
     """Return the CRC-32 of the statements that made the catalog's tables and indexes."""
     statements = connection.execute(
@@ -81,13 +87,22 @@ def seal_schema(connection: Connection) -> None:
         connection.execute(update(state).values(schema_crc=schema_checksum(connection)))
 
 
+_pack_length = struct.Struct("<q").pack
+# What most arguments are: the names of types, with their lengths before them.
+_KINDS = {kind: _pack_length(len(kind)) + kind.encode() for kind in ("null", "integer", "real", "text", "blob")}
+
+
 def _checksum(*values: str | bytes | float | None) -> int:
-    crc = 0
+    parts: list[bytes] = []
     for value in values:
+        if value is None:
+            continue
         if isinstance(value, str):
+            if kind := _KINDS.get(value):
+                parts.append(kind)
+                continue
             value = value.encode("utf-8", "surrogatepass")
         elif isinstance(value, float):
             value = struct.pack("<d", value)
-        if value is not None:
-            crc = zlib.crc32(struct.pack("<q", len(value)) + value, crc)
-    return crc
+        parts += (_pack_length(len(value)), value)
+    return zlib.crc32(b"".join(parts))

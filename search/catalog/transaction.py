@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def commit(connection: Connection) -> Iterator[int]:
-    """Run one transaction and yield its number; durable when the block has been left."""
+def commit(connection: Connection, *, first: Callable[[], None] | None = None) -> Iterator[int]:
+    """Run one transaction and yield its number; durable when the block has been left.
+
+    first: what must be put right in it before a number can be had.
+    """
     with connection.begin():
+        if first is not None:
+            first()
         yield connection.execute(update(state).values(seq=state.c.seq + 1).returning(state.c.seq)).scalar_one()
         seal(connection)
         reach("commit.sealed")

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import and_, bindparam, delete, func, insert, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.catalog import jobs
-from search.catalog.check import drop_damaged
+from search.catalog.repair import Copy, repair
 from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
 from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, lacking
 from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, roots, skips, state
 from search.catalog.scopes import Scope, add_root, find_scope, is_inside, within, within_any
-from search.catalog.storage import copy_to
+from search.catalog.seals import holds
 from search.catalog.transaction import commit, now
 from search.errors import UsageError
 from search.failpoints import reach
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from search.types import Vectors
+
+
+UNKNOWN_TIME = -1
+"""A modification time that no file has: what carries it counts as changed."""
 
 
 class EncoderIdentity(Protocol):
@@ -315,14 +319,30 @@ class Writer:
 
     # ---- repair
 
-    def repair(self, backup: str | None) -> int:
-        """Drop vectors that are damaged, after a copy of the catalog was made; return how many.
+    def repair(self, backup: str | None, copy: Copy | None = None) -> int:
+        """Restore or drop what is damaged, after a copy of the catalog was made; return how many rows that were.
 
         backup: a file that does not exist yet; None where the database server has copies of its own.
+        copy: where sound rows and vectors can be had from.
         """
-        if backup is not None:
-            copy_to(self._connection, backup)
-        return drop_damaged(self._connection)
+        return repair(self._connection, copy, backup)
+
+    # ---- looking at originals
+
+    def note_checked(self, ids: Sequence[int], again: Sequence[int]) -> None:
+        """Remember that photos were looked at just now; `again`: those whose file the next run must read again.
+
+        A damaged row stays as it is: signing it anew would hide the damage.
+        """
+        sound = holds(photos) if self._connection.dialect.name == "sqlite" else true()
+        with commit(self._connection):
+            for chunk in chunks(ids):
+                seen = update(photos).where(photos.c.id.in_(chunk), sound)
+                self._connection.execute(seen.values(checked_at=now()))
+            for chunk in chunks(again):
+                self._connection.execute(
+                    update(photos).where(photos.c.id.in_(chunk)).values(mtime_ns=UNKNOWN_TIME)
+                )
 
     # ---- labels
 

@@ -218,7 +218,9 @@ def test_status(indexed, photographs, place):
 
 
 def test_check_says_whether_all_is_well(indexed, place):
-    assert indexed("check", "--json").json == {"ok": True, "problems": [], "repaired": 0}
+    whole = indexed("check", "--json").json
+    assert (whole["ok"], whole["problems"], whole["repaired"], whole["level"]) == (True, [], 0, "full")
+    assert whole["sqlite"] == sqlite3.sqlite_version
     with closing(sqlite3.connect(place / CATALOG_NAME)) as connection, connection:
         connection.execute("UPDATE embeddings SET crc = 0 WHERE photo_id = 1")
     damaged = indexed("check", "--json")
@@ -227,6 +229,19 @@ def test_check_says_whether_all_is_well(indexed, place):
     assert "search check" in indexed("find", "anything").stderr
     repaired = indexed("check", "--repair", "--json")
     assert (repaired.code, repaired.json["repaired"]) == (1, 1)
+    assert Path(repaired.json["backup"]).is_file()
+
+
+def test_check_of_originals(indexed, photographs, album):
+    assert indexed("index", album).code == 0
+    looked = indexed("check", "--photos", "--json")
+    assert (looked.code, looked.json["checked"], looked.json["remaining"], looked.json["offline"]) == (0, 16, 0, 0)
+    (album / "day0" / "photo00.png").unlink()
+    looked = indexed("check", "--photos", "--hash")
+    assert looked.code == 1
+    assert "photo_missing (1)" in looked.stdout
+    assert "16 photos looked at, 0 left, 0 offline" in looked.stdout
+    assert indexed("check", "--hash").code == 2
 
 
 def test_label_of_files_in_no_library(run, photographs):

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from reliability import album
 from reliability.nursery import Nursery, Outcome
 from reliability.scenarios import BATCH, MAKERS, PHOTOS, Scenario, first
 
+from reliability import album
 from search import failpoints
 
 RANDOM_TRIALS = 300

@@ -1,0 +1,209 @@
+"""Repair: what it restores, what it drops, what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search import failpoints
+from search.catalog.storage import CATALOG_NAME
+from search.types import LabelledPhoto, LabelScore
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A copy of the catalog as a generation keeps it."""
+
+    rows_path: Path
+
+    def vectors(self, encoder_id: int):
+        with closing(sqlite3.connect(f"{self.rows_path}.vectors")) as connection:
+            query = "SELECT photo_id, vector FROM embeddings WHERE encoder_id = ? ORDER BY photo_id"
+            rows = connection.execute(query, (encoder_id,)).fetchall()
+        if not rows:
+            raise KeyError(encoder_id)
+        return np.array([id_ for id_, _ in rows]), np.frombuffer(b"".join(v for _, v in rows), "<f2").reshape(
+            12, -1
+        )
+
+
+def change(library, *statements: str) -> None:
+    """Change the catalog behind the library's back, as a failing disk might."""
+    library.close()
+    with closing(sqlite3.connect(Path(library.catalog.location, CATALOG_NAME))) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def dump(library) -> dict[str, list[tuple]]:
+    """All rows but those that count commits, without seals."""
+    library.close()
+    with closing(sqlite3.connect(Path(library.catalog.location, CATALOG_NAME))) as connection:
+        tables = (
+            "roots",
+            "encoders",
+            "labels",
+            "skips",
+            "jobs",
+            "embeddings",
+            "alembic_version",
+            "sqlite_sequence",
+        )
+        found = {name: sorted(connection.execute(f"SELECT * FROM {name}")) for name in tables}
+        found["photos"] = connection.execute(
+            "SELECT id, root_id, path, size_bytes, mtime_ns, content_hash, width, camera FROM photos ORDER BY id"
+        ).fetchall()
+        found["state"] = connection.execute("SELECT uuid, encoder_id, format, schema_crc FROM state").fetchall()
+    return found
+
+
+@pytest.fixture
+def copied(library, album, tmp_path) -> Copied:
+    """The library, indexed and labelled, and its copy."""
+    library.index([album])
+    with library.catalog.writing() as writer:
+        labelled = [LabelledPhoto("", (LabelScore("a wall", 0.9, 0.3),), id_) for id_ in range(1, 13)]
+        writer.put_labels(labelled, ["sky"], source="zero-shot", encoder_id=1)
+    library.close()
+    with closing(sqlite3.connect(Path(library.catalog.location, CATALOG_NAME))) as connection:
+        connection.execute("VACUUM INTO ?", (str(tmp_path / "rows.db"),))
+        connection.execute("VACUUM INTO ?", (str(tmp_path / "rows.db.vectors"),))
+    with closing(sqlite3.connect(tmp_path / "rows.db")) as connection, connection:
+        connection.execute("DELETE FROM embeddings")
+    return Copied(tmp_path / "rows.db")
+
+
+ROWS = [
+    "UPDATE photos SET camera = 'x' WHERE id = 3",
+    "UPDATE photos SET path = x'ff00', taken_at = 'no date' WHERE id = 3",
+    "UPDATE photos SET content_hash = 'text' WHERE id = 3",
+    "UPDATE photos SET crc = 5.5 WHERE id = 3",
+    "UPDATE photos SET crc = NULL WHERE id = 3",
+    "UPDATE roots SET path = x'2f6e6f7768657265'",
+    "UPDATE encoders SET dim = 7",
+    "UPDATE encoders SET name = CAST(x'fffe' AS TEXT)",
+    "UPDATE labels SET score = 0.5 WHERE photo_id = 3",
+    "UPDATE state SET uuid = 'x'",
+    "UPDATE state SET encoder_id = 9",
+    "UPDATE embeddings SET vector = 'text' WHERE photo_id = 3",
+    "UPDATE embeddings SET vector = zeroblob(1024) WHERE photo_id = 3",
+    "UPDATE embeddings SET crc = 'text' WHERE photo_id = 3",
+    "DELETE FROM photos WHERE id = 3",
+    "DELETE FROM roots",
+    "DELETE FROM encoders",
+    "DELETE FROM state",
+    "UPDATE sqlite_sequence SET seq = 3 WHERE name = 'photos'",
+    "DELETE FROM sqlite_sequence",
+]
+
+
+@pytest.mark.parametrize("damage", ROWS)
+def test_what_a_generation_has_is_restored(library, copied, damage):
+    before = dump(library)
+    change(library, damage)
+    problems, _ = library.catalog.problems(copy=copied)
+    assert problems
+    assert all(problem.loss.startswith(("nothing is lost", "mended")) for problem in problems), problems
+    repaired, backup = library.catalog.repair(copied)
+    assert repaired
+    assert Path(backup).is_file()
+    assert library.catalog.problems(copy=copied)[0] == []
+    assert dump(library) == before
+    assert library.catalog.repair(copied) == (0, None)
+
+
+@pytest.mark.parametrize("damage", ROWS[::3])
+def test_without_a_copy_repair_leaves_nothing_that_it_could_mend(library, copied, album, damage):
+    change(library, damage)
+    library.check(repair=True)
+    again = library.check(repair=True)
+    assert again.repaired == 0
+    if not any("rebuild" in problem.loss for problem in again.problems):
+        library.index([album])
+        assert library.check().ok
+
+
+def test_a_photo_that_changed_since_the_copy_is_not_restored_to_what_it_was(library, copied, album, make_photo):
+    path = Path(library.photo(3).path)
+    make_photo(path, 99)
+    library.index([album])
+    now = library.photo(3).content_hash
+    change(library, "UPDATE photos SET camera = 'x' WHERE id = 3")
+    [problem] = library.catalog.problems(copy=copied)[0]
+    assert problem.loss.startswith("1 photo to encode again")
+    assert (problem.id, problem.path) == (3, str(path))
+    library.catalog.repair(copied)
+    assert library.index([album]).added == 1
+    assert library.photo(path).content_hash == now
+    assert library.check().ok
+
+
+@pytest.mark.parametrize("moment", ["repair.backed_up", "repair.restored", "commit.sealed"])
+def test_a_repair_cut_short_changes_nothing(library, copied, moment):
+    change(library, "UPDATE photos SET camera = 'x' WHERE id = 3", "UPDATE state SET uuid = 'x'")
+    before = dump(library)
+
+    def die(name: str) -> None:
+        if name == moment:
+            raise Killed
+
+    failpoints.arm(die)
+    try:
+        with pytest.raises(Killed):
+            library.catalog.repair(copied)
+    finally:
+        failpoints.arm(None)
+    assert dump(library) == before
+    assert library.catalog.repair(copied)[0] == 2
+    assert library.check().ok
+
+
+def test_originals_are_as_they_were(library, copied, album):
+    def look() -> list[tuple]:
+        files = sorted(path for path in album.rglob("*") if path.is_file())
+        return [(path, path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_mode) for path in files]
+
+    for path in album.rglob("*.png"):
+        path.chmod(0o400)
+    before = look()
+    change(library, "UPDATE photos SET camera = 'x'", "UPDATE embeddings SET crc = 0")
+    library.check(repair=True)
+    library.check_photos(content=True)
+    assert look() == before
+
+
+def test_a_job_that_did_not_end_is_told_and_no_problem(library, copied):
+    with library.catalog.writing() as writer:
+        writer.begin_job("index")
+    report = library.check()
+    assert report.ok
+    assert report.facts["last_job"] == "interrupted"
+
+
+def test_a_catalog_whose_pages_are_damaged_is_left_to_rebuild(library, copied):
+    library.close()
+    path = Path(library.catalog.location, CATALOG_NAME)
+    damaged = bytearray(path.read_bytes())
+    damaged[16384 * 2 : 16384 * 2 + 64] = os.urandom(64)
+    path.write_bytes(damaged)
+    report = library.check(repair=True)
+    assert report.repaired == 0
+    assert any("search rebuild" in problem.loss for problem in report.problems)
+    assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database" * 100])
+def test_a_file_that_is_no_catalog_is_a_problem_not_an_error(library, copied, content):
+    library.close()
+    Path(library.catalog.location, CATALOG_NAME).write_bytes(content)
+    assert {str(problem.kind) for problem in library.check(repair=True).problems} == {"catalog_damaged"}
