@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "resources", "failpoints"},
+    {"types", "errors", "resources", "failpoints", "files"},
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
-    {"indexer", "labels"},
+    {"indexer", "labels", "generations"},
     {"library"},
     set(),  # evaluate, train, engines, interop
     {"cli"},
@@ -49,6 +49,7 @@ THIRD_PARTIES = {
         "catalog",
         "indexer",
         "labels",
+        "generations",
         "library",
     },
 }

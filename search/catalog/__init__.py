@@ -16,14 +16,14 @@ from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 from search.catalog import versions
 from search.catalog.check import find_problems
 from search.catalog.filters import conditions, distance_km
-from search.catalog.rows import checksum, chunks, to_bytes, to_path, to_photo, unpack_vectors
+from search.catalog.rows import EncoderRow, checksum, chunks, to_bytes, to_path, to_photo, unpack_vectors
 from search.catalog.scan import embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
 from search.catalog.scopes import is_inside
-from search.catalog.storage import CATALOG_NAME, Storage, is_url
+from search.catalog.storage import CATALOG_NAME, Storage, is_url, storage_errors
 from search.catalog.writer import Writer
 from search.errors import LibraryNotFound
-from search.types import EncoderStatus, Filter, Photo, Problem, RootStatus, Skip
+from search.types import EncoderStatus, Filter, Photo, Problem, Publication, RootStatus, Skip
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -36,21 +36,11 @@ _CHUNK = 4096  # rows read at a time
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderRow:
-    """What the catalog remembers of a model: enough to answer without loading it."""
-
-    id: int
-    name: str
-    fingerprint: str
-    dim: int
-
-
-@dataclass(frozen=True, slots=True)
 class Changes:
     """What happened to one encoder's vectors after a commit number.
 
     seq: the commit this brings a reader to.   rebuild: forget everything first.   gone: ids to drop.
-    added: (ids, vectors) chunks; vectors are unit only to float16's precision.
+    added: (ids, vectors) chunks, ids ascending; vectors are unit only to float16's precision.
     """
 
     seq: int
@@ -62,12 +52,12 @@ class Changes:
 class Catalog:
     """Remembers every photo and its embedding per encoder, in any database SQLAlchemy reaches.
 
-    location: a folder or a SQLAlchemy URL.
+    location: a folder or a SQLAlchemy URL.   copy: a SQLite file to read in place of the folder's own.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, *, copy: Path | None = None) -> None:
         self.location = location if is_url(location) else os.path.abspath(location)
-        self._storage = Storage(self.location)
+        self._storage = Storage(self.location, copy=copy)
         self._checked = False
 
     @property
@@ -205,6 +195,54 @@ class Catalog:
             seq: int = connection.execute(select(state.c.seq)).scalar_one()
         return seq
 
+    # ---- generations
+
+    def publication(self) -> Publication:
+        """Return where the catalog stands and which generation it published last."""
+        query = select(
+            state.c.uuid,
+            state.c.seq,
+            state.c.purge_seq,
+            state.c.generation,
+            func.coalesce(state.c.generation_seq, -1),
+            func.coalesce(state.c.generation_hash, ""),
+        )
+        with self._reading() as connection:
+            return Publication(*connection.execute(query).one())
+
+    def count_changed(self, since: int) -> int:
+        """Return how many photos, present or gone, were changed after a commit."""
+        with self._reading() as connection:
+            return connection.execute(select(func.count()).where(photos.c.seq > since)).scalar_one()
+
+    def switch_generation(self, writer: Writer, number: int, *, seq: int, manifest_hash: str) -> None:
+        """Let readers use this generation from now on. Raises StorageError."""
+        with storage_errors(self.location):
+            writer.switch_generation(number, seq=seq, manifest_hash=manifest_hash)
+
+    @contextmanager
+    def unchanged_vectors(self, encoder_id: int, until: int) -> Iterator[Iterator[tuple[int, bytes | None]]]:
+        """Yield (id, float16 bytes) of photos not changed after a commit, ids ascending; None if it is damaged."""
+        query: Any = (
+            select(embeddings.c.photo_id, embeddings.c.vector, embeddings.c.crc)
+            .select_from(embeddings.join(photos))
+            .where(embeddings.c.encoder_id == encoder_id, photos.c.seq <= until)
+            .order_by(embeddings.c.photo_id)
+            .execution_options(yield_per=_CHUNK)
+        )
+        with self._reading() as connection:
+            yield (
+                (id_, vector if checksum(vector, id_, encoder_id) == crc else None)
+                for id_, vector, crc in connection.execute(query)
+            )
+
+    def known_ids(self) -> Ids:
+        """Return the ids of all photos, present or gone, ascending."""
+        with self._reading() as connection:
+            return np.fromiter(connection.execute(select(photos.c.id).order_by(photos.c.id)).scalars(), np.int64)
+
+    # ---- vectors
+
     @contextmanager
     def changes(self, encoder: EncoderRow, since: int) -> Iterator[Changes]:
         """Yield what happened to an encoder's vectors after commit `since`, in one consistent view."""
@@ -314,6 +352,7 @@ def _embeddings(
         select(embeddings.c.photo_id, embeddings.c.vector, embeddings.c.crc)
         .select_from(embeddings.join(photos))
         .where(embeddings.c.encoder_id == encoder.id, _present(), wanted)
+        .order_by(embeddings.c.photo_id)
         .execution_options(yield_per=_CHUNK)
     )
     for rows in connection.execute(query).partitions():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,16 @@ T = TypeVar("T")
 HALF = np.dtype("<f2")
 MAX_PARAMETERS = 500
 """Values in one IN (…); every database takes that many."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderRow:
+    """What the catalog remembers of a model: enough to answer without loading it."""
+
+    id: int
+    name: str
+    fingerprint: str
+    dim: int
 
 
 def chunks(items: Sequence[T], size: int = MAX_PARAMETERS) -> Iterator[Sequence[T]]:

@@ -17,11 +17,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from search.catalog import seals
-from search.errors import LibraryBusy, LibraryError, StorageError
+from search.errors import DamagedLibrary, LibraryBusy, LibraryError, StorageError
 
 CATALOG_NAME = "catalog.db"
 LOCK_NAME = "writer.lock"
@@ -35,6 +35,14 @@ _PRAGMAS = (
     "PRAGMA cell_size_check = ON",
 )
 _WRITER_PRAGMAS = ("PRAGMA page_size = 16384", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
+_SCRATCH_PRAGMAS = (
+    "PRAGMA foreign_keys = OFF",  # tables are filled in any order
+    "PRAGMA journal_mode = OFF",
+    "PRAGMA synchronous = OFF",
+)
+
+# What SQLite says of a file that is not what it wrote; a table that a catalog of this revision must have is one too.
+_DAMAGE = ("malformed", "not a database", "file is encrypted", "no such table", "no such column")
 
 
 def is_url(library: str) -> bool:
@@ -46,39 +54,53 @@ class Storage:
     """Opens reading and writing connections to one catalog.
 
     library: a folder, which holds catalog.db and the lock, or a SQLAlchemy URL of a database server.
+    copy: a SQLite file that nobody writes any more, to read in the catalog's place.
     """
 
-    def __init__(self, library: str) -> None:
+    def __init__(self, library: str, *, copy: Path | None = None) -> None:
         self.library = library
         self.folder = None if is_url(library) else Path(library)
+        self._copy = copy
         self._reader: Engine | None = None
 
     def exists(self) -> bool:
         """Whether there is a database file; a server is taken at its word."""
-        return self.folder is None or (self.folder / CATALOG_NAME).is_file()
+        return self.folder is None or (self._copy or self.folder / CATALOG_NAME).is_file()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection that sees one consistent state."""
         if self._reader is None:
-            self._reader = _server(self.library) if self.folder is None else _sqlite(self.folder, "ro")
-        with _storage_errors(self.library), self._reader.connect() as connection:
+            self._reader = self._open()
+        with storage_errors(self.library), self._reader.connect() as connection:
             yield connection
+
+    def _open(self) -> Engine:
+        if self.folder is None:
+            return _server(self.library)
+        if self._copy is not None:
+            return _sqlite(self._copy, "mode=ro&immutable=1")
+        return _sqlite(self.folder / CATALOG_NAME, _reading_flags(self.folder))
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Yield the one writing connection; each `with connection.begin()` is one durable transaction.
 
-        Raises LibraryBusy if another process holds it, StorageError if the disk is full or not writable.
+        Raises LibraryBusy if another process holds it, StorageError if the disk is full or not writable,
+        DamagedLibrary where only a copy is left.
         """
+        if self._copy is not None:
+            raise damaged(self.library, "it is damaged or missing")
         if self.folder is None:
             engine = _server(self.library)
-            with _storage_errors(self.library), engine.connect() as connection:
+            with storage_errors(self.library), engine.connect() as connection:
                 yield connection
             engine.dispose()
             return
-        with _storage_errors(self.library), writer_lock(self.folder):
-            engine = _sqlite(self.folder, "rwc")
+        with storage_errors(self.library), writer_lock(self.folder):
+            engine = _sqlite(
+                self.folder / CATALOG_NAME, "mode=rwc", begin="BEGIN IMMEDIATE", pragmas=_WRITER_PRAGMAS
+            )
             try:
                 with engine.connect() as connection:
                     yield connection
@@ -106,32 +128,61 @@ def _server(url: str) -> Engine:
     return engine
 
 
-def _sqlite(folder: Path, mode: str) -> Engine:
-    path = folder / CATALOG_NAME
-    flags = f"mode={mode}"
-    if mode == "ro" and not os.access(folder, os.W_OK) and not Path(f"{path}-wal").exists():
-        flags += "&immutable=1"  # on a read-only medium SQLite can't make the files that WAL needs
+def _reading_flags(folder: Path) -> str:
+    """How to open the catalog to read; on a read-only medium SQLite can't make the files that WAL needs."""
+    if os.access(folder, os.W_OK) or (folder / f"{CATALOG_NAME}-wal").exists():
+        return "mode=ro"
+    return "mode=ro&immutable=1"
 
+
+def _uri(path: Path, flags: str) -> str:
+    return f"file:{quote(os.fsencode(path))}?{flags}"
+
+
+def _sqlite(path: Path, flags: str, *, begin: str = "BEGIN", pragmas: tuple[str, ...] = ()) -> Engine:
     def connect() -> sqlite3.Connection:
-        uri = f"file:{quote(os.fsencode(path))}?{flags}"
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(_uri(path, flags), uri=True, check_same_thread=False, isolation_level=None)
         seals.register(connection)
-        for pragma in (*_PRAGMAS, *(_WRITER_PRAGMAS if mode == "rwc" else ())):
+        for pragma in (*_PRAGMAS, *pragmas):
             connection.execute(pragma)
         return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
     # The driver's own transaction handling is off: SQLite is told when a transaction begins, and writers say
     # so at once rather than failing half-way through.
-    begin = "BEGIN IMMEDIATE" if mode == "rwc" else "BEGIN"
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
+
+
+@contextmanager
+def copying(source: Path, target: Path, *, page_size: int) -> Iterator[Connection]:
+    """Yield one transaction on a new SQLite file that sees another one as `source`, which it can only read.
+
+    The new file is whole when the block has been left, and durable once it was fsynced.
+    """
+    flags = _reading_flags(source.parent) if source.name == CATALOG_NAME else "mode=ro&immutable=1"
+    engine = _sqlite(target, "mode=rwc", pragmas=(f"PRAGMA page_size = {page_size}", *_SCRATCH_PRAGMAS))
+    try:
+        with engine.connect() as connection:
+            with closing(connection.connection.cursor()) as cursor:
+                cursor.execute("ATTACH ? AS source", (_uri(source, flags),))
+            with connection.begin():
+                yield connection
+    finally:
+        engine.dispose()
 
 
 def copy_to(connection: Connection, target: str) -> None:
     """Write a consistent copy of a SQLite catalog to a file that does not exist yet."""
     with closing(connection.connection.cursor()) as cursor:
         cursor.execute("VACUUM INTO ?", (target,))
+
+
+def compact(connection: Connection) -> None:
+    """Write a SQLite catalog anew without the space of what was deleted; servers do so by themselves."""
+    if connection.dialect.name == "sqlite":
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute("VACUUM")
 
 
 def _fold_back(engine: Engine) -> None:
@@ -146,12 +197,20 @@ def _fold_back(engine: Engine) -> None:
         connection.close()
 
 
+def damaged(library: str, cause: str) -> DamagedLibrary:
+    """Return the error for a catalog that can't be read."""
+    return DamagedLibrary(f"the catalog of {library} can't be read: {cause}", hint="run 'search rebuild'")
+
+
 @contextmanager
-def _storage_errors(library: str) -> Iterator[None]:
+def storage_errors(library: str) -> Iterator[None]:
+    """Tell what SQLite raises as errors of the library."""
     try:
         yield
-    except OperationalError as error:
-        cause = str(error.orig)
+    except (IntegrityError, sqlite3.IntegrityError):
+        raise  # a mistake of ours, not of the disk
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        cause = str(error.orig if isinstance(error, DatabaseError) else error)
         if "full" in cause or "readonly" in cause or "disk I/O" in cause or "unable to open" in cause:
             raise StorageError(
                 f"can't write to the library {library}: {cause}",
@@ -159,13 +218,9 @@ def _storage_errors(library: str) -> Iterator[None]:
             ) from error
         if "locked" in cause:
             raise LibraryBusy(f"{library} is locked by another program", hint="try again") from error
+        if any(sign in cause for sign in _DAMAGE):
+            raise damaged(library, cause) from error
         raise LibraryError(f"the catalog of {library} failed: {cause}") from error
-    except IntegrityError:
-        raise  # a mistake of ours, not of the disk
-    except DatabaseError as error:
-        raise LibraryError(
-            f"the catalog of {library} can't be read: {error.orig}", hint="restore it from a copy"
-        ) from error
 
 
 @contextmanager
