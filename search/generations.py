@@ -268,7 +268,7 @@ class Generations:
         said = catalog.publication()
         self.sweep(said.number)
         try:
-            self._check_space()
+            self._check_space(catalog)
             number = max([*self._numbers(), said.number or 0]) + 1
             manifest, manifest_hash = self._write(number)
             reach("publish.written")
@@ -288,20 +288,15 @@ class Generations:
         self.sweep(number)
         return number
 
-    def _check_space(self) -> None:
-        """Raise StorageError unless twice as much is free as the generation can take at most."""
-        needed = 2 * self.expected_bytes()
+    def _check_space(self, catalog: Catalog) -> None:
+        """Raise StorageError unless twice what a generation can take is free: it has no more in it than the catalog."""
+        needed = 2 * catalog.size_bytes()
         free = shutil.disk_usage(self._library).free
         if free < needed:
             raise StorageError(
                 f"writing the index of {self._library} needs {_megabytes(needed)} free, there are {_megabytes(free)}",
                 hint="free some space; everything committed before is kept and found",
             )
-
-    def expected_bytes(self) -> int:
-        """Return what a generation takes at most: it holds no more than the catalog does, in fewer bytes."""
-        parts = [self._library / f"catalog.db{part}" for part in ("", "-wal")]
-        return sum(part.stat().st_size for part in parts if part.exists())
 
     @property
     def _draft(self) -> Path:

@@ -210,6 +210,14 @@ class Catalog:
         with self._reading() as connection:
             return Publication(*connection.execute(query).one())
 
+    def size_bytes(self) -> int:
+        """Return what a SQLite catalog takes, with what is still in its log."""
+        with self._reading() as connection:
+            pages, page = (
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("page_count", "page_size")
+            )
+        return int(pages * page)
+
     def count_changed(self, since: int) -> int:
         """Return how many photos, present or gone, were changed after a commit."""
         with self._reading() as connection:

@@ -165,7 +165,7 @@ def _check(connection: Connection, library: str) -> None:
 
 
 def _move_aside(folder: Path) -> str | None:
-    """Give what is in the catalog's place another name; return it. Its log must not be taken for the new one's."""
+    """Give the damaged catalog another name; return it. Its log must not be taken for the new one's."""
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
     moved = None
     for part in _PARTS:
@@ -173,6 +173,6 @@ def _move_aside(folder: Path) -> str | None:
         if place.exists():
             target = f"{folder / CATALOG_NAME}.{stamp}.damaged{part}"
             os.replace(place, target)
-            moved = moved or target
+            moved = moved or (None if part else target)
     fsync_folder(folder)
     return moved
