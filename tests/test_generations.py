@@ -663,7 +663,7 @@ def test_rebuilding_gives_back_space(indexed):
     indexed.close()
     catalog = place(indexed) / CATALOG_NAME
     with closing(sqlite3.connect(catalog)) as connection, connection:
-        connection.execute("CREATE TABLE filler AS SELECT zeroblob(1000000) AS nothing")
+        connection.execute("CREATE TABLE filler AS SELECT zeroblob(1000000) AS content")
         connection.execute("DROP TABLE filler")
     before = catalog.stat().st_size
     report = indexed.rebuild()
