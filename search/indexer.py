@@ -97,7 +97,11 @@ class Model:
 
 
 class Run:
-    """One pass over some sources. `progress` is told of every step, `stop` ends the run after its batch."""
+    """One pass over some sources.
+
+    `progress` is told of every step, `committed` how many photos a batch made durable; `stop` ends the run after its
+    batch.
+    """
 
     def __init__(
         self,
@@ -107,12 +111,14 @@ class Run:
         *,
         progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
+        committed: Callable[[int], None] | None = None,
     ) -> None:
         self._writer = writer
         self._model = model
         self._options = options
         self._progress = progress or (lambda _: None)
         self._stop = stop
+        self._committed = committed or (lambda _: None)
         self._decoder = (
             f"{DECODER}, at most {options.max_megapixels:g} megapixels, {options.decoder_gigabytes:g} gigabytes"
         )
@@ -364,6 +370,7 @@ class Run:
                 self._writer.add(records, vectors[sound], self._model.id)
             new = sum(record.file.photo_id is None for record in records)
             self._count(added=new, updated=len(records) - new, encoded=len(records))
+            self._committed(len(records))
             for photo, fine in zip(ready, sound, strict=True):
                 if not fine:
                     file = photo.record.file

@@ -6,35 +6,40 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from search.catalog.check import SQLITE_VERSION
+from search.catalog.repair import Copy
 from search.errors import LibraryBusy, LibraryError, PhotoError, StorageError
 from search.types import CheckReport, Problem, ProblemKind, Progress, Stage
 
 if TYPE_CHECKING:
     from search.catalog import Catalog, KnownFile
-    from search.catalog.repair import Copy
     from search.types import Ids
 
 _BATCH = 1000  # photos looked at between two commits
 _PATIENCE_S = 5.0  # or as long as that, where they are slow to read
 
 
+class _Held(Copy, AbstractContextManager[Any], Protocol):
+    """A copy that nobody removes before it is closed."""
+
+
 class Generations(Protocol):
     """The published copies of the catalog, as far as looking at them goes."""
 
-    def problems(self, *, full: bool) -> Iterable[Problem]: ...
-    def newest_sound(self) -> Copy | None: ...
+    def problems(self, catalog: Catalog, *, full: bool = False) -> Iterable[str]: ...
+    def newest_sound(self) -> _Held | None: ...
 
 
 def inspect(
     catalog: Catalog,
+    generations: Generations | None = None,
     *,
     full: bool | None,
-    generations: Generations | None = None,
     more: Callable[[], Iterable[Problem]] | None = None,
 ) -> CheckReport:
     """Look at the catalog and its generations; the originals are not touched.
@@ -42,16 +47,19 @@ def inspect(
     full: everything; None: that where it is quick.   more: what to look at besides, once the catalog is whole.
     Raises LibraryNotFound, OldLibrary, NewerLibrary, LibraryBusy, StorageError; damage is a problem.
     """
-    copy = generations.newest_sound() if generations and full is not False else None
-    problems, whole = catalog.problems(full=full, copy=copy)
-    if generations is not None:
-        problems += generations.problems(full=whole)
+    with _copy(generations) as copy:
+        problems, whole = catalog.problems(full=full, copy=copy)
+    readable = not any(problem.kind is ProblemKind.CATALOG_DAMAGED for problem in problems)
+    if generations is not None and readable:
+        loss = "nothing is lost: 'search rebuild' writes it anew"
+        for wrong in generations.problems(catalog, full=whole):
+            problems.append(Problem(ProblemKind.GENERATION_DAMAGED, wrong, loss))
     if whole and more is not None and not problems:
         problems += more()
     facts: dict[str, int | str] = {"level": "full" if whole else "quick", "sqlite": SQLITE_VERSION}
     if low := catalog.low_space():
         facts["space"] = low
-    if not any(problem.kind is ProblemKind.CATALOG_DAMAGED for problem in problems):
+    if readable:
         if job := catalog.last_job():
             facts["last_job"] = str(job.state)
         facts["offline_roots"] = sum(not root.online for root in catalog.root_status())
@@ -59,23 +67,31 @@ def inspect(
 
 
 def repair(
-    catalog: Catalog, *, generations: Generations | None = None, publish: Callable[[], None] | None = None
+    catalog: Catalog, generations: Generations | None = None, publish: Callable[[], None] | None = None
 ) -> tuple[int, str | None]:
     """Restore or drop what is damaged; return how many rows, and the copy of the catalog that was made before.
 
     publish: makes a new generation, where one is damaged or missing.   Originals are not touched. Damage that goes
     deeper than rows is left as it is.
     """
-    copy = generations.newest_sound() if generations else None
     try:
-        repaired, backup = catalog.repair(copy)
+        with _copy(generations) as copy:
+            repaired, backup = catalog.repair(copy)
     except (LibraryBusy, StorageError):
         raise
     except LibraryError:
         return 0, None  # what remains is told by the inspection that follows
-    if publish is not None and generations is not None and (repaired or any(generations.problems(full=True))):
+    if (
+        publish is not None
+        and generations is not None
+        and (repaired or any(generations.problems(catalog, full=True)))
+    ):
         publish()
     return repaired, backup
+
+
+def _copy(generations: Generations | None) -> AbstractContextManager[Copy | None]:
+    return (generations and generations.newest_sound()) or nullcontext()
 
 
 def look_at_photos(

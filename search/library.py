@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,14 +10,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
+from search import generations
 from search import query as queries
 from search.catalog import Catalog
+from search.catalog.copies import CatalogCopy
 from search.encoders import canonical_name, recipes
-from search.errors import EncoderMismatch, LibraryBusy, LibraryError, PhotoError, UsageError
+from search.errors import (
+    DamagedLibrary,
+    EncoderMismatch,
+    LibraryBusy,
+    LibraryError,
+    LibraryNotFound,
+    PhotoError,
+    StorageError,
+    UsageError,
+)
+from search.generations import Generation, Generations, Unsound
 from search.query import Kind, Query, Term
 from search.relevance import BACKGROUND, relevance
 from search.types import (
@@ -29,6 +42,7 @@ from search.types import (
     LibraryStatus,
     Problem,
     ProblemKind,
+    RebuildReport,
     Skip,
     SkipReason,
 )
@@ -41,6 +55,9 @@ if TYPE_CHECKING:
     from search.labels import Classifier, Label, LabelOptions, LabelSet
     from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
     from search.vectors import VectorIndex
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 AUTO = "auto"
 _POLL_S = 0.2  # between two tries to get a library that is being written to
@@ -55,6 +72,24 @@ def default_location() -> str:
     from platformdirs import user_data_path
 
     return str(user_data_path("search", appauthor=False) / "library")
+
+
+def _surviving(
+    method: Callable[Concatenate[Library, P], T],
+) -> Callable[Concatenate[Library, P], T]:
+    """Let a method that only reads answer from the newest generation where the catalog can't be read."""
+
+    @functools.wraps(method)
+    def run(self: Library, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        catalog = self.catalog
+        try:
+            return method(self, *args, **kwargs)
+        except (DamagedLibrary, LibraryNotFound) as error:
+            if not self._fall_back(catalog, error):
+                raise
+        return method(self, *args, **kwargs)
+
+    return run
 
 
 class Library:
@@ -73,6 +108,9 @@ class Library:
         trust_checkpoint: str | None = None,
     ) -> None:
         self.catalog = Catalog(location, notify=notify)
+        self._generations = Generations(self.catalog.folder) if self.catalog.folder else None
+        self._holding = ExitStack()  # the generation that answers in the catalog's place
+        self._told: set[str] = set()
         self._model = model if model == AUTO else canonical_name(model)
         self._offline = offline
         self._notify = notify or (lambda _: None)
@@ -112,9 +150,22 @@ class Library:
 
     def close(self) -> None:
         """Close the catalog and forget model and index."""
-        self.catalog.close()
-        self._encoder = self._index = self._background = None
+        self._reopen(Catalog(self.catalog.location, notify=self._notify))
+        self._encoder = None
         self._towers.clear()
+
+    def _reopen(self, catalog: Catalog) -> None:
+        """Go on with this catalog; what was read from the one before is forgotten."""
+        self.catalog.close()
+        self._holding.close()
+        self.catalog = catalog
+        self._index = self._background = None
+        self._indexed = (0, -1)
+
+    def _tell_once(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._notify(message)
 
     # ---- the model
 
@@ -212,7 +263,10 @@ class Library:
         reencode: give every photo of the sources a vector by the model asked for, beside those it has; that model
         answers once all photos have one.   stop: set it to end the run after its current batch, or the waiting.
         wait: until no other process writes, instead of raising LibraryBusy.
-        Raises UsageError, EncoderMismatch, ModelError, LibraryBusy, StorageError.
+        A run whose photos are committed does not fail because the index generation could not be written for lack of
+        space: the report says so in `not_published`, and the photos are found all the same.
+        Raises UsageError, EncoderMismatch, ModelError, LibraryBusy, StorageError; DamagedLibrary where the catalog
+        is damaged, or is missing but can be made anew.
         """
         from search.indexer import IndexOptions, Run
 
@@ -221,11 +275,13 @@ class Library:
             raise UsageError(f"there is no file or folder {missing[0]}")
         with self._writing(stop, wait=wait) as writer:
             model = self._target(writer, reencode)
-            run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop)
+            committed = self._publishing(writer)
+            run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed)
             report = run(paths)
             self._save_recipe()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=writer.switch_when_complete(model.id))
+            report = replace(report, not_published=self._publish(writer))
         return replace(report, photos=self.catalog.count())
 
     @contextmanager
@@ -235,7 +291,7 @@ class Library:
         with ExitStack() as stack:
             while True:
                 try:
-                    self.catalog.create()
+                    self._create()
                     writer = stack.enter_context(self.catalog.writing())
                     break
                 except LibraryBusy as busy:
@@ -246,6 +302,16 @@ class Library:
                         told = True
                 (stop or threading.Event()).wait(_POLL_S)
             yield writer
+
+    def _create(self) -> None:
+        """Make the catalog if there was none ever; one that was lost must not be begun anew beside its generations."""
+        if not self.catalog.exists() and self._generations and (kept := self._generations.newest_sound()):
+            kept.close()
+            raise DamagedLibrary(
+                f"the catalog of {self.catalog.location} is missing, but a copy of it is there",
+                hint="run 'search rebuild'",
+            )
+        self.catalog.create()
 
     def _target(self, writer: Writer, reencode: bool) -> Model:
         """The model to index with; not loaded before a photo needs it, if the library knows it."""
@@ -269,7 +335,100 @@ class Library:
                 if not found:
                     raise UsageError(f"{os.fspath(path)} is in no indexed folder")
                 scopes += found
-            return sum(writer.remove(scope) for scope in scopes)
+            removed = sum(writer.remove(scope) for scope in scopes)
+            self._tell_unpublished(self._publish(writer))
+        return removed
+
+    # ---- generations of the index
+
+    def _publish(self, writer: Writer, *, always: bool = False) -> str:
+        """Write a generation if one is due; return why it could not be written, "" if all is well."""
+        if self._generations is None:
+            return ""
+        try:
+            if always or self._generations.is_due(self.catalog):
+                self._generations.publish(self.catalog, writer)
+        except StorageError as error:
+            return str(error)
+        return ""
+
+    def _publishing(self, writer: Writer) -> Callable[[int], None]:
+        """What publishes in the middle of a long run, told of every batch that was committed."""
+        waiting = 0
+
+        def committed(count: int) -> None:
+            nonlocal waiting
+            waiting += count
+            if waiting >= generations.MOST_CHANGES:
+                waiting = 0
+                self._publish(writer)  # the end of the run tries again, and tells
+
+        return committed
+
+    def _tell_unpublished(self, why: str) -> None:
+        if why:
+            self._notify(f"warning: {why}")
+
+    def rebuild(self) -> RebuildReport:
+        """Write the index anew and compact the catalog; make a catalog that is damaged or missing anew from the
+        newest sound generation.
+
+        Nothing is encoded. The damaged catalog stays beside the new one; what was committed after the generation
+        is only in there, and the next `index` brings those photos in again.
+        Raises LibraryError where there is nothing to rebuild from, LibraryBusy, StorageError.
+        """
+        started = perf_counter()
+        if self._generations is None:
+            raise LibraryError(
+                f"{self.catalog.location} is kept by a database server, which mends it by its own means"
+            )
+        self._reopen(Catalog(self.catalog.location, notify=self._notify))
+        try:
+            report = self._rebuild_index()
+        except (DamagedLibrary, LibraryNotFound) as error:
+            report = self._rebuild_catalog(error)
+        return replace(report, seconds=perf_counter() - started)
+
+    def _rebuild_index(self) -> RebuildReport:
+        with self.catalog.writing() as writer:
+            writer.compact()
+            if self._generations and self.catalog.count():
+                self._generations.publish(self.catalog, writer)
+        return RebuildReport(self.catalog.count(), self.catalog.publication().number)
+
+    def _rebuild_catalog(self, damage: LibraryError) -> RebuildReport:
+        kept = self._generations.newest_sound() if self._generations else None
+        if kept is None:
+            if isinstance(damage, LibraryNotFound):
+                raise damage
+            raise LibraryError(
+                f"{damage.message}, and no sound generation of it is left",
+                hint="move the folder away and index the photos again",
+            ) from damage
+        with kept:
+            self._reopen(Catalog(self.catalog.location, notify=self._notify))
+            backup = kept.restore_catalog()
+        photos = self.catalog.count()
+        return RebuildReport(photos, kept.number, recovered=photos, backup=backup)
+
+    def _fall_back(self, failed: Catalog, error: LibraryError) -> bool:
+        """Answer from the newest sound generation from now on; False if there is none, or it failed itself."""
+        with self._lock:
+            if self.catalog is not failed:
+                return True  # another thread did
+            if self._generations is None or isinstance(failed, CatalogCopy):
+                return False
+            kept = self._generations.newest_sound()
+            if kept is None:
+                return False
+            self._reopen(CatalogCopy(failed.location, kept.rows_path, kept.vectors))
+            self._holding.enter_context(kept)
+            state = "missing" if isinstance(error, LibraryNotFound) else "damaged"
+            self._tell_once(
+                f"the catalog is {state}; answering from generation {kept.number} of {kept.created_at:%Y-%m-%d %H:%M}"
+                " UTC; run 'search rebuild'"
+            )
+            return True
 
     def move_root(self, old: str | os.PathLike[str], new: str | os.PathLike[str], *, force: bool = False) -> int:
         """Tell the library that an indexed folder is somewhere else now; return how many photos it holds.
@@ -291,7 +450,12 @@ class Library:
                     f"{scope.root}, the first is {os.path.relpath(strange[0].path, strange[0].root)}",
                     hint="--force moves it all the same",
                 )
-            return writer.move_root(scope, target)
+            moved = writer.move_root(scope, target)
+            if (
+                self.catalog.publication().number is not None
+            ):  # a catalog made anew from it must know the new place
+                self._tell_unpublished(self._publish(writer, always=True))
+        return moved
 
     # ---- answering
 
@@ -309,6 +473,7 @@ class Library:
         """
         return list(self.answer(query, k, filter=filter, min_relevance=min_relevance).hits)
 
+    @_surviving
     def answer(
         self,
         query: str | Query,
@@ -346,6 +511,7 @@ class Library:
             seconds=perf_counter() - started,
         )
 
+    @_surviving
     def similar(self, photo: int | str | os.PathLike[str], k: int = 10, *, filter: Filter | None = None) -> Answer:
         """Return the photos most like one of the library (id or path) or like any image file, itself left out.
 
@@ -409,20 +575,57 @@ class Library:
         return self._index
 
     def _top_up(self, row: EncoderRow) -> VectorIndex:
-        encoder_id, seq = self._indexed
-        index = self._index if encoder_id == row.id else None
-        with self.catalog.changes(row, seq if index else -1) as changes:
-            if index is None or changes.rebuild:
-                index = open_index("faiss:", row.dim)
-            index.remove(changes.gone)
-            for ids, vectors in changes.added:
-                index.add(ids, normalize(vectors))
-            self._indexed = (row.id, changes.seq)
+        index = self._with_changes(row)
+        if index is None:
+            index = self._filled(row)
         if without := self.catalog.count() - len(index):
             self._notify(
                 f"{without} photos have no sound vector by {row.name} and are left out; run 'search check'"
             )
         return index
+
+    def _with_changes(self, row: EncoderRow) -> VectorIndex | None:
+        """Bring the index in memory up to date; None if there is none of this model or it must be made anew."""
+        encoder_id, seq = self._indexed
+        index = self._index
+        if index is None or encoder_id != row.id:
+            return None
+        with self.catalog.changes(row, seq) as changes:
+            if changes.rebuild:
+                return None
+            index.remove(changes.gone)
+            for ids, vectors in changes.added:
+                index.add(ids, normalize(vectors))
+            self._indexed = (row.id, changes.seq)
+        return index
+
+    def _filled(self, row: EncoderRow) -> VectorIndex:
+        """Fill an index from the published generation and what was committed since, else from the catalog alone."""
+        index = open_index("faiss:", row.dim)
+        with self._base() as base:
+            since = base.manifest.seq if base else -1
+            with self.catalog.changes(row, since) as changes:
+                known = base.encoder(row.fingerprint) if base and not changes.rebuild else None
+                parts = generations.merged(base, known.id, changes) if base and known else changes.added
+                for ids, vectors in parts:
+                    index.add(ids, normalize(vectors))
+                self._indexed = (row.id, changes.seq)
+        return index
+
+    @contextmanager
+    def _base(self) -> Iterator[Generation | None]:
+        """Hold the published generation; None if there is none that can be used."""
+        found = None
+        if self._generations is not None:
+            try:
+                found = self._generations.current(self.catalog)
+            except (Unsound, OSError) as error:
+                self._tell_once(f"the index generation {error}; the catalog answers alone; run 'search rebuild'")
+        try:
+            yield found
+        finally:
+            if found is not None:
+                found.close()
 
     def _background_vectors(self, row: EncoderRow) -> Vectors:
         """Photos taken evenly over the library, (M, D), to know what an unrelated photo scores."""
@@ -435,6 +638,7 @@ class Library:
 
     # ---- labels
 
+    @_surviving
     def label(
         self,
         labels: LabelSet | Iterable[str | Label],
@@ -531,6 +735,7 @@ class Library:
 
     # ---- looking
 
+    @_surviving
     def photo(self, ref: int | str | os.PathLike[str]) -> Photo:
         """Return everything known of one photo, by id or path. Raises UsageError for one that is not here."""
         known = self._known(ref)
@@ -544,6 +749,7 @@ class Library:
             return next(iter(self.catalog.get([ref])), None) if 0 < ref < 2**63 else None
         return next(iter(self.catalog.get(self.catalog.ids_at(_spellings(ref)))), None)
 
+    @_surviving
     def status(self) -> LibraryStatus:
         """Return the library at a glance; loads no model and no index."""
         encoders = self.catalog.encoder_status()
@@ -555,12 +761,18 @@ class Library:
             photos=self.catalog.count(),
             roots=tuple(self.catalog.root_status()),
             encoders=tuple(encoders),
-            index={"kind": FLAT, "vectors": vectors, "bytes": size_bytes},
+            index={"kind": FLAT, "vectors": vectors, "bytes": size_bytes, **self._generation_status()},
             skipped=len(self.catalog.skipped()),
             schema=self.catalog.revision(),
             job=self.catalog.last_job(),
         )
 
+    def _generation_status(self) -> dict[str, int | None]:
+        """The published generation, and how many photos were changed since."""
+        said = self.catalog.publication()
+        return {"generation": said.number, "delta": self.catalog.count_changed(said.generation_seq)}
+
+    @_surviving
     def skipped(self) -> list[Skip]:
         """Return every file that could not be indexed, with its reason."""
         return self.catalog.skipped()
@@ -573,10 +785,17 @@ class Library:
         """
         from search import inspection
 
-        repaired, backup = inspection.repair(self.catalog) if repair else (0, None)
-        report = inspection.inspect(self.catalog, full=full or repair or None, more=self._misplaced)
+        publish = self._publish_anew if self._generations else None
+        repaired, backup = inspection.repair(self.catalog, self._generations, publish) if repair else (0, None)
+        report = inspection.inspect(
+            self.catalog, self._generations, full=full or repair or None, more=self._misplaced
+        )
         facts = {**report.facts, **({"backup": backup} if backup else {})}
         return replace(report, repaired=repaired, facts=facts)
+
+    def _publish_anew(self) -> None:
+        with self.catalog.writing() as writer:
+            self._tell_unpublished(self._publish(writer, always=True))
 
     def check_photos(
         self,
@@ -616,7 +835,11 @@ class Library:
 
     def upgrade(self) -> str:
         """Bring a library of an older version to this one; returns the schema it had."""
-        return self.catalog.upgrade()
+        before = self.catalog.upgrade()
+        with self.catalog.writing() as writer:
+            always = before != self.catalog.revision() and self.catalog.publication().number is not None
+            self._tell_unpublished(self._publish(writer, always=always))
+        return before
 
 
 def _whole_root(writer: Writer, path: str | os.PathLike[str]) -> Scope:

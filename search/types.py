@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     """(N,) photo ids."""
     Vectors: TypeAlias = npt.NDArray[np.float32]
     """(N, D) unit rows."""
+    Halves: TypeAlias = npt.NDArray[np.float16]
+    """(N, D) rows as they are kept: unit only to float16's precision."""
     Pixels: TypeAlias = npt.NDArray[np.uint8]
     """(H, W, 3) RGB; batches are (N, H, W, 3)."""
 
@@ -212,7 +214,8 @@ class IndexReport:
     offline: photos not found that stay, because their folder may only be away; `withheld` says where and why.
     purged: photos forgotten because they were gone for too long.
     not_encoded: after re-encoding, photos that have no vector by the new model yet; while there are any, the old
-    model answers.
+    model answers.   not_published: why the index generation that was due could not be written, "" if it was; the
+    photos are committed and found all the same.
     """
 
     encoder: str
@@ -230,11 +233,42 @@ class IndexReport:
     not_encoded: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    not_published: str = ""
 
     @property
     def images_per_second(self) -> float:
         """Photos encoded per second of the whole run."""
         return self.encoded / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Where a catalog stands, and the generation it published last; number is None if there is none.
+
+    seq, purge_seq: its last commit, and the last that deleted photos for good.   generation_seq: the commit that
+    the generation reflects.   manifest_hash: SHA-256 of its manifest.
+    """
+
+    uuid: str
+    seq: int
+    purge_seq: int
+    number: int | None
+    generation_seq: int
+    manifest_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What `rebuild` did; recovered: photos taken over from a generation, None if the catalog was whole.
+
+    backup: where the damaged catalog is now.
+    """
+
+    photos: int
+    generation: int | None
+    recovered: int | None = None
+    backup: str | None = None
+    seconds: float = 0.0
 
 
 class ProblemKind(StrEnum):
@@ -337,7 +371,7 @@ class LibraryStatus:
     photos: int
     roots: tuple[RootStatus, ...]
     encoders: tuple[EncoderStatus, ...]
-    index: Mapping[str, int | str] = field(default_factory=dict)
+    index: Mapping[str, int | str | None] = field(default_factory=dict)
     skipped: int = 0
     schema: str = ""
     job: JobStatus | None = None

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "resources", "failpoints", "files"},
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "inspection"},
+    {"decoding", "indexer", "labels", "inspection", "generations"},
     {"library"},
     set(),  # evaluate, train, engines, interop
     {"cli"},
@@ -55,6 +55,7 @@ THIRD_PARTIES = {
         "decoding",
         "indexer",
         "labels",
+        "generations",
         "library",
     },
 }
@@ -140,6 +141,7 @@ RUN_BY_NAME = {"eval", "exec"}
 WRITE_MODES = set("wxa+")
 WRITERS = {
     "files": "the helper itself",
+    "generations": "written under a temporary folder's name, which is what gets renamed",
     "catalog/lock": "the lock file: it belongs to the open file and is never replaced",
 }
 

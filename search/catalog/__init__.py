@@ -17,16 +17,36 @@ from sqlalchemy import ColumnElement, and_, func, not_, or_, select
 from search.catalog import versions
 from search.catalog.check import find_problems, is_small, low_space
 from search.catalog.damage import REBUILD
+from search.catalog.failures import storage_errors
 from search.catalog.filters import conditions, distance_km
 from search.catalog.jobs import last_job
-from search.catalog.rows import KnownFile, checksum, chunks, to_bytes, to_path, to_photo, unpack_vectors
+from search.catalog.rows import (
+    EncoderRow,
+    KnownFile,
+    checksum,
+    chunks,
+    to_bytes,
+    to_path,
+    to_photo,
+    unpack_vectors,
+)
 from search.catalog.scan import embedded
 from search.catalog.schema import embeddings, encoders, labels, photos, roots, skips, state
 from search.catalog.scopes import Scope, is_inside, within
 from search.catalog.storage import CATALOG_NAME, Storage, is_url
 from search.catalog.writer import Writer
 from search.errors import LibraryBusy, LibraryError, LibraryNotFound, NewerLibrary, OldLibrary, StorageError
-from search.types import EncoderStatus, Filter, JobStatus, Photo, Problem, ProblemKind, RootStatus, Skip
+from search.types import (
+    EncoderStatus,
+    Filter,
+    JobStatus,
+    Photo,
+    Problem,
+    ProblemKind,
+    Publication,
+    RootStatus,
+    Skip,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -40,21 +60,11 @@ _CHUNK = 4096  # rows read at a time
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderRow:
-    """What the catalog remembers of a model: enough to answer without loading it."""
-
-    id: int
-    name: str
-    fingerprint: str
-    dim: int
-
-
-@dataclass(frozen=True, slots=True)
 class Changes:
     """What happened to one encoder's vectors after a commit number.
 
     seq: the commit this brings a reader to.   rebuild: forget everything first.   gone: ids to drop.
-    added: (ids, vectors) chunks; vectors are unit only to float16's precision.
+    added: (ids, vectors) chunks, ids ascending; vectors are unit only to float16's precision.
     """
 
     seq: int
@@ -67,12 +77,15 @@ class Catalog:
     """Remembers every photo and its embedding per encoder, in any database SQLAlchemy reaches.
 
     location: a folder or a SQLAlchemy URL.   notify: told, in a sentence, what the user should know.
+    copy: a SQLite file to read in place of the folder's own.
     """
 
-    def __init__(self, location: str, *, notify: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, location: str, *, notify: Callable[[str], None] | None = None, copy: Path | None = None
+    ) -> None:
         self.location = location if is_url(location) else os.path.abspath(location)
         self._notify = notify or (lambda _: None)
-        self._storage = Storage(self.location)
+        self._storage = Storage(self.location, copy=copy)
         self._checked = False
         self._newer: NewerLibrary | None = None
 
@@ -227,6 +240,62 @@ class Catalog:
         with self._reading() as connection:
             seq: int = connection.execute(select(state.c.seq)).scalar_one()
         return seq
+
+    # ---- generations
+
+    def publication(self) -> Publication:
+        """Return where the catalog stands and which generation it published last."""
+        query = select(
+            state.c.uuid,
+            state.c.seq,
+            state.c.purge_seq,
+            state.c.generation,
+            func.coalesce(state.c.generation_seq, -1),
+            func.coalesce(state.c.generation_hash, ""),
+        )
+        with self._reading() as connection:
+            return Publication(*connection.execute(query).one())
+
+    def size_bytes(self) -> int:
+        """Return what a SQLite catalog takes, with what is still in its log."""
+        with self._reading() as connection:
+            pages, page = (
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in ("page_count", "page_size")
+            )
+        return int(pages * page)
+
+    def count_changed(self, since: int) -> int:
+        """Return how many photos, present or gone, were changed after a commit."""
+        with self._reading() as connection:
+            return connection.execute(select(func.count()).where(photos.c.seq > since)).scalar_one()
+
+    def switch_generation(self, writer: Writer, number: int, *, seq: int, manifest_hash: str) -> None:
+        """Let readers use this generation from now on. Raises StorageError."""
+        with storage_errors(self.location):
+            writer.switch_generation(number, seq=seq, manifest_hash=manifest_hash)
+
+    @contextmanager
+    def unchanged_vectors(self, encoder_id: int, until: int) -> Iterator[Iterator[tuple[int, bytes | None]]]:
+        """Yield (id, float16 bytes) of photos not changed after a commit, ids ascending; None if it is damaged."""
+        query: Any = (
+            select(embeddings.c.photo_id, embeddings.c.vector, embeddings.c.crc)
+            .select_from(embeddings.join(photos))
+            .where(embeddings.c.encoder_id == encoder_id, photos.c.seq <= until)
+            .order_by(embeddings.c.photo_id)
+            .execution_options(yield_per=_CHUNK)
+        )
+        with self._reading() as connection:
+            yield (
+                (id_, vector if checksum(vector, id_, encoder_id) == crc else None)
+                for id_, vector, crc in connection.execute(query)
+            )
+
+    def known_ids(self) -> Ids:
+        """Return the ids of all photos, present or gone, ascending."""
+        with self._reading() as connection:
+            return np.fromiter(connection.execute(select(photos.c.id).order_by(photos.c.id)).scalars(), np.int64)
+
+    # ---- vectors
 
     @contextmanager
     def changes(self, encoder: EncoderRow, since: int) -> Iterator[Changes]:
@@ -396,6 +465,7 @@ def _embeddings(
         select(embeddings.c.photo_id, embeddings.c.vector, embeddings.c.crc)
         .select_from(embeddings.join(photos))
         .where(embeddings.c.encoder_id == encoder.id, _present(), wanted)
+        .order_by(embeddings.c.photo_id)
         .execution_options(yield_per=_CHUNK)
     )
     for rows in connection.execute(query).partitions():

@@ -14,10 +14,11 @@ from search.errors import DamagedLibrary, LibraryBusy, LibraryError, StorageErro
 
 _DISK = {
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY),
-    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM),
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL),  # the last: a lock was refused
 }
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_LACKS = ("no such table", "no such column")  # a catalog of this revision has them all
 # These only writing meets; the others may come from any file, so the file must be one of the library's.
 _WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -60,9 +61,14 @@ def _named(cause: BaseException, library: str) -> LibraryError:
         return _disk_error(library, str(cause), code == sqlite3.SQLITE_READONLY)
     if code in _BUSY:
         return LibraryBusy(f"{library} is locked by another program", hint="try again")
-    if code in _DAMAGED:
-        return DamagedLibrary(f"the catalog of {library} is damaged: {cause}", hint="run 'search rebuild'")
+    if code in _DAMAGED or any(lack in str(cause) for lack in _LACKS):
+        return damaged(library, str(cause))
     return LibraryError(f"the catalog of {library} failed: {cause}")
+
+
+def damaged(library: str, cause: str) -> DamagedLibrary:
+    """Return the error for a catalog that can't be read."""
+    return DamagedLibrary(f"the catalog of {library} is damaged: {cause}", hint="run 'search rebuild'")
 
 
 def _disk_error(library: str, cause: str, read_only: bool) -> StorageError:

@@ -41,6 +41,16 @@ class KnownFile:
     content_hash: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderRow:
+    """What the catalog remembers of a model: enough to answer without loading it."""
+
+    id: int
+    name: str
+    fingerprint: str
+    dim: int
+
+
 def chunks(items: Sequence[T], size: int = MAX_PARAMETERS) -> Iterator[Sequence[T]]:
     """Yield parts of at most `size`, in order."""
     for start in range(0, len(items), size):

@@ -40,6 +40,11 @@ _LOGS = ("-wal", "-journal")
 _COPY_TRIES = 3
 _PART = ".part"  # a copy that is being made
 _WRITER_PRAGMAS = ("PRAGMA page_size = 16384", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
+_SCRATCH_PRAGMAS = (
+    "PRAGMA foreign_keys = OFF",  # tables are filled in any order
+    "PRAGMA journal_mode = OFF",
+    "PRAGMA synchronous = OFF",
+)
 
 
 def is_url(library: str) -> bool:
@@ -51,11 +56,13 @@ class Storage:
     """Opens reading and writing connections to one catalog.
 
     library: a folder, which holds catalog.db and the lock, or a SQLAlchemy URL of a database server.
+    copy: a SQLite file that nobody writes any more, to read in the catalog's place.
     """
 
-    def __init__(self, library: str) -> None:
+    def __init__(self, library: str, *, copy: Path | None = None) -> None:
         self.library = library
         self.folder = None if is_url(library) else Path(library)
+        self._copy = copy
         self._reader: Engine | None = None
         self._admitted = False
         self._frozen = False  # whether the reader sees nothing that is committed from now on
@@ -70,9 +77,14 @@ class Storage:
         """Yield a connection that sees one consistent state."""
         with storage_errors(self.library):
             if self._reader is None:
-                self._reader = _server(self.library) if self.folder is None else self._open_reader(self.folder)
+                self._reader = self._open()
             with self._reader.connect() as connection:
                 yield connection
+
+    def _open(self) -> Engine:
+        if self.folder is None:
+            return _server(self.library)
+        return _sqlite(self._copy, "ro&immutable=1") if self._copy else self._open_reader(self.folder)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -93,7 +105,7 @@ class Storage:
             make_file(self.folder / CATALOG_NAME)
             for left_behind in self.folder.glob(f"{CATALOG_NAME}.*{_PART}"):
                 left_behind.unlink()
-            engine = _sqlite(self.folder, "rwc")
+            engine = _sqlite(self.folder / CATALOG_NAME, "rwc", pragmas=_WRITER_PRAGMAS)
             try:
                 with engine.connect() as connection:
                     yield connection
@@ -113,10 +125,14 @@ class Storage:
         self._admit(folder)
         if not os.access(folder, os.W_OK):
             self._frozen = True
-            return self._open_copy(folder) if _left(folder, *_LOGS) else _sqlite(folder, "ro&immutable=1")
+            return (
+                self._open_copy(folder)
+                if _left(folder, *_LOGS)
+                else _sqlite(folder / CATALOG_NAME, "ro&immutable=1")
+            )
         if _left(folder, "-journal"):
             _roll_back(folder)
-        engine = _sqlite(folder, "ro")
+        engine = _sqlite(folder / CATALOG_NAME, "ro")
         try:
             _look(engine)
         except OperationalError as error:
@@ -132,7 +148,7 @@ class Storage:
         self._frozen = True
         self._forget_copy = weakref.finalize(self, _remove_tree, copy)
         _roll_back(copy)
-        return _sqlite(copy, "ro")
+        return _sqlite(copy / CATALOG_NAME, "ro")
 
     def close(self) -> None:
         """Close what is open; the object can be used again."""
@@ -158,12 +174,15 @@ def _server(url: str) -> Engine:
     return engine
 
 
-def _sqlite(folder: Path, mode: str) -> Engine:
+def _uri(path: Path, mode: str) -> str:
+    return f"file:{quote(os.fsencode(path))}?mode={mode}"
+
+
+def _sqlite(path: Path, mode: str, *, pragmas: tuple[str, ...] = ()) -> Engine:
     def connect() -> sqlite3.Connection:
-        uri = f"file:{quote(os.fsencode(folder / CATALOG_NAME))}?mode={mode}"
-        connection = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(_uri(path, mode), uri=True, check_same_thread=False, isolation_level=None)
         seals.register(connection)
-        for pragma in (*_PRAGMAS, *(_WRITER_PRAGMAS if mode == "rwc" else ())):
+        for pragma in (*_PRAGMAS, *pragmas):
             connection.execute(pragma)
         return connection
 
@@ -177,6 +196,24 @@ def _sqlite(folder: Path, mode: str) -> Engine:
     return engine
 
 
+@contextmanager
+def copying(source: Path, target: Path, *, page_size: int) -> Iterator[Connection]:
+    """Yield one transaction on a new SQLite file that sees another one as `source`, which it can only read.
+
+    The new file is whole when the block has been left, and durable once it was fsynced.
+    """
+    mode = "ro" if source.name == CATALOG_NAME else "ro&immutable=1"
+    engine = _sqlite(target, "rwc", pragmas=(f"PRAGMA page_size = {page_size}", *_SCRATCH_PRAGMAS))
+    try:
+        with engine.connect() as connection:
+            with closing(connection.connection.cursor()) as cursor:
+                cursor.execute("ATTACH ? AS source", (_uri(source, mode),))
+            with connection.begin():
+                yield connection
+    finally:
+        engine.dispose()
+
+
 def copy_to(connection: Connection, target: str) -> None:
     """Write a consistent copy of a SQLite catalog to a file, all of it or none, durable when this returns."""
     part = Path(f"{target}{_PART}")
@@ -187,6 +224,13 @@ def copy_to(connection: Connection, target: str) -> None:
     fsync_file(part)
     part.replace(target)
     fsync_folder(part.parent)
+
+
+def compact(connection: Connection) -> None:
+    """Write a SQLite catalog anew without the space of what was deleted; servers do so by themselves."""
+    if connection.dialect.name == "sqlite":
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute("VACUUM")
 
 
 def _fold_back(engine: Engine) -> None:
@@ -216,7 +260,7 @@ def _look(engine: Engine) -> None:
 def _roll_back(folder: Path) -> None:
     """Undo what a process that was killed left half done, which a reader may not; a live one sees to it itself."""
     with contextlib.suppress(LibraryBusy), writer_lock(folder):
-        engine = _sqlite(folder, "rw")
+        engine = _sqlite(folder / CATALOG_NAME, "rw")
         try:
             _look(engine)
         finally:

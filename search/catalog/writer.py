@@ -19,6 +19,7 @@ from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, lacking
 from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, roots, skips, state
 from search.catalog.scopes import Scope, add_root, find_scope, is_inside, within, within_any
 from search.catalog.seals import holds
+from search.catalog.storage import compact
 from search.catalog.transaction import commit, now
 from search.errors import UsageError
 from search.failpoints import reach
@@ -316,6 +317,18 @@ class Writer:
         self._connection.execute(
             delete(skips).where(place), [{"in_root": file.root_id, "place": file.place} for file in files]
         )
+
+    # ---- generations
+
+    def switch_generation(self, number: int, *, seq: int, manifest_hash: str) -> None:
+        """Let readers use this generation, which reflects commit `seq`, from now on."""
+        values = {"generation": number, "generation_seq": seq, "generation_hash": manifest_hash}
+        with commit(self._connection):
+            self._connection.execute(update(state).values(values))
+
+    def compact(self) -> None:
+        """Give back the space of what was deleted."""
+        compact(self._connection)
 
     # ---- repair
 

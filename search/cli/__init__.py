@@ -18,6 +18,7 @@ _COMMANDS = (
     "index",
     "label",
     "models",
+    "rebuild",
     "remove",
     "root",
     "show",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.options import SKIPPED, Number, Settings, as_command, model_option, trust_option
+from search.cli.options import SKIPPED, STORAGE, Number, Settings, as_command, model_option, trust_option
 from search.errors import LibraryBusy
 
 if TYPE_CHECKING:
@@ -93,8 +93,12 @@ def command(
             f"{report.not_encoded} photos have no vector by {report.encoder} yet, so the model before it answers "
             "still; run this again over all folders"
         )
+    if report.not_published:
+        settings.talk(f"warning: {report.not_published}")
     if signals:
         return 128 + signals[0]
+    if report.not_published:
+        return STORAGE
     return SKIPPED if strict and report.skipped else 0
 
 

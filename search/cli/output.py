@@ -169,6 +169,7 @@ def report_document(report: IndexReport, library: str) -> dict[str, Any]:
         "seconds": report.seconds,
         "images_per_second": report.images_per_second,
         "interrupted": report.interrupted,
+        "not_published": report.not_published,
     }
 
 

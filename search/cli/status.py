@@ -31,6 +31,8 @@ def command(settings: Settings) -> None:
     rows += [
         ("index", f"{status.index['kind']}, {status.index['vectors']} vectors, {status.index['bytes']} bytes")
     ]
+    if status.index["generation"] is not None:
+        rows += [("generation", f"{status.index['generation']}, {status.index['delta']} photos changed since")]
     rows += [("skipped", f"{status.skipped} (see `search skipped`)" if status.skipped else "0")]
     rows += [("schema", status.schema)]
     if job := status.job:

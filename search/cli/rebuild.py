@@ -1,0 +1,41 @@
+"""search rebuild"""
+
+from __future__ import annotations
+
+import click
+
+from search.cli.options import Settings, as_command
+
+
+@as_command("rebuild")
+def command(settings: Settings) -> None:
+    """Write the index anew; make a catalog that is damaged or lost anew from its newest copy.
+
+    Nothing is encoded again. A damaged catalog is kept beside the new one.
+
+    \b
+    Example:
+      search rebuild
+    """
+    from search.cli.output import emit_json, printable
+
+    with settings.open_library() as library:
+        report = library.rebuild()
+    if settings.json:
+        emit_json(
+            {
+                "photos": report.photos,
+                "generation": report.generation,
+                "recovered": report.recovered,
+                "backup": report.backup,
+                "seconds": report.seconds,
+            }
+        )
+        return
+    if report.recovered is None:
+        click.echo(f"index of {report.photos} photos written anew in {report.seconds:.1f} s")
+        return
+    click.echo(f"catalog made anew from generation {report.generation}: {report.recovered} photos")
+    if report.backup:
+        click.echo(f"  the damaged one is now {printable(report.backup)}")
+    click.echo("  photos indexed after that generation are not in it: run 'search index' over their folders")
