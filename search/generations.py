@@ -249,14 +249,17 @@ class Generations:
 
     # ---- publishing
 
-    def is_due(self, catalog: Catalog) -> bool:
-        """Whether enough has changed since the last generation for a new one to be worth its writing."""
+    def is_due(self, catalog: Catalog, *, also: int = 0) -> bool:
+        """Whether enough has changed since the last generation for a new one to be worth its writing.
+
+        also: changes beside those of the photos themselves.
+        """
         said, photos = catalog.publication(), catalog.count()
         if said.number is None:
             return photos > 0
         if said.purge_seq > said.generation_seq:
             return True
-        changed = catalog.count_changed(said.generation_seq)
+        changed = catalog.count_changed(said.generation_seq) + also
         return changed > 0 and changed >= min(MOST_CHANGES, photos / 20)
 
     def publish(self, catalog: Catalog, writer: Writer) -> int:

@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from search.catalog.check import SQLITE_VERSION
 from search.catalog.repair import Copy
-from search.errors import LibraryBusy, LibraryError, PhotoError, StorageError
-from search.types import CheckReport, Problem, ProblemKind, Progress, Stage
+from search.errors import (
+    DamagedLibrary,
+    LibraryBusy,
+    LibraryError,
+    LibraryNotFound,
+    PhotoError,
+    StorageError,
+)
+from search.types import CheckReport, Problem, ProblemKind, Progress, RebuildReport, Stage
 
 if TYPE_CHECKING:
-    from search.catalog import Catalog, KnownFile
+    from search.catalog import Catalog, KnownFile, Writer
     from search.types import Ids
 
 _BATCH = 1000  # photos looked at between two commits
@@ -88,6 +95,53 @@ def repair(
     ):
         publish()
     return repaired, backup
+
+
+class Publishing(Generations, Protocol):
+    """Generations that can be written and read back."""
+
+    def publish(self, catalog: Catalog, writer: Writer) -> int: ...
+    def newest_sound(self) -> Restorable | None: ...
+
+
+class Restorable(_Held, Protocol):
+    """A copy from which a lost catalog can be made anew."""
+
+    @property
+    def number(self) -> int: ...
+    def restore_catalog(self) -> str | None: ...
+
+
+def rebuild(catalog: Catalog, generations: Publishing) -> RebuildReport:
+    """Write a generation anew and compact the catalog; make a catalog that can't be read anew from a generation.
+
+    Raises LibraryError where there is nothing to rebuild from, LibraryBusy, StorageError.
+    """
+    try:
+        with catalog.writing() as writer:
+            writer.compact()
+            if catalog.count():
+                generations.publish(catalog, writer)
+        return RebuildReport(catalog.count(), catalog.publication().number)
+    except (DamagedLibrary, LibraryNotFound) as damage:
+        return _restored(catalog, generations, damage)
+
+
+def _restored(catalog: Catalog, generations: Publishing, damage: LibraryError) -> RebuildReport:
+    kept = generations.newest_sound()
+    if kept is None:
+        if isinstance(damage, LibraryNotFound):
+            raise damage
+        raise LibraryError(
+            f"{damage.message}, and no sound generation of it is left",
+            hint="move the folder away and index the photos again",
+        ) from damage
+    with kept:
+        catalog.close()
+        backup = kept.restore_catalog()
+        number = kept.number
+    photos = catalog.count()
+    return RebuildReport(photos, number, recovered=photos, backup=backup)
 
 
 def _copy(generations: Generations | None) -> AbstractContextManager[Copy | None]:

@@ -29,9 +29,10 @@ from search.errors import (
     StorageError,
     UsageError,
 )
-from search.generations import Generation, Generations, Unsound
+from search.generations import Generations
+from search.live import LiveIndex
 from search.query import Kind, Query, Term
-from search.relevance import BACKGROUND, relevance
+from search.relevance import relevance
 from search.types import (
     Answer,
     CheckReport,
@@ -41,12 +42,11 @@ from search.types import (
     Labelling,
     LibraryStatus,
     Problem,
-    ProblemKind,
     RebuildReport,
     Skip,
     SkipReason,
 )
-from search.vectors import FLAT, flat_size_bytes, normalize, open_index
+from search.vectors import FLAT, flat_size_bytes, normalize
 
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Writer
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
     from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
-    from search.vectors import VectorIndex
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,8 +61,6 @@ T = TypeVar("T")
 AUTO = "auto"
 _POLL_S = 0.2  # between two tries to get a library that is being written to
 _MOVED_SAMPLE = 20  # photos looked at before an indexed folder is taken to be somewhere else
-_SAMPLE = 1000  # vectors searched to see that each finds itself
-_TIE = 1e-3  # cosines closer than that are as good as equal
 _LABEL_BATCH = 4096  # photos whose scores with every label are in memory at a time
 
 
@@ -116,9 +113,7 @@ class Library:
         self._notify = notify or (lambda _: None)
         self._pin = trust_checkpoint
         self._encoder: Encoder | None = None
-        self._index: VectorIndex | None = None
-        self._indexed = (0, -1)  # encoder and commit that the index reflects
-        self._background: Vectors | None = None
+        self._live = LiveIndex(self.catalog, self._generations, self._tell_once)
         self._towers: dict[str, TextTower | None] = {}  # by fingerprint
         self._lock = threading.Lock()
 
@@ -159,8 +154,7 @@ class Library:
         self.catalog.close()
         self._holding.close()
         self.catalog = catalog
-        self._index = self._background = None
-        self._indexed = (0, -1)
+        self._live = LiveIndex(catalog, self._generations, self._tell_once)
 
     def _tell_once(self, message: str) -> None:
         if message not in self._told:
@@ -341,12 +335,15 @@ class Library:
 
     # ---- generations of the index
 
-    def _publish(self, writer: Writer, *, always: bool = False) -> str:
-        """Write a generation if one is due; return why it could not be written, "" if all is well."""
+    def _publish(self, writer: Writer, *, always: bool = False, also: int = 0) -> str:
+        """Write a generation if one is due; return why it could not be written, "" if all is well.
+
+        also: changes that are not the photos' own, such as labels.
+        """
         if self._generations is None:
             return ""
         try:
-            if always or self._generations.is_due(self.catalog):
+            if always or self._generations.is_due(self.catalog, also=also):
                 self._generations.publish(self.catalog, writer)
         except StorageError as error:
             return str(error)
@@ -377,39 +374,16 @@ class Library:
         is only in there, and the next `index` brings those photos in again.
         Raises LibraryError where there is nothing to rebuild from, LibraryBusy, StorageError.
         """
+        from search.inspection import rebuild
+
         started = perf_counter()
         if self._generations is None:
             raise LibraryError(
                 f"{self.catalog.location} is kept by a database server, which mends it by its own means"
             )
-        self._reopen(Catalog(self.catalog.location, notify=self._notify))
-        try:
-            report = self._rebuild_index()
-        except (DamagedLibrary, LibraryNotFound) as error:
-            report = self._rebuild_catalog(error)
+        self.close()  # what answers may be a copy, what was read may be damaged
+        report = rebuild(self.catalog, self._generations)
         return replace(report, seconds=perf_counter() - started)
-
-    def _rebuild_index(self) -> RebuildReport:
-        with self.catalog.writing() as writer:
-            writer.compact()
-            if self._generations and self.catalog.count():
-                self._generations.publish(self.catalog, writer)
-        return RebuildReport(self.catalog.count(), self.catalog.publication().number)
-
-    def _rebuild_catalog(self, damage: LibraryError) -> RebuildReport:
-        kept = self._generations.newest_sound() if self._generations else None
-        if kept is None:
-            if isinstance(damage, LibraryNotFound):
-                raise damage
-            raise LibraryError(
-                f"{damage.message}, and no sound generation of it is left",
-                hint="move the folder away and index the photos again",
-            ) from damage
-        with kept:
-            self._reopen(Catalog(self.catalog.location, notify=self._notify))
-            backup = kept.restore_catalog()
-        photos = self.catalog.count()
-        return RebuildReport(photos, kept.number, recovered=photos, backup=backup)
 
     def _fall_back(self, failed: Catalog, error: LibraryError) -> bool:
         """Answer from the newest sound generation from now on; False if there is none, or it failed itself."""
@@ -490,10 +464,10 @@ class Library:
         vector = queries.embed(asked, self._vectors_of(row))
         selection = self._selection(filter or Filter(), without)
         with self._lock:  # one thread brings the index up to date or reads it
-            index = self._fresh_index(row)
+            index = self._live.of(row)
             candidates = len(index) if selection is None else len(selection)
             ids, scores = index.search(vector, min(k, max(candidates, 1)), within=selection)
-            background = self._background_vectors(row) @ vector[0]
+            background = self._live.background(row) @ vector[0]
         found = ids[0] >= 0
         meanings = relevance(scores[0][found], background, len(index))
         photos = {photo.id: photo for photo in self.catalog.get(ids[0][found].tolist())}
@@ -564,77 +538,6 @@ class Library:
             every = self.catalog.all_ids() if selection is None else selection
             selection = np.setdiff1d(every, np.asarray(without, np.int64))
         return selection
-
-    # ---- the index, a cache of the catalog's vectors
-
-    def _fresh_index(self, row: EncoderRow) -> VectorIndex:
-        """Return the index of a model's vectors, brought up to the catalog's last commit."""
-        if self._index is None or self._indexed != (row.id, self.catalog.sequence()):
-            self._index = self._top_up(row)
-            self._background = None
-        return self._index
-
-    def _top_up(self, row: EncoderRow) -> VectorIndex:
-        index = self._with_changes(row)
-        if index is None:
-            index = self._filled(row)
-        if without := self.catalog.count() - len(index):
-            self._notify(
-                f"{without} photos have no sound vector by {row.name} and are left out; run 'search check'"
-            )
-        return index
-
-    def _with_changes(self, row: EncoderRow) -> VectorIndex | None:
-        """Bring the index in memory up to date; None if there is none of this model or it must be made anew."""
-        encoder_id, seq = self._indexed
-        index = self._index
-        if index is None or encoder_id != row.id:
-            return None
-        with self.catalog.changes(row, seq) as changes:
-            if changes.rebuild:
-                return None
-            index.remove(changes.gone)
-            for ids, vectors in changes.added:
-                index.add(ids, normalize(vectors))
-            self._indexed = (row.id, changes.seq)
-        return index
-
-    def _filled(self, row: EncoderRow) -> VectorIndex:
-        """Fill an index from the published generation and what was committed since, else from the catalog alone."""
-        index = open_index("faiss:", row.dim)
-        with self._base() as base:
-            since = base.manifest.seq if base else -1
-            with self.catalog.changes(row, since) as changes:
-                known = base.encoder(row.fingerprint) if base and not changes.rebuild else None
-                parts = generations.merged(base, known.id, changes) if base and known else changes.added
-                for ids, vectors in parts:
-                    index.add(ids, normalize(vectors))
-                self._indexed = (row.id, changes.seq)
-        return index
-
-    @contextmanager
-    def _base(self) -> Iterator[Generation | None]:
-        """Hold the published generation; None if there is none that can be used."""
-        found = None
-        if self._generations is not None:
-            try:
-                found = self._generations.current(self.catalog)
-            except (Unsound, OSError) as error:
-                self._tell_once(f"the index generation {error}; the catalog answers alone; run 'search rebuild'")
-        try:
-            yield found
-        finally:
-            if found is not None:
-                found.close()
-
-    def _background_vectors(self, row: EncoderRow) -> Vectors:
-        """Photos taken evenly over the library, (M, D), to know what an unrelated photo scores."""
-        if self._background is None:
-            ids = self.catalog.all_ids()
-            every = max(1, len(ids) // BACKGROUND)
-            _, vectors = self.catalog.embeddings(row, ids[::every].tolist())
-            self._background = normalize(vectors)
-        return self._background
 
     # ---- labels
 
@@ -732,6 +635,7 @@ class Library:
             raise UsageError("none of these photos is in the library", hint="index them first")
         with self.catalog.writing() as writer:
             writer.put_labels(labelled, among, source="zero-shot", encoder_id=row.id)
+            self._tell_unpublished(self._publish(writer, also=len(labelled)))
 
     # ---- looking
 
@@ -785,11 +689,14 @@ class Library:
         """
         from search import inspection
 
+        def misplaced() -> list[Problem]:
+            row = self.catalog.encoder()
+            with self._lock:
+                return self._live.misplaced(row) if row else []
+
         publish = self._publish_anew if self._generations else None
         repaired, backup = inspection.repair(self.catalog, self._generations, publish) if repair else (0, None)
-        report = inspection.inspect(
-            self.catalog, self._generations, full=full or repair or None, more=self._misplaced
-        )
+        report = inspection.inspect(self.catalog, self._generations, full=full or repair or None, more=misplaced)
         facts = {**report.facts, **({"backup": backup} if backup else {})}
         return replace(report, repaired=repaired, facts=facts)
 
@@ -814,24 +721,6 @@ class Library:
         return look_at_photos(
             self.catalog, content=content, max_duration_s=max_duration_s, progress=progress, stop=stop
         )
-
-    def _misplaced(self) -> list[Problem]:
-        """Search a sample of vectors in the index: each must find its own photo first, or one just like it."""
-        row = self.catalog.encoder()
-        ids = self.catalog.all_ids()
-        if row is None or not len(ids):
-            return []
-        found, vectors = self.catalog.embeddings(row, ids[:: max(1, len(ids) // _SAMPLE)].tolist())
-        vectors = normalize(vectors)
-        with self._lock:
-            best, scores = self._fresh_index(row).search(vectors, 1)
-        own = np.einsum("nd,nd->n", vectors, vectors)
-        wrong = found[(best[:, 0] != found) & (scores[:, 0] < own - _TIE)]
-        loss = "nothing is lost: the index is made anew from the catalog"
-        return [
-            Problem(ProblemKind.INDEX_DAMAGED, f"photo {id_} does not find itself", loss, id=id_)
-            for id_ in wrong.tolist()
-        ]
 
     def upgrade(self) -> str:
         """Bring a library of an older version to this one; returns the schema it had."""

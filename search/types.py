@@ -279,7 +279,6 @@ class ProblemKind(StrEnum):
     VECTOR_DAMAGED = "vector_damaged"
     VECTOR_MISSING = "vector_missing"
     GENERATION_DAMAGED = "generation_damaged"
-    GENERATION_MISSING = "generation_missing"
     INDEX_DAMAGED = "index_damaged"
     PHOTO_MISSING = "photo_missing"
     PHOTO_CHANGED = "photo_changed"  # its size or time is not as known

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "resources", "failpoints", "files"},
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "inspection", "generations"},
+    {"decoding", "indexer", "labels", "inspection", "generations", "live"},
     {"library"},
     set(),  # evaluate, train, engines, interop
     {"cli"},
@@ -24,6 +24,7 @@ SIBLINGS = {
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
     ("indexer", "decoding"),  # both have photos decoded by its children
     ("labels", "decoding"),
+    ("live", "generations"),  # what an index starts from
 }
 
 THIRD_PARTIES = {
@@ -56,6 +57,7 @@ THIRD_PARTIES = {
         "indexer",
         "labels",
         "generations",
+        "live",
         "library",
     },
 }

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from search.decoding import wire
-from search.decoding.pool import Decoded, Decoders, ahead
+from search.decoding.pool import Decoded, Decoders, ahead, close_warm, lend
 from search.decoding.wire import Garbled, Limits
 from search.encoders.preprocessing import Preprocessing
 from search.errors import SearchError
@@ -470,3 +470,28 @@ def test_a_reason_that_is_none_is_garbled(words):
 def test_preprocessing_travels_exactly(preprocessing):
     assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
     assert asdict(preprocessing)["size"] == preprocessing.size
+
+
+def test_children_stay_for_the_next_borrower_and_are_no_more_than_asked_for(photo):
+    close_warm()
+    for _ in range(3):
+        with lend(workers=2) as decoders:
+            decoders.start(9)
+            for _ in range(3):
+                assert isinstance(decoders.submit(photo, SMALL).result(), Decoded)
+            children = {child.process.pid for child in decoders._alive}
+            assert len(children) <= 2
+    with lend(workers=2) as again:
+        assert {child.process.pid for child in again._alive} == children
+    close_warm()
+    assert not again._alive
+
+
+def test_a_pool_with_work_undone_is_not_lent_again(photo):
+    with lend(workers=1) as decoders:
+        for _ in range(100):
+            decoders.submit(photo, SMALL)
+    with lend(workers=1) as another:
+        assert another is not decoders
+    assert not decoders._alive
+    close_warm()

@@ -198,7 +198,7 @@ def test_a_database_by_url_has_no_generations(tmp_path, album, counting):
 
 def test_answers_are_bit_identical_with_without_and_beside_a_generation(indexed, album, make_photo, monkeypatch):
     assert answers(indexed) == brute(indexed)
-    monkeypatch.setattr(Generations, "is_due", lambda *_: False)
+    monkeypatch.setattr(Generations, "is_due", lambda *_, **__: False)
     (album / "day0" / "photo00.png").unlink()
     make_photo(album / "day1" / "photo01.png", 300)  # another content
     twin = (album / "day2" / "photo02.png").read_bytes()
@@ -607,7 +607,7 @@ def test_rebuilding_a_catalog_encodes_nothing_and_keeps_everything(indexed, albu
 
 
 def test_what_was_indexed_after_the_generation_is_found_again_by_indexing(indexed, album, make_photo, monkeypatch):
-    monkeypatch.setattr(Generations, "is_due", lambda *_: False)
+    monkeypatch.setattr(Generations, "is_due", lambda *_, **__: False)
     make_photo(album / "late.png", 900)
     indexed.index([album])
     damage(indexed, "header")

@@ -100,7 +100,7 @@ class Decoders:
 
     def start(self, files: int) -> None:
         """Start the children that so many files are worth, in the background."""
-        for _ in range(min(files, self._workers)):
+        for _ in range(min(files, self._workers) - len(self._alive)):
             self._threads.submit(self._warm)
 
     def submit(self, path: str, preprocessing: Preprocessing) -> Future[Decoded | Skip]:

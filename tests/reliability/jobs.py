@@ -30,6 +30,7 @@ from search import failpoints
 from search.catalog import Catalog, storage
 from search.catalog.scan import ScannedFile, Verdict
 from search.catalog.writer import Record, Writer
+from search.decoding.pool import close_warm
 from search.errors import OldLibrary
 from search.indexer import IndexOptions
 from search.library import Library
@@ -69,6 +70,7 @@ def _warm_up() -> None:
             _index(opened, [str(Path(folder, "photos"))], 2)
             opened.remove([str(Path(folder, "photos", "day0"))])
         look(library)
+    close_warm()  # threads that are forked hold what nobody lets go of
     while threading.active_count() > 1:
         time.sleep(0.01)
 

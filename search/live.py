@@ -1,0 +1,117 @@
+"""The vector index that answers, a cache: filled from the published generation, kept up with the catalog's commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.generations import Unsound, merged
+from search.relevance import BACKGROUND
+from search.types import Problem, ProblemKind
+from search.vectors import normalize, open_index
+
+if TYPE_CHECKING:
+    from search.catalog import Catalog, EncoderRow
+    from search.generations import Generation, Generations
+    from search.types import Vectors
+    from search.vectors import VectorIndex
+
+_SAMPLE = 1000  # vectors searched to see that each finds itself
+_TIE = 1e-3  # cosines closer than that are as good as equal
+
+
+class LiveIndex:
+    """The index of one model's vectors, as of the catalog's last commit. Not for two threads at a time.
+
+    tell: told, in a sentence, what the user should know.
+    """
+
+    def __init__(self, catalog: Catalog, generations: Generations | None, tell: Callable[[str], None]) -> None:
+        self._catalog = catalog
+        self._generations = generations
+        self._tell = tell
+        self._index: VectorIndex | None = None
+        self._reflects = (0, -1)  # encoder and commit
+        self._background: Vectors | None = None
+
+    def of(self, row: EncoderRow) -> VectorIndex:
+        """Return the index of a model's vectors, brought up to the catalog's last commit."""
+        if self._index is None or self._reflects != (row.id, self._catalog.sequence()):
+            self._index = self._topped_up(row) or self._filled(row)
+            self._background = None
+            if without := self._catalog.count() - len(self._index):
+                self._tell(
+                    f"{without} photos have no sound vector by {row.name} and are left out; run 'search check'"
+                )
+        return self._index
+
+    def background(self, row: EncoderRow) -> Vectors:
+        """Return photos taken evenly over the library, (M, D), to know what an unrelated photo scores."""
+        if self._background is None:
+            ids = self._catalog.all_ids()
+            every = max(1, len(ids) // BACKGROUND)
+            _, vectors = self._catalog.embeddings(row, ids[::every].tolist())
+            self._background = normalize(vectors)
+        return self._background
+
+    def misplaced(self, row: EncoderRow) -> list[Problem]:
+        """Search a sample of vectors in the index: each must find its own photo first, or one just like it."""
+        ids = self._catalog.all_ids()
+        if not len(ids):
+            return []
+        found, vectors = self._catalog.embeddings(row, ids[:: max(1, len(ids) // _SAMPLE)].tolist())
+        vectors = normalize(vectors)
+        best, scores = self.of(row).search(vectors, 1)
+        own = np.einsum("nd,nd->n", vectors, vectors)
+        wrong = found[(best[:, 0] != found) & (scores[:, 0] < own - _TIE)]
+        loss = "nothing is lost: the index is made anew from the catalog"
+        return [
+            Problem(ProblemKind.INDEX_DAMAGED, f"photo {id_} does not find itself", loss, id=id_)
+            for id_ in wrong.tolist()
+        ]
+
+    def _topped_up(self, row: EncoderRow) -> VectorIndex | None:
+        """Bring the index in memory up to date; None if there is none of this model or it must be made anew."""
+        encoder_id, seq = self._reflects
+        index = self._index
+        if index is None or encoder_id != row.id:
+            return None
+        with self._catalog.changes(row, seq) as changes:
+            if changes.rebuild:
+                return None
+            index.remove(changes.gone)
+            for ids, vectors in changes.added:
+                index.add(ids, normalize(vectors))
+            self._reflects = (row.id, changes.seq)
+        return index
+
+    def _filled(self, row: EncoderRow) -> VectorIndex:
+        """Fill an index from the published generation and what was committed since, else from the catalog alone."""
+        index = open_index("faiss:", row.dim)
+        with self._base() as base:
+            since = base.manifest.seq if base else -1
+            with self._catalog.changes(row, since) as changes:
+                known = base.encoder(row.fingerprint) if base and not changes.rebuild else None
+                parts = merged(base, known.id, changes) if base and known else changes.added
+                for ids, vectors in parts:
+                    index.add(ids, normalize(vectors))
+                self._reflects = (row.id, changes.seq)
+        return index
+
+    @contextmanager
+    def _base(self) -> Iterator[Generation | None]:
+        """Hold the published generation; None if there is none that can be used."""
+        found = None
+        if self._generations is not None:
+            try:
+                found = self._generations.current(self._catalog)
+            except (Unsound, OSError) as error:
+                self._tell(f"the index generation {error}; the catalog answers alone; run 'search rebuild'")
+        try:
+            yield found
+        finally:
+            if found is not None:
+                found.close()
