@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,12 +88,10 @@ def repair(
         raise
     except LibraryError:
         return 0, None  # what remains is told by the inspection that follows
-    if (
-        publish is not None
-        and generations is not None
-        and (repaired or any(generations.problems(catalog, full=True)))
-    ):
-        publish()
+    if publish is not None and generations is not None:
+        with suppress(DamagedLibrary, LibraryNotFound):  # there is nothing to publish
+            if repaired or any(generations.problems(catalog, full=True)):
+                publish()
     return repaired, backup
 
 

@@ -299,7 +299,7 @@ class Library:
 
     def _create(self) -> None:
         """Make the catalog if there was none ever; one that was lost must not be begun anew beside its generations."""
-        if not self.catalog.exists() and self._generations and (kept := self._generations.newest_sound()):
+        if self._generations and not self.catalog.is_begun() and (kept := self._generations.newest_sound()):
             kept.close()
             raise DamagedLibrary(
                 f"the catalog of {self.catalog.location} is missing, but a copy of it is there",

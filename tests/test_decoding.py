@@ -96,6 +96,12 @@ def say(tmp_path):
     return write
 
 
+@pytest.fixture(autouse=True)
+def no_other_children():
+    """Children that wait for the next run of some test before are none of these tests' business."""
+    close_warm()
+
+
 @pytest.fixture
 def photo(tmp_path, make_photo) -> str:
     return str(make_photo(tmp_path / "photo.png", seed=1, size=(200, 100)))

@@ -7,7 +7,8 @@ import pytest
 
 from search.cli.reference import BEGIN, END, commands, with_table
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_command_table_is_what_the_commands_say():
@@ -43,3 +44,19 @@ def test_make_targets_are_short_and_there(target):
     recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert recipe, f"no target {target}"
     assert len(recipe[1].splitlines()) <= 3
+
+
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+FAULTS = [*range(1, 16), *range(20, 32), *range(40, 57)]
+
+
+def test_every_fault_has_its_row():
+    rows = re.findall(r"^\| F(\d+) \|", RELIABILITY, re.MULTILINE)
+    assert [int(number) for number in rows] == FAULTS
+
+
+def test_every_test_that_the_fault_table_names_is_there():
+    named = set(re.findall(r"`([\w/]+\.py)::(\w+)`", RELIABILITY))
+    assert len(named) > 40
+    for path, test in sorted(named):
+        assert f"def {test}(" in (ROOT / "tests" / path).read_text(encoding="utf-8"), f"{path}::{test}"

@@ -591,7 +591,7 @@ def test_rebuilding_a_catalog_encodes_nothing_and_keeps_everything(indexed, albu
     damage(indexed, how)
     counting.images = 0
     report = indexed.rebuild()
-    assert (report.photos, report.recovered, report.generation) == (11, 11, 3)
+    assert (report.photos, report.recovered, report.generation) == (11, 11, 4)
     assert (report.backup is None) == (how == "lost")
     assert (
         answers(indexed),

@@ -406,3 +406,29 @@ def test_batch_size_and_workers_do_not_change_vectors(tmp_path, album, builtin):
             library.index([album], options=options)
             scores.append({hit.photo.path: hit.score for hit in library.search("a red wall", k=50)})
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)  # float16 in the catalog, batched sums
+
+
+class Spoilt:
+    """The real model, but for one vector a batch that is made to be what none may be."""
+
+    def __init__(self, encoder, value: float) -> None:
+        self._encoder, self._value = encoder, value
+
+    def __getattr__(self, name: str):
+        return getattr(self._encoder, name)
+
+    def encode_images(self, images):
+        vectors = self._encoder.encode_images(images).copy()
+        vectors[0] *= self._value
+        return vectors
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 1.01])
+def test_a_vector_that_is_not_finite_and_unit_is_refused_and_tried_again(library, album, builtin, value):
+    library._encoder = Spoilt(builtin, value)
+    report = library.index([album])
+    assert (report.added, [skip.reason for skip in report.skipped]) == (11, ["bad_vector"])
+    library._encoder = builtin
+    assert library.index([album]).added == 1
+    assert library.skipped() == []
+    assert library.check(full=True).ok

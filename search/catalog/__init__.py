@@ -104,12 +104,17 @@ class Catalog:
         """Whether there is a library; a database server is taken at its word."""
         return self._storage.exists()
 
+    def is_begun(self) -> bool:
+        """Whether there is a catalog; a file whose making was cut short is none. Raises DamagedLibrary."""
+        if not self._storage.exists():
+            return False
+        with self._storage.reading() as connection:
+            return versions.revision(connection) is not None
+
     def create(self) -> None:
         """Make the catalog unless it is there; one whose making was cut short is made anew."""
-        if self._storage.exists() and self._storage.folder is not None:
-            with self._storage.reading() as connection:
-                if versions.revision(connection) is not None:
-                    return
+        if self._storage.folder is not None and self.is_begun():
+            return
         with self._storage.writing() as connection:
             if versions.revision(connection) is None:
                 versions.create(connection)

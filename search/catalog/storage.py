@@ -70,7 +70,7 @@ class Storage:
 
     def exists(self) -> bool:
         """Whether there is a database file; a server is taken at its word."""
-        return self.folder is None or (self.folder / CATALOG_NAME).is_file()
+        return self.folder is None or (self._copy or self.folder / CATALOG_NAME).is_file()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -59,7 +59,7 @@ def command(
     Example:
       search index ~/Pictures --exclude "*.gif"
     """
-    from search.cli.output import emit_json, report_document
+    from search.cli.output import emit_json, printable, report_document
     from search.cli.progress import progress_bar, stopping
     from search.indexer import IndexOptions
     from search.photos.scan import ScanOptions
@@ -94,7 +94,7 @@ def command(
             "still; run this again over all folders"
         )
     if report.not_published:
-        settings.talk(f"warning: {report.not_published}")
+        click.echo(f"search: {printable(report.not_published)}", err=True)
     if signals:
         return 128 + signals[0]
     if report.not_published:

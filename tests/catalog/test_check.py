@@ -69,8 +69,9 @@ def test_a_vector_that_is_not_what_was_written_is_found_and_answers_no_query(lib
     assert len(library.search("anything", k=50)) == 11
 
 
-def test_repair_drops_it_and_the_next_run_encodes_it_again(library, album):
+def test_repair_without_a_generation_drops_it_and_the_next_run_encodes_it_again(library, album):
     library.index([album])
+    shutil.rmtree(Path(library.catalog.location, "gen"))
     before = {hit.photo.id: hit.score for hit in library.search("a wall", k=50)}
     change(library, "UPDATE embeddings SET crc = 0 WHERE photo_id IN (3, 5)")
     report = library.check(repair=True)

@@ -13,7 +13,7 @@ import pytest
 from search.catalog import Catalog
 from search.catalog.lock import LOCK_NAME
 from search.catalog.places import Mount, file_system, read_mounts, refuse_foreign, refuse_network
-from search.catalog.storage import CATALOG_NAME
+from search.catalog.storage import CATALOG_NAME, copy_to
 from search.errors import LibraryError
 
 MOUNTS = (
@@ -115,7 +115,7 @@ def test_s12_a_library_is_its_owners_alone_whatever_the_umask(tmp_path, umask):
     backup = catalog.new_backup()
     assert backup
     with catalog.writing() as writer:
-        writer.repair(backup)
+        copy_to(writer._connection, backup)
         files = {path.name: mode(path) for path in folder.iterdir()}
     assert mode(folder) == 0o700
     assert {CATALOG_NAME, f"{CATALOG_NAME}-wal", LOCK_NAME, Path(backup).name} <= set(files)

@@ -51,7 +51,8 @@ with Library.open(sys.argv[1], model="builtin") as library:
         library.status(), library.search("red"), library.check(), library.catalog.all_ids()
     library.check(repair=True)
 for name in opened:
-    print(name.rsplit("?", 1)[1])
+    if "/catalog.db?" in name:
+        print(name.rsplit("?", 1)[1])
 """
 
 
@@ -64,7 +65,9 @@ def test_f49_one_process_opens_one_connection_that_writes_at_a_time(tmp_path, al
     )
     modes = done.stdout.split()
     assert set(modes) == {"mode=ro", "mode=rwc"}
-    assert modes.count("mode=rwc") == 3  # making it, indexing, holding it; neither reading nor checking adds one
+    assert (
+        modes.count("mode=rwc") == 4
+    )  # making, indexing, holding, repairing; neither reading nor checking adds one
 
 
 def test_f49_the_one_connection_has_no_second(catalog):

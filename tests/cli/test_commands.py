@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -223,9 +224,10 @@ def test_check_says_whether_all_is_well(indexed, place):
     assert whole["sqlite"] == sqlite3.sqlite_version
     with closing(sqlite3.connect(place / CATALOG_NAME)) as connection, connection:
         connection.execute("UPDATE embeddings SET crc = 0 WHERE photo_id = 1")
+    shutil.rmtree(place / "gen")  # it has a sound copy of the vector
     damaged = indexed("check", "--json")
     assert (damaged.code, damaged.json["ok"]) == (1, False)
-    assert [problem["kind"] for problem in damaged.json["problems"]] == ["vector_damaged"]
+    assert [problem["kind"] for problem in damaged.json["problems"]] == ["vector_damaged", "generation_damaged"]
     assert "search check" in indexed("find", "anything").stderr
     repaired = indexed("check", "--repair", "--json")
     assert (repaired.code, repaired.json["repaired"]) == (1, 1)
