@@ -121,6 +121,12 @@ class Waiting:
                 open_.add(place.content_hash)
         return certain
 
+    def part(self, moved: Collection[int]) -> None:
+        """Note that rows have left for other places: files that stand where they were have no row any more."""
+        for id_ in moved:
+            self.held.pop(id_, None)
+        self.places = [replace(p, photo_id=None) if p.photo_id in moved else p for p in self.places]
+
 
 def _name(path: bytes) -> str:
     return PurePosixPath(path.decode("utf-8", "surrogateescape")).name

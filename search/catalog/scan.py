@@ -246,7 +246,9 @@ class Scan:
             )
             for source, place in found.copied:
                 self._copy(source, place, seq)
-        self._missing_before_moves().difference_update(id_ for id_, _ in found.moved)
+        moved = {id_ for id_, _ in found.moved}
+        self._waiting.part(moved)
+        self._missing_before_moves().difference_update(moved)
         returned = sum(id_ in back for id_, _ in found.touched)
         new = sum(place.photo_id is None for _, place in found.copied)
         return Recognised(
