@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from search.catalog.check import SQLITE_VERSION
 from search.catalog.repair import Copy
+from search.catalog.writer import UNKNOWN_TIME
 from search.errors import (
     DamagedLibrary,
     LibraryBusy,
@@ -128,7 +129,7 @@ def rebuild(catalog: Catalog, generations: Publishing) -> RebuildReport:
 def _restored(catalog: Catalog, generations: Publishing, damage: LibraryError) -> RebuildReport:
     kept = generations.newest_sound()
     if kept is None:
-        if isinstance(damage, LibraryNotFound):
+        if isinstance(damage, LibraryNotFound) and not catalog.has_copies():
             raise damage
         raise LibraryError(
             f"{damage.message}, and no sound generation of it is left",
@@ -252,6 +253,8 @@ def _verdict(file: KnownFile, *, content: bool) -> tuple[ProblemKind, str] | Non
         return ProblemKind.PHOTO_UNREADABLE, getattr(error, "strerror", None) or str(error)
     if not stat.S_ISREG(now.st_mode):
         return ProblemKind.PHOTO_MISSING, "is no file any more"
+    if file.mtime_ns == UNKNOWN_TIME:  # found damaged before, and not indexed since
+        return _content_verdict(file)
     if (now.st_size, now.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
         return ProblemKind.PHOTO_CHANGED, "has changed since it was indexed"
     touched = file.ctime_ns is not None and file.ctime_ns != now.st_ctime_ns

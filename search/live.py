@@ -35,14 +35,16 @@ class LiveIndex:
         self._tell = tell
         self._index: VectorIndex | None = None
         self._reflects = (0, -1)  # encoder and commit
+        self._photos = 0  # present at that commit
         self._background: Vectors | None = None
 
     def of(self, row: EncoderRow) -> VectorIndex:
         """Return the index of a model's vectors, brought up to the catalog's last commit."""
         if self._index is None or self._reflects != (row.id, self._catalog.sequence()):
-            self._index = self._topped_up(row) or self._filled(row)
+            index = self._topped_up(row)
+            self._index = self._filled(row) if index is None else index
             self._background = None
-            if without := self._catalog.count() - len(self._index):
+            if without := self._photos - len(self._index):
                 self._tell(
                     f"{without} photos have no sound vector by {row.name} and are left out; run 'search check'"
                 )
@@ -85,7 +87,7 @@ class LiveIndex:
             index.remove(changes.gone)
             for ids, vectors in changes.added:
                 index.add(ids, normalize(vectors))
-            self._reflects = (row.id, changes.seq)
+            self._reflects, self._photos = (row.id, changes.seq), changes.photos
         return index
 
     def _filled(self, row: EncoderRow) -> VectorIndex:
@@ -98,7 +100,7 @@ class LiveIndex:
                 parts = merged(base, known.id, changes) if base and known else changes.added
                 for ids, vectors in parts:
                     index.add(ids, normalize(vectors))
-                self._reflects = (row.id, changes.seq)
+                self._reflects, self._photos = (row.id, changes.seq), changes.photos
         return index
 
     @contextmanager

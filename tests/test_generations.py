@@ -643,7 +643,7 @@ def test_without_a_sound_generation_the_error_says_what_to_do(indexed, how):
     damage(indexed, how)
     with pytest.raises(LibraryNotFound if how == "lost" else DamagedLibrary):
         indexed.search("a wall")
-    with pytest.raises(LibraryError, match="search index" if how == "lost" else "index the photos again"):
+    with pytest.raises(LibraryError, match="index the photos again"):
         indexed.rebuild()
 
 
@@ -670,3 +670,20 @@ def test_rebuilding_gives_back_space(indexed):
     indexed.close()
     assert catalog.stat().st_size < before - 900_000
     assert (report.photos, report.recovered, report.backup) == (12, None, None)
+
+
+def test_repairing_where_the_catalog_is_lost_makes_none_and_keeps_the_generations(indexed, album):
+    damage(indexed, "lost")
+    with pytest.raises(LibraryNotFound, match="search rebuild"):
+        indexed.check(repair=True)
+    assert not Path(indexed.catalog.location, CATALOG_NAME).exists()
+    assert indexed.rebuild().recovered == 12
+
+
+def test_an_empty_file_in_the_catalogs_place_is_not_begun_anew_beside_generations(indexed, album):
+    damage(indexed, "lost")
+    Path(indexed.catalog.location, CATALOG_NAME).touch()
+    with pytest.raises(DamagedLibrary, match="search rebuild"):
+        indexed.index([album])
+    assert numbers(indexed) == [1]
+    assert indexed.rebuild().recovered == 12

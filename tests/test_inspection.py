@@ -88,3 +88,13 @@ def test_looking_at_originals_does_not_sign_damage_anew(library, album, statemen
     connection.close()
     library.check_photos()
     assert kinds(library.check()) == [("row_damaged", 3)]
+
+
+def test_damage_is_told_until_the_photo_is_indexed_again(library, album):
+    library.index([album])
+    photo = album / "day0" / "photo00.png"
+    before = photo.stat()
+    photo.write_bytes(photo.read_bytes()[:-1] + b"x")
+    os.utime(photo, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        assert [str(problem.kind) for problem in library.check_photos(content=True).problems] == ["photo_damaged"]

@@ -65,12 +65,14 @@ class Changes:
 
     seq: the commit this brings a reader to.   rebuild: forget everything first.   gone: ids to drop.
     added: (ids, vectors) chunks, ids ascending; vectors are unit only to float16's precision.
+    photos: how many are present.
     """
 
     seq: int
     rebuild: bool
     gone: Ids
     added: Iterator[tuple[Ids, Vectors]]
+    photos: int
 
 
 class Catalog:
@@ -160,7 +162,13 @@ class Catalog:
             self._notify(f"{self.location} was made by a newer version: it can be searched, not changed")
 
     def _not_found(self) -> LibraryNotFound:
+        if self.has_copies():
+            return LibraryNotFound(f"the catalog of {self.location} is missing", hint="run 'search rebuild'")
         return LibraryNotFound(f"there is no library at {self.location}", hint="make one with 'search index DIR'")
+
+    def has_copies(self) -> bool:
+        """Whether generations lie beside the catalog, from which it may be made anew."""
+        return self.folder is not None and any(self.folder.glob("gen/*/MANIFEST.json"))
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -316,6 +324,7 @@ class Catalog:
                 rebuild=since < 0,
                 gone=np.fromiter(connection.execute(query).scalars(), np.int64),
                 added=_embeddings(connection, encoder, newer),
+                photos=connection.execute(select(func.count()).where(_present())).scalar_one(),
             )
 
     def embeddings(self, encoder: EncoderRow, ids: Sequence[int]) -> tuple[Ids, Vectors]:
@@ -346,6 +355,8 @@ class Catalog:
         if not self._storage.exists():
             raise self._not_found()
         try:
+            if not self.is_begun() and not self.has_copies():
+                raise self._not_found()
             with self._storage.reading() as connection:
                 whole = is_small(connection) if full is None else full
                 connection.rollback()
@@ -370,6 +381,8 @@ class Catalog:
 
         Raises LibraryError where the damage goes deeper, and leaves everything as it was.
         """
+        if not self._storage.exists():
+            raise self._not_found()
         backup = self.new_backup()
         try:
             with self._storage.writing() as connection:

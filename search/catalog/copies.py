@@ -53,14 +53,14 @@ class CatalogCopy(Catalog):
         now = self.sequence()
         none = np.empty(0, np.int64)
         if since >= now:
-            yield Changes(now, False, none, iter(()))
+            yield Changes(now, False, none, iter(()), self.count())
             return
         ids, halves = self._present_vectors(encoder.id)
         parts = (
             (ids[start : start + _CHUNK], halves[start : start + _CHUNK].astype(np.float32))
             for start in range(0, len(ids), _CHUNK)
         )
-        yield Changes(now, True, none, parts)
+        yield Changes(now, True, none, parts, self.count())
 
     def embeddings(self, encoder: EncoderRow, ids: Sequence[int]) -> tuple[Ids, Vectors]:
         found, halves = self._present_vectors(encoder.id)

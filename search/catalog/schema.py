@@ -40,8 +40,7 @@ def _seal() -> Column[int]:
 
 def _unsealed(table: str, column: str) -> Index:
     """What finds the rows that the commit has to seal, in no time where there are none."""
-    where = text("crc IS NULL")
-    return Index(f"{table}_unsealed", column, sqlite_where=where, postgresql_where=where)
+    return Index(f"{table}_unsealed", column, sqlite_where=text("crc IS NULL")).ddl_if(dialect="sqlite")
 
 
 state = Table(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from search import Library
 from search.catalog.storage import CATALOG_NAME
+from search.errors import LibraryNotFound
 
 
 def change(library, statement: str, *values) -> None:
@@ -104,3 +106,9 @@ def test_a_vector_that_was_never_made_is_found(library, album):
     change(library, "DELETE FROM embeddings WHERE photo_id = 3")
     report = library.check()
     assert [(problem.kind, problem.detail[:8]) for problem in report.problems] == [("vector_missing", "1 photos")]
+
+
+def test_a_catalog_whose_making_was_cut_short_is_no_damage(tmp_path):
+    (tmp_path / CATALOG_NAME).touch()
+    with Library.open(tmp_path) as library, pytest.raises(LibraryNotFound, match="search index"):
+        library.check()
