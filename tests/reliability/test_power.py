@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from reliability.jobs import GENERATIONS
 from reliability.nursery import Nursery
 
 pytestmark = pytest.mark.slow
@@ -126,13 +125,7 @@ def test_nothing_acknowledged_is_lost_when_the_power_goes(image, nursery, seed):
     assert sum(one.acknowledged for one in trials) > 1000
 
 
-@pytest.mark.parametrize(
-    "careless",
-    [
-        "synchronous = OFF",
-        pytest.param("no fsync", marks=pytest.mark.skipif(not GENERATIONS, reason="nothing else is synced")),
-    ],
-)
+@pytest.mark.parametrize("careless", ["synchronous = OFF", "no fsync"])
 def test_the_method_shows_what_carelessness_costs(image, nursery, seed, careless):
     rng = random.Random(seed)
     trials = [trial(image, nursery, rng, careless) for _ in range(CONTROLS)]
