@@ -162,9 +162,9 @@ def test_every_flip_that_changes_a_row_is_found(catalog):
 
 
 @pytest.mark.slow
-def test_every_flip_of_two_thousand_that_changes_a_row_is_found(catalog, record_property):
+def test_every_flip_of_two_thousand_that_changes_a_row_is_found(catalog):
     counts, missed = measure(catalog, 2000, seed=2)
-    record_property("flips", dict(counts))
+    print(f"\n{dict(counts)}, not found {len(missed)}")
     assert not missed
 
 
