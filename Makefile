@@ -14,8 +14,8 @@ test: $(VENV)/installed       ## run the tests
 test-slow: $(VENV)/installed  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-torture: $(VENV)/installed    ## kill, starve and unplug it for some minutes; SEED=n for other chances
-	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1)
+torture: $(VENV)/installed    ## kill, starve and unplug it for an hour; SEED=n PART=0.1
+	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1) --torture-part $(or $(PART),1)
 
 lint: $(VENV)/installed       ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -97,7 +97,10 @@ class Manifest:
     format: int = FORMAT
 
     def to_bytes(self) -> bytes:
-        return json.dumps(asdict(self), indent=1).encode()
+        """Return the content of its file; `check` is the SHA-256 of the rest, for when no catalog vouches for it."""
+        fields = asdict(self)
+        check = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+        return json.dumps({**fields, "check": check}, indent=1).encode()
 
     @classmethod
     def parse(cls, content: bytes) -> Manifest:
@@ -108,10 +111,13 @@ class Manifest:
                 raise Unsound(f"has format {found['format']!r}, this version knows {FORMAT}")
             found["encoders"] = tuple(EncoderFiles(**row) for row in found["encoders"])
             found["files"] = tuple(File(**row) for row in found["files"])
+            del found["check"]  # part of what is compared below
             manifest = cls(**found)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Unsound("has a manifest that can't be understood") from error
         manifest._check()
+        if manifest.to_bytes() != content:
+            raise Unsound("has a manifest that is not what was written")
         return manifest
 
     def _check(self) -> None:

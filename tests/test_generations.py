@@ -343,6 +343,11 @@ def test_a_manifest_that_is_none_is_refused(indexed):
     stranger = {"name": "../../x", "size_bytes": 1, "sha256": ""}
     changes = [{"format": 2}, {"format": None}, {"encoders": 3}, {"files": []}, {"more": 1}]
     changes += [{"files": [*whole["files"], stranger]}, {"seq": "many"}, {"seq": -1}, {"number": True}]
+    changes += [
+        {"seq": whole["seq"] + 1},
+        {"created_at": "2020-01-01"},
+        {"check": "0" * 64},
+    ]  # all of the right kind
     contents = [json.dumps(whole | change).encode() for change in changes]
     for content in (*contents, b"", b"[]", b"{}", b"\xff", b"[" * 100_000):
         path.write_bytes(content)
@@ -587,11 +592,11 @@ def test_rebuilding_a_catalog_encodes_nothing_and_keeps_everything(indexed, albu
     indexed.index([album])
     indexed.rebuild()
     before = (answers(indexed), blobs(indexed), indexed.skipped(), indexed.photo(5), indexed.status().roots)
-    uuid = indexed.catalog.publication().uuid
+    published = indexed.catalog.publication()
     damage(indexed, how)
     counting.images = 0
     report = indexed.rebuild()
-    assert (report.photos, report.recovered, report.generation) == (11, 11, 4)
+    assert (report.photos, report.recovered, report.generation) == (11, 11, published.number)
     assert (report.backup is None) == (how == "lost")
     assert (
         answers(indexed),
@@ -600,7 +605,7 @@ def test_rebuilding_a_catalog_encodes_nothing_and_keeps_everything(indexed, albu
         indexed.photo(5),
         indexed.status().roots,
     ) == before
-    assert indexed.catalog.publication().uuid == uuid
+    assert indexed.catalog.publication().uuid == published.uuid
     assert (indexed.check().ok, indexed._generations.problems(indexed.catalog, full=True)) == (True, [])
     again = indexed.index([album])
     assert (again.encoded, again.unchanged, counting.images) == (0, 11, 0)

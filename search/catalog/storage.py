@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from search.catalog import seals
-from search.catalog.failures import is_of_disk, storage_errors
+from search.catalog.failures import damaged, is_of_disk, storage_errors
 from search.catalog.lock import writer_lock
 from search.catalog.places import make_file, refuse_foreign, refuse_network
 from search.errors import LibraryBusy, LibraryError
@@ -92,6 +92,8 @@ class Storage:
 
         Raises LibraryBusy if another process holds it, StorageError if the disk is full or not writable.
         """
+        if self._copy is not None:
+            raise damaged(self.library, "it is damaged or missing")
         if self.folder is None:
             engine = _server(self.library)
             with storage_errors(self.library), engine.connect() as connection:

@@ -52,6 +52,13 @@ def seed(request: pytest.FixtureRequest) -> int:
     return chosen
 
 
+@pytest.fixture
+def part(request: pytest.FixtureRequest) -> float:
+    """Which part of a long run's trials to make, by --torture-part; all unless it says otherwise."""
+    chosen: float = request.config.getoption("--torture-part")
+    return chosen
+
+
 @pytest.fixture(scope="session")
 def faults() -> Path:
     """The folder that SEARCH_FAULTS names: files that broke image decoders, with FILES.tsv beside them."""

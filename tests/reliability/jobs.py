@@ -6,7 +6,6 @@ A line is appended to the log by one write: what was said before a SIGKILL is th
 from __future__ import annotations
 
 import ctypes
-import inspect
 import json
 import os
 import random
@@ -19,25 +18,23 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reliability import album
-from search import failpoints
+from search import failpoints, generations
 from search.catalog import Catalog, storage
 from search.catalog.scan import ScannedFile, Verdict
 from search.catalog.writer import Record, Writer
 from search.decoding.pool import close_warm
-from search.errors import OldLibrary
+from search.errors import LibraryNotFound, OldLibrary
+from search.generations import Generations
 from search.indexer import IndexOptions
 from search.library import Library
 from search.query import Kind, Query, Term
 from search.types import FileStat, PhotoInfo
-
-GENERATIONS = find_spec("search.generations") is not None
 
 _model = ""
 _encoder: Any = None
@@ -108,11 +105,14 @@ def change(
     batch_size: int = 8,
     die_at: str | None = None,
     hit: int = 1,
+    publish_every: int = 0,
 ) -> dict[str, Any]:
     """Do one operation on a library, saying what it acknowledges.
 
-    die_at: a failpoint that ends the process when it is reached for the `hit`th time.
+    die_at: a failpoint that ends the process when it is reached for the `hit`th time.   publish_every: photos after
+    which a generation is published in the midst of a run; 0: as many as ever.
     """
+    generations.MOST_CHANGES = publish_every or generations.MOST_CHANGES
     _watch_failpoints(die_at, hit)
     _watch_commits()
     with _open(library) as opened:
@@ -193,8 +193,7 @@ def _remove(library: Library, sources: list[str], _: int) -> dict[str, Any]:
 
 
 def _rebuild(library: Library, *_: Any) -> dict[str, Any]:
-    library.rebuild()  # type: ignore[attr-defined]
-    return {}
+    return {"recovered": library.rebuild().recovered}
 
 
 OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -202,7 +201,7 @@ OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "remove": _remove,
     "repair": _repair,
     "upgrade": _upgrade,
-    **({"rebuild": _rebuild} if hasattr(Library, "rebuild") else {}),
+    "rebuild": _rebuild,
 }
 
 
@@ -221,14 +220,17 @@ def look(library: str, *, repair: bool = True) -> dict[str, Any]:
             if repair and any(not problem.startswith("vector_missing") for problem in problems):
                 opened.check(repair=True)
             remaining = _problems(opened) if problems else []
+            opened.status()  # what can't be read answers from its newest generation from here on
             return {"problems": problems, "remaining": remaining, "photos": _photos(opened)}
     except OldLibrary:
         return {"problems": [], "remaining": [], "photos": [], "old": True}
 
 
 def _problems(library: Library) -> list[str]:
-    thorough = {"full": True} if "full" in inspect.signature(Library.check).parameters else {}
-    report = library.check(**thorough)
+    try:
+        report = library.check(full=True)
+    except LibraryNotFound:
+        return ["catalog_missing"]
     return [f"{problem.kind}: {problem.detail}" for problem in report.problems]
 
 
@@ -304,7 +306,7 @@ def stream(library: str, *, careless: str = "", batches: int = 20_000, batch_siz
         storage._WRITER_PRAGMAS += (f"PRAGMA {careless}",)
     catalog = Catalog(library)
     catalog.create()
-    publish = _publisher(library)
+    publish = Generations(Path(library)).publish
     rng = np.random.default_rng()
     with catalog.writing() as writer:
         encoder_id = writer.register(_encoder)
@@ -318,15 +320,6 @@ def stream(library: str, *, careless: str = "", batches: int = 20_000, batch_siz
             if start // batch_size % 4 == 3:
                 publish(catalog, writer)
                 say(published=start)
-
-
-def _publisher(library: str) -> Callable[[Catalog, Writer], Any]:
-    """What publishes a generation, once there is such a thing."""
-    if not GENERATIONS:
-        return lambda catalog, writer: None
-    from search.generations import Generations
-
-    return Generations(Path(library)).publish
 
 
 def _record(root_id: int, number: int) -> Record:

@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import numpy as np
 from reliability.nursery import Nursery, Outcome
 from sqlalchemy import update
 
-from reliability import album, jobs
+from reliability import album
 from search.catalog.schema import photos
 from search.catalog.seals import seal
 from search.catalog.storage import Storage
@@ -44,7 +44,8 @@ class Scenario:
     safe: dict[str, str]
     after: dict[str, str]
     to_encode: int
-    resume: str = ""  # the operation that completes it, where that is another
+    damage: tuple[str, ...] = ()  # kinds of problems that are there until it is complete
+    publish_every: int = 0
     failpoints: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -58,15 +59,9 @@ class Scenario:
         if (self.folder / "before").exists():
             shutil.copytree(self.folder / "before", self.library)
 
-    def begin(self, nursery: Nursery, **how: object) -> Outcome:
-        return self._do(nursery, self.operation, **how)
-
-    def complete(self, nursery: Nursery, **how: object) -> Outcome:
-        return self._do(nursery, self.resume or self.operation, **how)
-
-    def _do(self, nursery: Nursery, operation: str, **how: object) -> Outcome:
+    def run(self, nursery: Nursery, **how: object) -> Outcome:
         where = {"library": str(self.library), "sources": self.sources, "batch_size": BATCH}
-        return nursery.run("change", operation=operation, **where, **how)
+        return nursery.run("change", operation=self.operation, publish_every=self.publish_every, **where, **how)
 
 
 def first(folder: Path, nursery: Nursery) -> Scenario:
@@ -74,6 +69,11 @@ def first(folder: Path, nursery: Nursery) -> Scenario:
     album.make(folder / "photos", range(PHOTOS))
     after = album.contents(folder / "photos")
     return Scenario("first", "index", folder, [str(folder / "photos")], {}, after, PHOTOS)
+
+
+def publishing(folder: Path, nursery: Nursery) -> Scenario:
+    """Index photos for the first time and publish generations meanwhile."""
+    return replace(first(folder, nursery), name="publishing", publish_every=2 * BATCH)
 
 
 def again(folder: Path, nursery: Nursery) -> Scenario:
@@ -103,12 +103,21 @@ def remove(folder: Path, nursery: Nursery) -> Scenario:
 
 
 def repair(folder: Path, nursery: Nursery) -> Scenario:
-    """Repair three damaged vectors and encode their photos again."""
+    """Repair three damaged vectors from the generation."""
     _index(folder, nursery, range(PHOTOS))
     whole = album.contents(folder / "photos")
     hurt = damage(folder / "before", 3)
     safe = {path: content for path, content in whole.items() if os.path.basename(path) not in hurt}
-    return Scenario("repair", "repair", folder, [str(folder / "photos")], safe, whole, 3)
+    kinds = ("vector_damaged",)
+    return Scenario("repair", "repair", folder, [str(folder / "photos")], safe, whole, 0, damage=kinds)
+
+
+def repair_alone(folder: Path, nursery: Nursery) -> Scenario:
+    """Repair three damaged vectors where no generation is left, and encode their photos again."""
+    scenario = repair(folder, nursery)
+    shutil.rmtree(folder / "before" / "gen")
+    kinds = ("vector_damaged", "vector_missing", "generation_damaged")
+    return replace(scenario, name="repair alone", to_encode=3, damage=kinds)
 
 
 def upgrade(folder: Path, nursery: Nursery) -> Scenario:
@@ -123,6 +132,14 @@ def rebuild(folder: Path, nursery: Nursery) -> Scenario:
     _index(folder, nursery, range(PHOTOS))
     whole = album.contents(folder / "photos")
     return Scenario("rebuild", "rebuild", folder, [], whole, whole, 0)
+
+
+def restore(folder: Path, nursery: Nursery) -> Scenario:
+    """Make a catalog anew that can't be read."""
+    scenario = rebuild(folder, nursery)
+    with (folder / "before" / "catalog.db").open("r+b") as file:
+        file.write(b"no catalog" * 20)
+    return replace(scenario, name="restore", damage=("catalog_damaged", "catalog_missing"))
 
 
 def compact(folder: Path, nursery: Nursery) -> Scenario:
@@ -140,9 +157,9 @@ def compact(folder: Path, nursery: Nursery) -> Scenario:
     return Scenario("compact", "index", folder, [str(folder / "photos")], whole, whole, 0)
 
 
-MAKERS: list[Callable[[Path, Nursery], Scenario]] = [first, again, remove, repair, upgrade, compact]
-if "rebuild" in jobs.OPERATIONS:
-    MAKERS.append(rebuild)
+MAKERS: list[Callable[[Path, Nursery], Scenario]] = [
+    *(first, publishing, again, remove, repair, repair_alone, upgrade, compact, rebuild, restore)
+]
 
 
 def _index(folder: Path, nursery: Nursery, seeds: range) -> None:

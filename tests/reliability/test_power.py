@@ -7,6 +7,7 @@ in xfstests; mounting it again replays the journal.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import random
 import shutil
@@ -20,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from reliability.jobs import GENERATIONS
 from reliability.nursery import Nursery
 
 pytestmark = pytest.mark.slow
@@ -118,21 +118,15 @@ def trial(image: tuple[str, Path], nursery: Nursery, rng: random.Random, careles
     return Aftermath(len(acknowledged), len(lost), there.result["problems"])
 
 
-def test_nothing_acknowledged_is_lost_when_the_power_goes(image, nursery, seed):
+def test_nothing_acknowledged_is_lost_when_the_power_goes(image, nursery, seed, part):
     rng = random.Random(seed)
-    trials = [trial(image, nursery, rng) for _ in range(TRIALS[image[0]])]
+    trials = [trial(image, nursery, rng) for _ in range(math.ceil(TRIALS[image[0]] * part))]
     tell(image[0], "as it is", trials)
     assert not [one for one in trials if one.damaged]
-    assert sum(one.acknowledged for one in trials) > 1000
+    assert sum(one.acknowledged for one in trials) > 20 * len(trials)
 
 
-@pytest.mark.parametrize(
-    "careless",
-    [
-        "synchronous = OFF",
-        pytest.param("no fsync", marks=pytest.mark.skipif(not GENERATIONS, reason="nothing else is synced")),
-    ],
-)
+@pytest.mark.parametrize("careless", ["synchronous = OFF", "no fsync"])
 def test_the_method_shows_what_carelessness_costs(image, nursery, seed, careless):
     rng = random.Random(seed)
     trials = [trial(image, nursery, rng, careless) for _ in range(CONTROLS)]
