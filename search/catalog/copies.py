@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sqlalchemy import select
 
 from search.catalog import Catalog, Changes, EncoderRow
-from search.catalog.failures import damaged
 from search.catalog.schema import encoders
 from search.types import EncoderStatus, Publication
 
@@ -36,12 +35,6 @@ class CatalogCopy(Catalog):
         ids, halves = self._vectors(encoder_id)
         rows = np.flatnonzero(np.isin(ids, self.all_ids(), assume_unique=True))
         return (ids, halves) if len(rows) == len(ids) else (ids[rows], halves[rows])
-
-    def create(self) -> NoReturn:
-        raise damaged(self.location, "what answers is its last copy, which is only read")
-
-    def writing(self) -> NoReturn:
-        self.create()
 
     def publication(self) -> Publication:
         """Say that nothing is published: there is nothing beside this copy to read."""
