@@ -261,7 +261,8 @@ class Run:
     def _purge(self, found: Scan) -> None:
         """Forget what is gone for too long, where the run could see that it still is."""
         before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=self._options.keep_gone_days)
-        self._count(purged=self._writer.purge(before, found.trusted))
+        found.take_back_places()
+        self._count(purged=self._writer.purge(found.gone_since(before)))
 
     # ---- what must be encoded
 

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +133,7 @@ class Scan:
         self._lost: set[int] | None = None  # photos not found, as known before any moved
         self._waiting = Waiting()
         self._unread: set[int] = set()  # photos whose file could not be hashed
+        self._freed: list[Any] = []  # gone photos that made room: id, root and the place they had
         self._reachable: dict[bytes, bool] = {}  # by root
         with connection.begin():
             scanned.drop(connection, checkfirst=True)
@@ -171,10 +173,28 @@ class Scan:
         Where only the change time differs the content decides, once it is known.
         """
         another = or_(photos.c.size_bytes != scanned.c.size_bytes, photos.c.mtime_ns != scanned.c.mtime_ns)
-        query = select(photos.c.id).join(scanned, _here()).where(photos.c.gone_at.is_not(None), another)
+        columns = select(photos.c.id, photos.c.root_id, photos.c.path)
+        query = columns.join(scanned, _here()).where(photos.c.gone_at.is_not(None), another)
         with commit(self._connection):
-            ids = self._connection.execute(query).scalars().all()
-            self._update([{"row_id": id_, "path": _parking(id_)} for id_ in ids])
+            self._freed = list(self._connection.execute(query).all())
+            self._update([{"row_id": row.id, "path": _parking(row.id)} for row in self._freed])
+
+    def take_back_places(self) -> None:
+        """Give gone photos that made room for a file their place again if no photo came of that file.
+
+        It could not be read, so it may still be theirs.
+        """
+        back = []
+        with self._connection.begin():
+            for row in self._freed:
+                here = and_(photos.c.root_id == row.root_id, photos.c.path == row.path)
+                parked = and_(photos.c.id == row.id, photos.c.path == _parking(row.id))
+                query = select(photos.c.id).where(or_(here, parked))
+                if self._connection.execute(query).scalars().all() == [row.id]:
+                    back.append({"row_id": row.id, "path": row.path})
+        if back:
+            with commit(self._connection):
+                self._update(back)
 
     def verdicts(self) -> dict[Verdict, int]:
         """Count the files by verdict, as things stand now."""
@@ -371,10 +391,16 @@ class Scan:
             self._adopt_file_systems()
         return Settlement(back.rowcount, len(gone), tuple(doubts.values()))
 
-    @property
-    def trusted(self) -> Sequence[Scope]:
-        """The scopes in which what was not found is gone."""
-        return self._scopes
+    def gone_since(self, before: datetime) -> list[int]:
+        """Return the photos gone since before a moment (UTC, naive) that this run looked for in vain, by id.
+
+        Not those whose folder could not be looked at or whose place has a file, readable or not; call it after
+        `settle` and `take_back_places`.
+        """
+        columns = (photos.c.root_id, photos.c.path, photos.c.id)
+        with self._connection.begin():
+            rows = self._not_found(photos, columns, photos.c.gone_at < before)
+        return sorted({row.id for row in rows})
 
     def _doubts(self, missing: Counter[int]) -> dict[int, Withheld]:
         """Return the roots whose missing photos may come back, with the reason."""

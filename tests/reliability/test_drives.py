@@ -6,12 +6,15 @@ import errno
 import os
 import shutil
 import sqlite3
+from concurrent.futures import Future
 
 import pytest
 
-from search import IndexOptions
-from search.errors import UsageError
+from search import IndexOptions, indexer
+from search.decoding.pool import Decoders
+from search.errors import PhotoError, UsageError
 from search.photos.scan import file_system
+from search.types import Skip, SkipReason
 
 CONFIRMED = IndexOptions(confirm_removals=True)
 
@@ -121,6 +124,67 @@ def test_photos_of_a_drive_that_is_away_are_not_forgotten(library, album, tmp_pa
         library.index([album], options=IndexOptions(keep_gone_days=0))
         assert library.catalog.ids_at([str(place)])
         album.mkdir(exist_ok=True)
+
+
+def test_gone_photos_below_a_folder_that_cannot_be_listed_are_not_forgotten(library, album, monkeypatch):
+    library.index([album])
+    place, other = album / "day1" / "photo01.png", album / "day0" / "photo00.png"
+    place.unlink()
+    other.unlink()
+    library.index([album])
+    scandir = os.scandir
+
+    def failing(path):
+        if path == str(album / "day1"):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    assert library.index([album], options=IndexOptions(keep_gone_days=0)).purged == 1
+    assert library.catalog.ids_at([str(place)])
+    assert not library.catalog.ids_at([str(other)])
+
+
+@pytest.mark.parametrize("time", ["as before", "another"])
+def test_a_gone_photo_whose_file_is_back_but_cannot_be_read_is_not_forgotten(
+    library, album, tmp_path, monkeypatch, time
+):
+    library.index([album])
+    place = album / "day1" / "photo01.png"
+    id_ = library.photo(place).id
+    place.rename(tmp_path / "kept.png")
+    library.index([album])
+    (tmp_path / "kept.png").rename(place)
+    if time == "another":
+        os.utime(place, (1, 1))
+    with monkeypatch.context() as patch:
+        forbid(patch, place)
+        for _ in range(2):
+            report = library.index([album], options=IndexOptions(keep_gone_days=0))
+            assert counts(report) == {"photos": 11, "unchanged": 11}
+            assert [skip.path for skip in report.skipped] == [str(place)]
+    library.index([album])
+    assert (library.photo(place).id, library.photo(place).gone_at) == (id_, None)
+
+
+def forbid(monkeypatch, place) -> None:
+    """Let nobody read a file."""
+    submit, hash_ = Decoders.submit, indexer.content_hash
+
+    def submit_(self, path, preprocessing):
+        if path != str(place):
+            return submit(self, path, preprocessing)
+        refused: Future[Skip] = Future()
+        refused.set_result(Skip(path, SkipReason.UNREADABLE, "Permission denied"))
+        return refused
+
+    def content_hash(path):
+        if path == str(place):
+            raise PhotoError(SkipReason.UNREADABLE, "Permission denied")
+        return hash_(path)
+
+    monkeypatch.setattr(Decoders, "submit", submit_)
+    monkeypatch.setattr(indexer, "content_hash", content_hash)
 
 
 def test_a_gone_photo_that_returns_with_another_change_time_is_told_by_content(library, album, tmp_path, counting):
