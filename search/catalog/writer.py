@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -128,9 +128,15 @@ class Writer:
 
     # ---- a run's scan
 
-    def scan(self, encoder_id: int, settled: Settled) -> Scan:
-        """Begin a run's scan."""
-        return Scan(self._connection, encoder_id, settled)
+    def scan(
+        self,
+        encoder_id: int,
+        settled: Settled,
+        *,
+        file_system: Callable[[str], str | None] = lambda _: None,
+    ) -> Scan:
+        """Begin a run's scan.   file_system: tells what a folder lies on now, None if it can't."""
+        return Scan(self._connection, encoder_id, settled, file_system=file_system)
 
     # ---- encoders
 

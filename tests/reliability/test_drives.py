@@ -56,6 +56,35 @@ def test_a_copy_elsewhere_does_not_take_the_place_of_a_photo_whose_drive_is_away
     assert counting.images == 12
 
 
+@pytest.mark.parametrize("indexed", ["the copies", "both"])
+def test_copies_of_all_photos_do_not_take_the_place_of_those_whose_drive_is_away(
+    library, album, tmp_path, counting, indexed
+):
+    library.index([album])
+    photo = library.photo(album / "day0" / "photo00.png")
+    shutil.copytree(album, tmp_path / "copies")
+    album.rename(tmp_path / "unplugged")
+    album.mkdir()
+    (album / ".stray").touch()
+    report = library.index([tmp_path / "copies", *([album] if indexed == "both" else [])])
+    assert (report.moved, report.added, report.photos) == (0, 12, 24)
+    (album / ".stray").unlink()
+    album.rmdir()
+    (tmp_path / "unplugged").rename(album)
+    assert counts(library.index([album])) == {"photos": 24, "unchanged": 12}
+    assert library.photo(album / "day0" / "photo00.png").id == photo.id
+    assert counting.images == 12
+
+
+def test_a_copy_does_not_take_the_place_of_a_photo_on_another_file_system(library, album, tmp_path, monkeypatch):
+    monkeypatch.setattr("search.indexer.file_system", lambda path: "one")
+    library.index([album])
+    (tmp_path / "copies").mkdir()
+    (album / "day0" / "photo00.png").rename(tmp_path / "copies" / "copy.png")
+    monkeypatch.setattr("search.indexer.file_system", lambda path: "two")
+    assert counts(library.index([tmp_path / "copies"])) == {"photos": 13, "added": 1}
+
+
 def test_removals_can_be_confirmed(library, album):
     library.index([album])
     shutil.rmtree(album)
