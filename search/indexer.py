@@ -187,7 +187,8 @@ class Run:
         self._report = replace(self._report, withheld=(*self._report.withheld, *withheld))
 
     def _walk(self, scopes: Sequence[Scope]) -> Scan:
-        found = self._writer.scan(self._model.id, Settled(self._decoder, _SETTLED))
+        settled = Settled(self._decoder, _SETTLED)
+        found = self._writer.scan(self._model.id, settled, file_system=file_system)
         seen = 0
         # Told before the walk: if a drive goes away meanwhile, what is missing then is doubted for its number.
         file_systems = {root: file_system(root) for root in {scope.root for scope in scopes}}
@@ -210,6 +211,7 @@ class Run:
             if away:
                 # An empty mount point looks like this: nothing is gone.
                 self._withhold(Withheld(scope.path, away, "no photo is there, as in a folder without its drive"))
+                found.unknown(scope, scope.path)
             else:
                 found.cover(scope, lies_on)
         found.free_places()
@@ -230,6 +232,7 @@ class Run:
         """Hash the files that may be known under another name or time; then settle who is gone."""
         if self._stopping():
             return
+        confirmed = self._options.confirm_removals
         counts = found.verdicts()
         total = counts[Verdict.CHANGED] + counts[Verdict.SUSPECT]
         files = _flatten(found.files(Verdict.CHANGED, Verdict.SUSPECT))
@@ -240,15 +243,15 @@ class Run:
         for done, hashed in enumerate(hashing, start=1):
             hashes.append(hashed)
             if len(hashes) == _SCAN_BATCH or self._stopping():
-                self._count_known(found.recognise(hashes, last=False))
+                self._count_known(found.recognise(hashes, last=False, confirmed=confirmed))
                 hashes = []
             self._progress(Progress(Stage.RECOGNISE, done, total))
             if self._stopping():
                 return
         if total:
-            self._count_known(found.recognise(hashes))
+            self._count_known(found.recognise(hashes, confirmed=confirmed))
         reach("index.recognised")
-        settled = found.settle(confirmed=self._options.confirm_removals)
+        settled = found.settle(confirmed=confirmed)
         self._count(added=settled.returned, unchanged=counts[Verdict.UNCHANGED], gone=settled.gone)
         self._withhold(*settled.withheld)
         self._skipped += found.settled_skips()
@@ -261,7 +264,8 @@ class Run:
     def _purge(self, found: Scan) -> None:
         """Forget what is gone for too long, where the run could see that it still is."""
         before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=self._options.keep_gone_days)
-        self._count(purged=self._writer.purge(before, found.trusted))
+        found.take_back_places()
+        self._count(purged=self._writer.purge(found.gone_since(before)))
 
     # ---- what must be encoded
 

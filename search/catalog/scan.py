@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _PAGE = 1024  # files handed out at a time
 _MANY_MISSING = 100  # photos; and
 _MANY_MISSING_SHARE = 0.2  # of those looked for: more than both is no tidying up, but a drive that is away
+_PROBED = 500  # photos of a root outside the run that are looked for before one of them may move
 _MAX_TERMS = 200  # scopes in one statement: SQLite allows an expression no more than 1,000 levels
 
 # What a copy of a photo takes over with its content.
@@ -119,20 +121,33 @@ class Settlement:
 class Scan:
     """What one run found on disk, in a temporary table beside the catalog.
 
-    encoder_id: the model whose vectors are wanted.   settled: skips not to try again.
+    encoder_id: the model whose vectors are wanted.   settled: skips not to try again.   file_system: tells what a
+    folder lies on now, None if it can't.
     """
 
-    def __init__(self, connection: Connection, encoder_id: int, settled: Settled) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        encoder_id: int,
+        settled: Settled,
+        *,
+        file_system: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
         self._connection = connection
+        self._file_system = file_system
         self._encoder_id = encoder_id
         self._classified = _classified(encoder_id, settled).subquery()
         self._scopes: list[Scope] = []
         self._unknown: list[Scope] = []
         self._file_systems: dict[int, str | None] = {}  # by root
-        self._lost: set[int] | None = None  # photos not found, as known before any moved
+        self._looked = False
+        self._lost: set[int] = set()  # photos not found, as known before any moved
         self._waiting = Waiting()
         self._unread: set[int] = set()  # photos whose file could not be hashed
-        self._reachable: dict[bytes, bool] = {}  # by root
+        self._freed: list[Any] = []  # gone photos that made room: id, root and the place they had
+        self._doubted: set[int] = set()  # roots of this run whose drive may be away
+        self._away: dict[int, bool] = {}  # the same of other roots, as far as asked
+        self._strays: set[tuple[int, int]] = set()  # root and size of the files that are no photos as they stand
         with connection.begin():
             scanned.drop(connection, checkfirst=True)
             scanned.create(connection)
@@ -171,10 +186,28 @@ class Scan:
         Where only the change time differs the content decides, once it is known.
         """
         another = or_(photos.c.size_bytes != scanned.c.size_bytes, photos.c.mtime_ns != scanned.c.mtime_ns)
-        query = select(photos.c.id).join(scanned, _here()).where(photos.c.gone_at.is_not(None), another)
+        columns = select(photos.c.id, photos.c.root_id, photos.c.path)
+        query = columns.join(scanned, _here()).where(photos.c.gone_at.is_not(None), another)
         with commit(self._connection):
-            ids = self._connection.execute(query).scalars().all()
-            self._update([{"row_id": id_, "path": _parking(id_)} for id_ in ids])
+            self._freed = list(self._connection.execute(query).all())
+            self._update([{"row_id": row.id, "path": _parking(row.id)} for row in self._freed])
+
+    def take_back_places(self) -> None:
+        """Give gone photos that made room for a file their place again if no photo came of that file.
+
+        It could not be read, so it may still be theirs.
+        """
+        back = []
+        with self._connection.begin():
+            for row in self._freed:
+                here = and_(photos.c.root_id == row.root_id, photos.c.path == row.path)
+                parked = and_(photos.c.id == row.id, photos.c.path == _parking(row.id))
+                query = select(photos.c.id).where(or_(here, parked))
+                if self._connection.execute(query).scalars().all() == [row.id]:
+                    back.append({"row_id": row.id, "path": row.path})
+        if back:
+            with commit(self._connection):
+                self._update(back)
 
     def verdicts(self) -> dict[Verdict, int]:
         """Count the files by verdict, as things stand now."""
@@ -216,16 +249,25 @@ class Scan:
             rows = self._connection.execute(query).all()
         return [Skip(to_path(row.root, row.path), row.reason, row.detail) for row in rows]
 
-    def recognise(self, hashes: Sequence[tuple[ScannedFile, bytes | None]], *, last: bool = True) -> Recognised:
+    def recognise(
+        self,
+        hashes: Sequence[tuple[ScannedFile, bytes | None]],
+        *,
+        last: bool = True,
+        confirmed: bool = False,
+    ) -> Recognised:
         """Give hashed files the photos that have their content: touched, moved or copied.
 
         hashes: None where the file could not be read.   last: no more come; until then files wait whose match hangs
-        on others, so that the pieces a run hashes in make no difference.
+        on others, so that the pieces a run hashes in make no difference.   confirmed: what the run did not find is
+        gone, says the user; else the photos of a drive that may be away stay, and files with their content are
+        copies.
         """
         self._unread |= {
             file.photo_id for file, content in hashes if content is None and file.photo_id is not None
         }
         with commit(self._connection) as seq:
+            self._look_before_moves(confirmed=confirmed)
             places, back = self._told_from_gone([_place(file, content) for file, content in hashes if content])
             if last:
                 places = sorted(self._waiting.places + places, key=lambda place: (place.root_id, place.path))
@@ -248,7 +290,7 @@ class Scan:
                 self._copy(source, place, seq)
         moved = {id_ for id_, _ in found.moved}
         self._waiting.part(moved)
-        self._missing_before_moves().difference_update(moved)
+        self._lost -= moved
         returned = sum(id_ in back for id_, _ in found.touched)
         new = sum(place.photo_id is None for _, place in found.copied)
         return Recognised(
@@ -279,11 +321,19 @@ class Scan:
             ids.update(self._connection.execute(query).scalars())
         return ids - {place.photo_id for place in places} - self._waiting.held.keys() - self._unread
 
-    def _missing_before_moves(self) -> set[int]:
-        """Photos not found, less those that moved since; asked once, because it reads all of the scopes."""
-        if self._lost is None:
-            self._lost = {row.id for row in self._missing()}
-        return self._lost
+    def _look_before_moves(self, *, confirmed: bool) -> None:
+        """Note, before any photo moves, what is not found, on which roots that is doubted, and what is new there."""
+        if self._looked:
+            return
+        self._looked = True
+        missing = self._missing()
+        self._lost = {row.id for row in missing}
+        if not confirmed:
+            self._doubted = set(self._doubts(Counter(row.root_id for row in missing)))
+        table = self._classified.c
+        query = select(table.root_id, table.size_bytes).distinct()
+        open_ = table.verdict.in_((Verdict.CHANGED, Verdict.SUSPECT))
+        self._strays = {(row.root_id, row.size_bytes) for row in self._connection.execute(query.where(open_))}
 
     def _known(self, places: Sequence[Place]) -> list[Known]:
         """Every photo with a content that some place holds, and whether it is free to move there."""
@@ -292,38 +342,68 @@ class Scan:
             photos.c.id,
             photos.c.root_id,
             photos.c.path,
+            photos.c.size_bytes,
             photos.c.content_hash,
             photos.c.gone_at,
             roots.c.path.label("root"),
+            roots.c.file_system,
             exists().where(_here()).label("found"),
         ).select_from(photos.join(roots))
         contents = sorted({place.content_hash for place in places})
-        missing = self._missing_before_moves()
         known = []
         for chunk in chunks(contents):
             wanted = query.where(photos.c.content_hash.in_(chunk)).order_by(photos.c.id)
-            for row in self._connection.execute(wanted):
+            for row in self._connection.execute(wanted).all():
                 if row.id in held:
                     free = held[row.id] != row.content_hash
                 else:
-                    free = row.gone_at is not None or row.id in missing
-                    free = free or (not row.found and self._vanished(row))
+                    free = row.gone_at is not None or self._has_left(row)
                 known.append(Known(row.id, row.path, row.content_hash, free))
         return known
 
+    def _has_left(self, row: Any) -> bool:
+        """Whether a photo is at its place no more, and not because its drive is away.
+
+        Under a root in doubt that is believed only of a photo that may be a new or changed file of the same root:
+        one of its size is there. So a renamed folder takes its photos along, however many.
+        """
+        if row.id not in self._lost and (row.found or not self._vanished(row)):
+            return False
+        return not self._in_doubt(row) or (row.root_id, row.size_bytes) in self._strays
+
     def _vanished(self, row: Any) -> bool:
-        """Whether a photo outside this run's scopes has left its place, on a root that is reachable."""
-        if row.root not in self._reachable:
-            self._reachable[row.root] = is_reachable(os.fsdecode(row.root))
-        if not self._reachable[row.root] or _is_hidden(row.root_id, row.path, self._hidden()):
-            return False
-        try:
-            os.lstat(to_path(row.root, row.path))
-        except (FileNotFoundError, NotADirectoryError):
+        """Whether a photo outside this run's scopes has no file."""
+        return not _is_hidden(row.root_id, row.path, self._hidden()) and _is_nowhere(to_path(row.root, row.path))
+
+    def _in_doubt(self, row: Any) -> bool:
+        """Whether the drive of a photo that is not there may be away; told once by root, before its photos move."""
+        if row.root_id in self._doubted or row.id in self._lost:
+            return row.root_id in self._doubted
+        if row.root_id not in self._away:
+            self._away[row.root_id] = self._is_away(row)
+        return self._away[row.root_id]
+
+    def _is_away(self, row: Any) -> bool:
+        """Whether the root of a photo outside this run's scopes looks as without its drive.
+
+        It does if it is empty, lies on another file system than before, or lacks too many of the photos looked for,
+        or all: up to 500 of them, spread over the root.
+        """
+        root = os.fsdecode(row.root)
+        current = self._file_system(root) if row.file_system else None
+        if not is_reachable(root) or (current and current != row.file_system):
             return True
-        except OSError:  # it may be there
-            return False
-        return False
+        present = select(photos.c.id).where(photos.c.root_id == row.root_id, photos.c.gone_at.is_(None))
+        ids = self._connection.execute(present.order_by(photos.c.id)).scalars().all()
+        probed = ids[:: -(-len(ids) // _PROBED)]
+        lost = 0
+        for some in chunks(probed):
+            places = select(photos.c.path).where(photos.c.id.in_(some))
+            lost += sum(
+                _is_nowhere(to_path(row.root, path)) for path in self._connection.execute(places).scalars()
+            )
+        share = lost / len(probed)
+        return lost == len(probed) or (share > _MANY_MISSING_SHARE and share * len(ids) > _MANY_MISSING)
 
     def _update(self, rows: list[dict[str, Any]]) -> None:
         """Update photos by id; all rows set the same columns."""
@@ -371,10 +451,16 @@ class Scan:
             self._adopt_file_systems()
         return Settlement(back.rowcount, len(gone), tuple(doubts.values()))
 
-    @property
-    def trusted(self) -> Sequence[Scope]:
-        """The scopes in which what was not found is gone."""
-        return self._scopes
+    def gone_since(self, before: datetime) -> list[int]:
+        """Return the photos gone since before a moment (UTC, naive) that this run looked for in vain, by id.
+
+        Not those whose folder could not be looked at or whose place has a file, readable or not; call it after
+        `settle` and `take_back_places`.
+        """
+        columns = (photos.c.root_id, photos.c.path, photos.c.id)
+        with self._connection.begin():
+            rows = self._not_found(photos, columns, photos.c.gone_at < before)
+        return sorted({row.id for row in rows})
 
     def _doubts(self, missing: Counter[int]) -> dict[int, Withheld]:
         """Return the roots whose missing photos may come back, with the reason."""
@@ -535,6 +621,16 @@ def _is_hidden(root_id: int, place: bytes, hidden: set[tuple[int, bytes]]) -> bo
     return (root_id, b".") in hidden or any(
         (root_id, b"/".join(parts[:depth])) in hidden for depth in range(1, len(parts) + 1)
     )
+
+
+def _is_nowhere(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # it may be there
+        return False
+    return False
 
 
 def _parking(id_: int) -> bytes:

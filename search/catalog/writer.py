@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, true, update
@@ -17,7 +16,7 @@ from search.catalog.repair import Copy, repair
 from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
 from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, lacking
 from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, roots, skips, state
-from search.catalog.scopes import Scope, add_root, find_scope, is_inside, within, within_any
+from search.catalog.scopes import Scope, add_root, find_scope, is_inside, within
 from search.catalog.seals import holds
 from search.catalog.storage import compact
 from search.catalog.transaction import commit, now
@@ -129,9 +128,15 @@ class Writer:
 
     # ---- a run's scan
 
-    def scan(self, encoder_id: int, settled: Settled) -> Scan:
-        """Begin a run's scan."""
-        return Scan(self._connection, encoder_id, settled)
+    def scan(
+        self,
+        encoder_id: int,
+        settled: Settled,
+        *,
+        file_system: Callable[[str], str | None] = lambda _: None,
+    ) -> Scan:
+        """Begin a run's scan.   file_system: tells what a folder lies on now, None if it can't."""
+        return Scan(self._connection, encoder_id, settled, file_system=file_system)
 
     # ---- encoders
 
@@ -221,26 +226,21 @@ class Writer:
             self._connection.execute(this.values(path=os.fsencode(folder), file_system=None))
         return self.count(scope)
 
-    def purge(self, before: datetime, scopes: Sequence[Scope]) -> int:
-        """Forget photos of these scopes that are gone since before a moment (UTC, naive), with all they had.
+    def purge(self, ids: Sequence[int]) -> int:
+        """Forget photos for good, with all they had; return how many.
 
-        Returns how many. Costs readers a rebuild of their index, so nothing is written where nothing is to do.
+        Costs readers a rebuild of their index, so nothing is written where nothing is to do.
         """
-        doomed: list[int] = []
-        with self._connection.begin():
-            for some in chunks(scopes):
-                query = select(photos.c.id).where(photos.c.gone_at < before, within_any(photos, some))
-                doomed += self._connection.execute(query).scalars()
-        if not doomed:
+        if not ids:
             return 0
         with commit(self._connection) as seq:
-            for ids in chunks(sorted(set(doomed))):
+            for some in chunks(ids):
                 for table in (embeddings, labels):
-                    self._connection.execute(delete(table).where(table.c.photo_id.in_(ids)))
-                self._connection.execute(delete(photos).where(photos.c.id.in_(ids)))
+                    self._connection.execute(delete(table).where(table.c.photo_id.in_(some)))
+                self._connection.execute(delete(photos).where(photos.c.id.in_(some)))
             self._connection.execute(update(state).values(purge_seq=seq))
         reach("compact.purged")
-        return len(set(doomed))
+        return len(ids)
 
     # ---- a batch
 

@@ -297,3 +297,49 @@ def test_skips_of_a_drive_that_is_away_are_remembered(shelf):
         writer.skip([(file, Skip(file.stat.path, SkipReason.EMPTY, ""))], "decoder")
         run(shelf, writer, [shelf.file("0000.png")])
     assert len(shelf.catalog.skipped()) == 1
+
+
+def hashed(found: Scan, contents: dict[str, bytes]) -> list[tuple[ScannedFile, bytes]]:
+    pages = found.files(Verdict.CHANGED, Verdict.SUSPECT)
+    return [(file, contents[file.place.decode()].ljust(32, b".")) for page in pages for file in page]
+
+
+@pytest.mark.parametrize("file_system", [None, "ext4 2"])
+def test_a_renamed_folder_takes_its_photos_along_however_many(shelf, file_system):
+    with shelf.catalog.writing() as writer:
+        shelf.put(writer, many(300))
+        run(shelf, writer, [shelf.file(place) for place in many(300)], file_system="ext4 1")
+        renamed = {f"new/{place}": content for place, content in many(300).items()}
+        found = writer.scan(shelf.model, SETTLED)
+        found.record(shelf.scope, [shelf.file(place) for place in renamed])
+        found.cover(shelf.scope, file_system)
+        assert found.recognise(hashed(found, renamed)) == Recognised(moved=300)
+
+
+@pytest.mark.parametrize("covered", [True, False])
+@pytest.mark.parametrize(
+    ("left", "confirmed", "moved"),
+    [(160, False, 40), (60, False, 0), (0, False, 0), (60, True, 140)],
+)
+def test_what_a_root_lacks_moves_to_another_unless_a_drive_may_be_away(
+    shelf, tmp_path, covered, left, confirmed, moved
+):
+    """The user's word counts for what the run looked for."""
+    contents = many(200)
+    lost = {place: contents[place] for place in list(contents)[left:]}
+    other = tmp_path / "other"
+    other.mkdir()
+    with shelf.catalog.writing() as writer:
+        shelf.put(writer, contents)
+        for place in list(contents)[:left]:
+            (shelf.root / place).touch()
+        scope = writer.add_source(str(other), is_folder=True)
+        found = writer.scan(shelf.model, SETTLED)
+        found.record(scope, [FileStat(str(other / place), 10, 1, 1) for place in lost])
+        found.cover(scope)
+        if covered:
+            found.record(shelf.scope, [shelf.file(place) for place in list(contents)[:left]])
+            found.cover(shelf.scope)
+        expected = moved if covered or not confirmed else 0
+        told = found.recognise(hashed(found, contents), confirmed=confirmed)
+        assert told == Recognised(moved=expected, added=len(lost) - expected)

@@ -6,12 +6,15 @@ import errno
 import os
 import shutil
 import sqlite3
+from concurrent.futures import Future
 
 import pytest
 
-from search import IndexOptions
-from search.errors import UsageError
+from search import IndexOptions, indexer
+from search.decoding.pool import Decoders
+from search.errors import PhotoError, UsageError
 from search.photos.scan import file_system
+from search.types import Skip, SkipReason
 
 CONFIRMED = IndexOptions(confirm_removals=True)
 
@@ -51,6 +54,35 @@ def test_a_copy_elsewhere_does_not_take_the_place_of_a_photo_whose_drive_is_away
     album.mkdir()
     assert counts(library.index([tmp_path / "copies"])) == {"photos": 13, "added": 1}
     assert counting.images == 12
+
+
+@pytest.mark.parametrize("indexed", ["the copies", "both"])
+def test_copies_of_all_photos_do_not_take_the_place_of_those_whose_drive_is_away(
+    library, album, tmp_path, counting, indexed
+):
+    library.index([album])
+    photo = library.photo(album / "day0" / "photo00.png")
+    shutil.copytree(album, tmp_path / "copies")
+    album.rename(tmp_path / "unplugged")
+    album.mkdir()
+    (album / ".stray").touch()
+    report = library.index([tmp_path / "copies", *([album] if indexed == "both" else [])])
+    assert (report.moved, report.added, report.photos) == (0, 12, 24)
+    (album / ".stray").unlink()
+    album.rmdir()
+    (tmp_path / "unplugged").rename(album)
+    assert counts(library.index([album])) == {"photos": 24, "unchanged": 12}
+    assert library.photo(album / "day0" / "photo00.png").id == photo.id
+    assert counting.images == 12
+
+
+def test_a_copy_does_not_take_the_place_of_a_photo_on_another_file_system(library, album, tmp_path, monkeypatch):
+    monkeypatch.setattr("search.indexer.file_system", lambda path: "one")
+    library.index([album])
+    (tmp_path / "copies").mkdir()
+    (album / "day0" / "photo00.png").rename(tmp_path / "copies" / "copy.png")
+    monkeypatch.setattr("search.indexer.file_system", lambda path: "two")
+    assert counts(library.index([tmp_path / "copies"])) == {"photos": 13, "added": 1}
 
 
 def test_removals_can_be_confirmed(library, album):
@@ -121,6 +153,67 @@ def test_photos_of_a_drive_that_is_away_are_not_forgotten(library, album, tmp_pa
         library.index([album], options=IndexOptions(keep_gone_days=0))
         assert library.catalog.ids_at([str(place)])
         album.mkdir(exist_ok=True)
+
+
+def test_gone_photos_below_a_folder_that_cannot_be_listed_are_not_forgotten(library, album, monkeypatch):
+    library.index([album])
+    place, other = album / "day1" / "photo01.png", album / "day0" / "photo00.png"
+    place.unlink()
+    other.unlink()
+    library.index([album])
+    scandir = os.scandir
+
+    def failing(path):
+        if path == str(album / "day1"):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    assert library.index([album], options=IndexOptions(keep_gone_days=0)).purged == 1
+    assert library.catalog.ids_at([str(place)])
+    assert not library.catalog.ids_at([str(other)])
+
+
+@pytest.mark.parametrize("time", ["as before", "another"])
+def test_a_gone_photo_whose_file_is_back_but_cannot_be_read_is_not_forgotten(
+    library, album, tmp_path, monkeypatch, time
+):
+    library.index([album])
+    place = album / "day1" / "photo01.png"
+    id_ = library.photo(place).id
+    place.rename(tmp_path / "kept.png")
+    library.index([album])
+    (tmp_path / "kept.png").rename(place)
+    if time == "another":
+        os.utime(place, (1, 1))
+    with monkeypatch.context() as patch:
+        forbid(patch, place)
+        for _ in range(2):
+            report = library.index([album], options=IndexOptions(keep_gone_days=0))
+            assert counts(report) == {"photos": 11, "unchanged": 11}
+            assert [skip.path for skip in report.skipped] == [str(place)]
+    library.index([album])
+    assert (library.photo(place).id, library.photo(place).gone_at) == (id_, None)
+
+
+def forbid(monkeypatch, place) -> None:
+    """Let nobody read a file."""
+    submit, hash_ = Decoders.submit, indexer.content_hash
+
+    def submit_(self, path, preprocessing):
+        if path != str(place):
+            return submit(self, path, preprocessing)
+        refused: Future[Skip] = Future()
+        refused.set_result(Skip(path, SkipReason.UNREADABLE, "Permission denied"))
+        return refused
+
+    def content_hash(path):
+        if path == str(place):
+            raise PhotoError(SkipReason.UNREADABLE, "Permission denied")
+        return hash_(path)
+
+    monkeypatch.setattr(Decoders, "submit", submit_)
+    monkeypatch.setattr(indexer, "content_hash", content_hash)
 
 
 def test_a_gone_photo_that_returns_with_another_change_time_is_told_by_content(library, album, tmp_path, counting):
