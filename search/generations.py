@@ -269,7 +269,7 @@ class Generations:
         Raises StorageError if there is not twice the space it takes, or it can't be written.
         """
         said = catalog.publication()
-        self.sweep(said.number)
+        self._clear()
         try:
             self._check_space(catalog)
             number = max([*self._numbers(), said.number or 0]) + 1
@@ -288,7 +288,7 @@ class Generations:
             shutil.rmtree(self._draft, ignore_errors=True)
             raise
         reach("publish.switched")
-        self.sweep(number)
+        self.sweep(said.number)
         return number
 
     def _check_space(self, catalog: Catalog) -> None:
@@ -364,19 +364,22 @@ class Generations:
 
     # ---- removing
 
-    def sweep(self, current: int | None) -> None:
-        """Remove what no reader can come to any more: left-over files, and all but the current and the last generation.
+    def sweep(self, before: int | None) -> None:
+        """Remove the generations that are superseded, once the catalog names a newer one than `before`.
 
-        current: the one that the catalog names. What a reader holds, or can't be removed now, is left for the next.
+        before: the one it named until then; it stays, and so does everything where it named none: what is there may be
+        the only copy of what was lost. What a reader holds, or can't be removed now, is left for the next.
         """
+        self._clear()
+        for number in self._numbers():
+            if before is not None and number < before:
+                self._remove(number)
+
+    def _clear(self) -> None:
+        """Remove left-over files, which nobody can have begun to use."""
         shutil.rmtree(self._draft, ignore_errors=True)
         for place in self._tmp.glob("gen-old-*"):
             shutil.rmtree(place, ignore_errors=True)
-        numbers = self._numbers()
-        older = [number for number in numbers if current is not None and number < current]
-        for number in numbers:
-            if number != current and number not in older[-1:]:
-                self._remove(number)
 
     def _remove(self, number: int) -> None:
         place, aside = self._place(number), self._tmp / f"gen-old-{number:06}"

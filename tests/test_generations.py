@@ -442,6 +442,33 @@ def test_only_the_current_and_the_previous_generation_are_kept(indexed):
     assert numbers(indexed) == [4, 5]
 
 
+def test_a_catalog_that_names_no_generation_costs_none_of_those_that_are_there(indexed, little_space):
+    indexed.rebuild()
+    indexed.close()
+    with closing(sqlite3.connect(place(indexed) / CATALOG_NAME)) as connection, connection:
+        connection.execute("UPDATE state SET generation = NULL, generation_seq = NULL, generation_hash = NULL")
+    little_space(1000)
+    with pytest.raises(StorageError):
+        indexed.rebuild()
+    assert numbers(indexed) == [1, 2]
+    little_space(10**12)
+    indexed.rebuild()
+    assert numbers(indexed) == [1, 2, 3]
+    indexed.rebuild()
+    assert numbers(indexed) == [3, 4]
+
+
+def test_an_older_catalog_put_back_costs_no_newer_generation(indexed):
+    indexed.close()
+    older = (place(indexed) / CATALOG_NAME).read_bytes()
+    indexed.rebuild()
+    indexed.rebuild()
+    indexed.close()
+    (place(indexed) / CATALOG_NAME).write_bytes(older)
+    indexed.rebuild()
+    assert numbers(indexed) == [2, 3, 4]
+
+
 def test_a_generation_that_a_reader_holds_is_removed_by_a_later_one(indexed):
     with Generation(generation(indexed)) as held:
         indexed.rebuild()
