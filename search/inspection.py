@@ -11,10 +11,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy.exc import NoResultFound
-
 from search.catalog.check import SQLITE_VERSION
-from search.catalog.repair import Copy
+from search.catalog.repair import UNSAID, Copy
 from search.errors import (
     DamagedLibrary,
     LibraryBusy,
@@ -148,7 +146,7 @@ def _copy(catalog: Catalog, generations: Generations | None) -> AbstractContextM
     if generations is None:
         return nullcontext()
     said = None
-    with suppress(LibraryError, NoResultFound, UnicodeDecodeError):
+    with suppress(LibraryError, *UNSAID):
         said = catalog.publication()
     return generations.source(said) or nullcontext()
 

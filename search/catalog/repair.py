@@ -33,6 +33,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import NoResultFound
 
 from search.catalog.damage import (
     REBUILD,
@@ -76,6 +77,9 @@ if TYPE_CHECKING:
     from search.types import Ids
 
 NOTHING = "nothing is lost"
+UNSAID = (NoResultFound, UnicodeDecodeError)
+"""What asking a catalog for its damaged state may end with, beside LibraryErrors."""
+
 _ROW_LEVEL = re.compile(r"(NULL|TEXT|NUMERIC|BLOB|INTEGER|REAL|non-\w+) value in |CHECK constraint failed")
 _MENDED_BY_REINDEX = ("missing from index", "wrong # of entries in index", "non-unique entry in index")
 
