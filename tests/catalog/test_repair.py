@@ -157,7 +157,8 @@ def test_a_photo_that_lies_elsewhere_now_is_not_put_back_where_it_was(library, c
     library.index([album])
     assert library.photo(3).path == str(path.with_name("moved.png"))
     change(library, "UPDATE photos SET crc = NULL WHERE id = 3")
-    assert "1 photo to encode again" in {problem.loss for problem in library.catalog.problems(copy=copied)[0]}
+    [problem] = library.catalog.problems(copy=copied)[0]
+    assert problem.loss.startswith("1 photo to encode again")
     library.catalog.repair(copied)
     library.index([album])
     assert library.photo(path.with_name("moved.png")).id
