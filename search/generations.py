@@ -31,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from search.catalog import snapshot
+from search.catalog.damage import is_unit
 from search.catalog.rows import EncoderRow
 from search.errors import StorageError
 from search.failpoints import reach
@@ -86,7 +87,12 @@ class EncoderFiles:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a generation says of itself. seq: the commit it reflects."""
+    """What a generation says of itself.
+
+    seq: the commit it reflects.   previous: the generation that the catalog named before, None if none.
+    lacks: tells which rows and vectors of the catalog were damaged, 0 for none.   keeps: the generations that stay
+    because they have them.
+    """
 
     number: int
     catalog: str
@@ -94,6 +100,9 @@ class Manifest:
     created_at: str
     encoders: tuple[EncoderFiles, ...]
     files: tuple[File, ...]
+    previous: int | None = None
+    lacks: int = 0
+    keeps: tuple[int, ...] = ()
     format: int = FORMAT
 
     def to_bytes(self) -> bytes:
@@ -112,6 +121,7 @@ class Manifest:
             found["encoders"] = tuple(EncoderFiles(**row) for row in found["encoders"])
             found["files"] = tuple(File(**row) for row in found["files"])
             del found["check"]  # part of what is compared below
+            found["keeps"] = tuple(found.get("keeps", ()))
             manifest = cls(**found)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Unsound("has a manifest that can't be understood") from error
@@ -122,7 +132,8 @@ class Manifest:
 
     def _check(self) -> None:
         """Raise Unsound unless types, names and sizes are those of a generation."""
-        numbers = [self.number, self.seq, *(file.size_bytes for file in self.files)]
+        numbers = [self.number, self.seq, self.previous or 0, self.lacks, *self.keeps]
+        numbers += [file.size_bytes for file in self.files]
         numbers += [n for row in self.encoders for n in (row.id, row.dim, row.count)]
         texts = [
             self.catalog,
@@ -145,6 +156,7 @@ class Generation:
     def __init__(self, folder: Path) -> None:
         """Open a generation. Raises FileNotFoundError if it is not there, Unsound if it can't be used."""
         self.folder = folder
+        self.others: tuple[Generation, ...] = ()
         self._lock = _share(folder / MANIFEST)
         try:
             content = self._lock.read(_MAX_MANIFEST_BYTES)
@@ -162,12 +174,19 @@ class Generation:
         self.close()
 
     def close(self) -> None:
-        """Let go of the generation; arrays that were read stay valid."""
+        """Let go of the generation and those beside it; arrays that were read stay valid."""
         self._lock.close()
+        for other in self.others:
+            other.close()
 
     @property
     def number(self) -> int:
         return self.manifest.number
+
+    @property
+    def published(self) -> tuple[int, int, str]:
+        """Its number, its commit, and the SHA-256 of its manifest."""
+        return self.number, self.manifest.seq, self.manifest_hash
 
     @property
     def created_at(self) -> datetime:
@@ -275,11 +294,11 @@ class Generations:
         Raises StorageError if there is not twice the space it takes, or it can't be written.
         """
         said = catalog.publication()
-        self.sweep(said.number)
+        self._clear()
         try:
             self._check_space(catalog)
             number = max([*self._numbers(), said.number or 0]) + 1
-            manifest, manifest_hash = self._write(number)
+            manifest, manifest_hash = self._write(number, said)
             reach("publish.written")
             self._give_name(number)
             reach("publish.renamed")
@@ -294,7 +313,7 @@ class Generations:
             shutil.rmtree(self._draft, ignore_errors=True)
             raise
         reach("publish.switched")
-        self.sweep(number)
+        self.sweep(said.number, keeps=manifest.keeps)
         return number
 
     def _check_space(self, catalog: Catalog) -> None:
@@ -317,7 +336,7 @@ class Generations:
         fsync_folder(self._folder)
         fsync_folder(self._library)
 
-    def _write(self, number: int) -> tuple[Manifest, str]:
+    def _write(self, number: int, said: Publication) -> tuple[Manifest, str]:
         """Write a generation under its temporary name, durably."""
         self._draft.mkdir(parents=True)
         files = []
@@ -328,11 +347,31 @@ class Generations:
                 rows.append(self._write_vectors(encoder, view.vectors(encoder), files))
         files.append(self._note(ROWS))
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = Manifest(number, view.uuid, view.seq, created, tuple(rows), tuple(files))
+        lacks, keeps = view.lacks, self._keeps(said, view.lacks)
+        manifest = Manifest(
+            number, view.uuid, view.seq, created, tuple(rows), tuple(files), said.number, lacks, keeps
+        )
         content = manifest.to_bytes()
         self._write_file(MANIFEST, [content])
         fsync_folder(self._draft)
         return manifest, hashlib.sha256(content).hexdigest()
+
+    def _keeps(self, said: Publication, lacks: int) -> tuple[int, ...]:
+        """The generations to keep for what the next one lacks, oldest first."""
+        if not lacks:
+            return ()
+        named = self._manifest(said)
+        if named is None:  # nobody knows which have it
+            return tuple(self._numbers())
+        return named.keeps if named.lacks == lacks else (*named.keeps, named.number)
+
+    def _manifest(self, said: Publication) -> Manifest | None:
+        """What the generation that the catalog names says of itself, None where that can't be told for certain."""
+        with contextlib.suppress(OSError, Unsound, ValueError, TypeError):
+            content = (self._place(int(said.number or 0)) / MANIFEST).read_bytes()
+            if hashlib.sha256(content).hexdigest() == said.manifest_hash:
+                return Manifest.parse(content)
+        return None
 
     def _write_vectors(
         self, encoder: EncoderRow, parts: Iterable[tuple[Ids, bytes]], files: list[File]
@@ -370,19 +409,23 @@ class Generations:
 
     # ---- removing
 
-    def sweep(self, current: int | None) -> None:
-        """Remove what no reader can come to any more: left-over files, and all but the current and the last generation.
+    def sweep(self, before: int | None, *, keeps: Iterable[int] = ()) -> None:
+        """Remove the generations that are superseded, once the catalog names a newer one than `before`.
 
-        current: the one that the catalog names. What a reader holds, or can't be removed now, is left for the next.
+        before: the one it named until then; it stays, and so does everything where it named none: what is there may be
+        the only copy of what was lost.   keeps: others that stay.   What a reader holds, or can't be removed now, is
+        left for the next.
         """
+        self._clear()
+        for number in self._numbers():
+            if before is not None and number < before and number not in keeps:
+                self._remove(number)
+
+    def _clear(self) -> None:
+        """Remove left-over files, which nobody can have begun to use."""
         shutil.rmtree(self._draft, ignore_errors=True)
         for place in self._tmp.glob("gen-old-*"):
             shutil.rmtree(place, ignore_errors=True)
-        numbers = self._numbers()
-        older = [number for number in numbers if current is not None and number < current]
-        for number in numbers:
-            if number != current and number not in older[-1:]:
-                self._remove(number)
 
     def _remove(self, number: int) -> None:
         place, aside = self._place(number), self._tmp / f"gen-old-{number:06}"
@@ -426,6 +469,10 @@ class Generations:
 
     def newest_sound(self) -> Generation | None:
         """Open the newest generation whose every byte is what its manifest says, whatever the catalog says."""
+        return next(self.sound(), None)
+
+    def sound(self) -> Iterator[Generation]:
+        """Open each generation whose every byte is what its manifest says, newest first; the taker closes it."""
         for number in reversed(self._numbers()):
             with contextlib.suppress(OSError, Unsound):
                 generation = Generation(self._place(number))
@@ -434,8 +481,26 @@ class Generations:
                 except BaseException:
                     generation.close()
                     raise
-                return generation
-        return None
+                yield generation
+
+    def source(self, said: Publication | None) -> Generation | None:
+        """Open the newest sound generation of a catalog's own history, with the older ones beside it.
+
+        said: what the catalog says of itself; None where it can't: then the newest sound one has to do.
+        """
+        if said is None:
+            return self.newest_sound()
+        own = []
+        named = self._manifest(said)
+        for generation in self.sound():
+            if _is_own(generation, said, named):
+                own.append(generation)
+            else:
+                generation.close()
+        if not own:
+            return None
+        own[0].others = tuple(own[1:])
+        return own[0]
 
     def _verify(self, generation: Generation) -> None:
         """Raise Unsound unless every file is whole; those found whole once are told by inode, size and time."""
@@ -490,7 +555,7 @@ def _compare(generation: Generation, row: EncoderFiles, catalog: Catalog, said: 
         for id_, blob in vectors:
             place = int(np.searchsorted(ids, id_))
             if place == len(ids) or ids[place] != id_:
-                missing += blob is not None  # a damaged one is left out by design
+                missing += blob is not None and is_unit(blob, row.dim)  # a damaged one is left out by design
             else:
                 seen.append(id_)
                 different += blob is not None and halves[place].tobytes() != blob
@@ -498,6 +563,19 @@ def _compare(generation: Generation, row: EncoderFiles, catalog: Catalog, said: 
         yield f"lacks {missing} vectors of {row.name}"
     if different:
         yield f"has {different} vectors of {row.name} that are not the catalog's"
+
+
+def _is_own(generation: Generation, said: Publication, named: Manifest | None) -> bool:
+    """Whether a catalog published a generation: after an older catalog was put back, newer ones are another's."""
+    if generation.manifest_hash == said.manifest_hash:
+        return True
+    if generation.manifest.catalog != said.uuid:
+        return False
+    if named is not None:
+        return generation.number in (named.previous, *named.keeps)
+    if type(said.number) is not int or type(said.generation_seq) is not int:
+        return False
+    return generation.number <= said.number and generation.manifest.seq <= said.generation_seq
 
 
 # ---- what a reader starts from

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from search.catalog.check import SQLITE_VERSION
-from search.catalog.repair import Copy
+from search.catalog.repair import UNSAID, Copy
 from search.catalog.writer import UNKNOWN_TIME
 from search.errors import (
     DamagedLibrary,
@@ -26,7 +26,7 @@ from search.types import CheckReport, Problem, ProblemKind, Progress, RebuildRep
 
 if TYPE_CHECKING:
     from search.catalog import Catalog, KnownFile, Writer
-    from search.types import Ids
+    from search.types import Ids, Publication
 
 _BATCH = 1000  # photos looked at between two commits
 _PATIENCE_S = 5.0  # or as long as that, where they are slow to read
@@ -40,7 +40,7 @@ class Generations(Protocol):
     """The published copies of the catalog, as far as looking at them goes."""
 
     def problems(self, catalog: Catalog, *, full: bool = False) -> Iterable[str]: ...
-    def newest_sound(self) -> _Held | None: ...
+    def source(self, said: Publication | None) -> _Held | None: ...
 
 
 def inspect(
@@ -55,7 +55,7 @@ def inspect(
     full: everything; None: that where it is quick.   more: what to look at besides, once the catalog is whole.
     Raises LibraryNotFound, OldLibrary, NewerLibrary, LibraryBusy, StorageError; damage is a problem.
     """
-    with _copy(generations) as copy:
+    with _copy(catalog, generations) as copy:
         problems, whole = catalog.problems(full=full, copy=copy)
     readable = not any(problem.kind is ProblemKind.CATALOG_DAMAGED for problem in problems)
     if generations is not None and readable:
@@ -83,7 +83,7 @@ def repair(
     deeper than rows is left as it is.
     """
     try:
-        with _copy(generations) as copy:
+        with _copy(catalog, generations) as copy:
             repaired, backup = catalog.repair(copy)
     except (LibraryBusy, StorageError):
         raise
@@ -143,8 +143,13 @@ def _restored(catalog: Catalog, generations: Publishing, damage: LibraryError) -
     return RebuildReport(photos, number, recovered=photos, backup=backup)
 
 
-def _copy(generations: Generations | None) -> AbstractContextManager[Copy | None]:
-    return (generations and generations.newest_sound()) or nullcontext()
+def _copy(catalog: Catalog, generations: Generations | None) -> AbstractContextManager[Copy | None]:
+    if generations is None:
+        return nullcontext()
+    said = None
+    with suppress(LibraryError, *UNSAID):
+        said = catalog.publication()
+    return generations.source(said) or nullcontext()
 
 
 def look_at_photos(

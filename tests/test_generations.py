@@ -14,6 +14,7 @@ import pytest
 
 from search import Library, failpoints
 from search import generations as module
+from search.catalog.rows import checksum
 from search.catalog.storage import CATALOG_NAME, writer_lock
 from search.errors import DamagedLibrary, LibraryBusy, LibraryError, LibraryNotFound, StorageError
 from search.generations import Generation, Generations
@@ -413,6 +414,80 @@ def test_a_damaged_vector_is_not_published(indexed):
     assert indexed._generations.problems(indexed.catalog, full=True) == []
 
 
+def wound(library: Library, *statements: str, **values: object) -> None:
+    library.close()
+    with closing(sqlite3.connect(place(library) / CATALOG_NAME)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement, values)
+
+
+def test_a_vector_that_never_was_one_is_not_published_and_made_anew(indexed, album):
+    nothing = np.full(256, np.nan, "<f2").tobytes()
+    broken = "UPDATE embeddings SET vector = :blob, crc = :crc WHERE photo_id = 3"
+    wound(indexed, broken, blob=nothing, crc=checksum(nothing, 3, 1))
+    indexed.rebuild()
+    with Generation(generation(indexed)) as published:
+        assert 3 not in published.vectors(1)[0]
+    assert indexed._generations.problems(indexed.catalog, full=True) == []
+
+
+def test_the_last_sound_copy_of_what_is_damaged_stays_until_it_is_mended(indexed):
+    sound = blobs(indexed)
+    camera = indexed.photo(3)
+    wound(
+        indexed,
+        "UPDATE photos SET camera = 'x' WHERE id = 3",
+        "UPDATE embeddings SET vector = zeroblob(512) WHERE photo_id = 4",
+    )
+    for _ in range(3):
+        indexed.rebuild()
+    assert numbers(indexed) == [1, 3, 4]
+    report = indexed.check(repair=True)
+    assert (report.ok, report.repaired) == (True, 2)
+    assert (blobs(indexed), indexed.photo(3)) == (sound, camera)
+    indexed.rebuild()
+    assert numbers(indexed) == [5, 6]
+
+
+def test_damage_that_came_later_keeps_a_later_generation_too(indexed):
+    wound(indexed, "UPDATE photos SET camera = 'x' WHERE id = 3")
+    indexed.rebuild()
+    wound(indexed, "UPDATE photos SET camera = 'x' WHERE id = 4")
+    for _ in range(3):
+        indexed.rebuild()
+    assert numbers(indexed) == [1, 2, 4, 5]
+
+
+def test_generations_of_another_history_are_no_source_for_repair(indexed, album, make_photo):
+    indexed.close()
+    older = (place(indexed) / CATALOG_NAME).read_bytes()
+    late = album / "late.png"
+    make_photo(late, 900)
+    indexed.index([album])
+    indexed.close()
+    (place(indexed) / CATALOG_NAME).write_bytes(older)
+    with indexed._generations.source(indexed.catalog.publication()) as source:
+        assert (source.number, source.others) == (1, ())
+    late.unlink()
+    make_photo(album / "other.png", 901)
+    indexed.index([album])
+    assert numbers(indexed) == [1, 2, 3]
+    flip(generation(indexed) / "rows.db", 5000)
+    with indexed._generations.source(indexed.catalog.publication()) as source:
+        assert (source.number, source.others) == (1, ())
+
+
+def test_a_state_made_anew_names_the_generation_it_named(indexed):
+    said = indexed.catalog.publication()
+    wound(indexed, "UPDATE state SET uuid = 'x'")
+    with indexed._generations.source(indexed.catalog.publication()) as source:
+        indexed.catalog.repair(source)
+    now = indexed.catalog.publication()
+    named = (said.uuid, said.number, said.generation_seq, said.manifest_hash)
+    assert (now.uuid, now.number, now.generation_seq, now.manifest_hash) == named
+    assert answers(indexed) == brute(indexed)
+
+
 # ---- crashes, readers, space
 
 
@@ -445,6 +520,33 @@ def test_only_the_current_and_the_previous_generation_are_kept(indexed):
     for _ in range(4):
         indexed.rebuild()
     assert numbers(indexed) == [4, 5]
+
+
+def test_a_catalog_that_names_no_generation_costs_none_of_those_that_are_there(indexed, little_space):
+    indexed.rebuild()
+    indexed.close()
+    with closing(sqlite3.connect(place(indexed) / CATALOG_NAME)) as connection, connection:
+        connection.execute("UPDATE state SET generation = NULL, generation_seq = NULL, generation_hash = NULL")
+    little_space(1000)
+    with pytest.raises(StorageError):
+        indexed.rebuild()
+    assert numbers(indexed) == [1, 2]
+    little_space(10**12)
+    indexed.rebuild()
+    assert numbers(indexed) == [1, 2, 3]
+    indexed.rebuild()
+    assert numbers(indexed) == [3, 4]
+
+
+def test_an_older_catalog_put_back_costs_no_newer_generation(indexed):
+    indexed.close()
+    older = (place(indexed) / CATALOG_NAME).read_bytes()
+    indexed.rebuild()
+    indexed.rebuild()
+    indexed.close()
+    (place(indexed) / CATALOG_NAME).write_bytes(older)
+    indexed.rebuild()
+    assert numbers(indexed) == [2, 3, 4]
 
 
 def test_a_generation_that_a_reader_holds_is_removed_by_a_later_one(indexed):

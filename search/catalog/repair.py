@@ -11,7 +11,7 @@ import re
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import NoResultFound
 
 from search.catalog.damage import (
     REBUILD,
@@ -40,6 +41,7 @@ from search.catalog.damage import (
     damaged_rows,
     damaged_vectors,
     integrity,
+    is_unit,
     orphans,
     places,
     raw_row,
@@ -75,6 +77,9 @@ if TYPE_CHECKING:
     from search.types import Ids
 
 NOTHING = "nothing is lost"
+UNSAID = (NoResultFound, UnicodeDecodeError)
+"""What asking a catalog for its damaged state may end with, beside LibraryErrors."""
+
 _ROW_LEVEL = re.compile(r"(NULL|TEXT|NUMERIC|BLOB|INTEGER|REAL|non-\w+) value in |CHECK constraint failed")
 _MENDED_BY_REINDEX = ("missing from index", "wrong # of entries in index", "non-unique entry in index")
 
@@ -84,6 +89,13 @@ class Copy(Protocol):
 
     @property
     def rows_path(self) -> Path: ...
+    @property
+    def published(self) -> tuple[int, int, str] | None:
+        """Its number, commit and the SHA-256 of its manifest, if it is a generation."""
+
+    @property
+    def others(self) -> Sequence[Copy]:
+        """Older copies, kept for what this one lacks."""
 
     def vectors(self, encoder_id: int) -> tuple[Ids, npt.NDArray[np.float16]]: ...
 
@@ -304,6 +316,8 @@ def _mend_photo(
     if spare and spare["crc"] != found.get("crc") and spare["seq"] != found.get("seq"):
         # The copy is of another commit: it stands only if the file was the same then.
         spare = spare if all(spare[name] == found.get(name) for name in same) else None
+    if spare and spare["crc"] != found.get("crc") and not _is_at(connection, row_id, found, spare):
+        spare = None
     if spare and spare["id"] == row_id:
         loss = f"{NOTHING}: restored from the last generation"
         return Remedy(
@@ -314,6 +328,19 @@ def _mend_photo(
     labelled = connection.execute(own).scalar_one()
     loss = "1 photo to encode again" + (f", and its {labelled} labels are lost" if labelled else "")
     return Remedy(_bad_row(table, row_id, loss, path=path, id=row_id), partial(_drop_photo, connection, row_id))
+
+
+def _is_at(connection: Connection, row_id: int, found: dict[str, Any], spare: dict[str, Any]) -> bool:
+    """Whether a row, or its entry in the index of places, says that the photo lies where the copy has it."""
+    query = (
+        "SELECT root_id, CAST(path AS BLOB) FROM photos INDEXED BY sqlite_autoindex_photos_1"
+        " WHERE root_id = :root AND path = :path AND +id = :id"
+    )
+    place = (spare["root_id"], spare["path"])
+    if (found.get("root_id"), found.get("path")) == place:
+        return True
+    values = {"root": place[0], "path": place[1], "id": row_id}
+    return connection.execute(text(query), values).first() is not None
 
 
 def _drop_photo(connection: Connection, row_id: int, seq: int) -> None:
@@ -378,7 +405,8 @@ def _mend_state(
 
     def apply(_: int) -> None:
         connection.execute(delete(state))
-        connection.execute(insert(state).values(_made_state(connection, found, spare)))
+        values = _made_state(connection, found, spare) | _published(source, found)
+        connection.execute(insert(state).values(values))
 
     return Remedy(problem, apply, early=True)
 
@@ -402,6 +430,15 @@ def _made_state(connection: Connection, found: dict[str, Any], spare: dict[str, 
         "encoder_id": answering,
         "schema_crc": spare.get("schema_crc") or schema_checksum(connection),
     }
+
+
+def _published(source: Source, found: dict[str, Any]) -> dict[str, Any]:
+    """Name the generation that the state named, else the newest that is sound."""
+    named = found.get("generation_hash")
+    every = [copy.published for copy in source.copies if copy.published]
+    for number, seq, manifest_hash in [*(one for one in every if one[2].encode() == named), *every]:
+        return {"generation": number, "generation_seq": seq, "generation_hash": manifest_hash}
+    return {}
 
 
 def _as_uuid(value: Any) -> str | None:
@@ -507,58 +544,81 @@ def _delete(connection: Connection, table: Table, row_id: int, _: int) -> None:
 
 
 class Source:
-    """Where sound rows and vectors can be had from: the newest generation, or nowhere."""
+    """Where sound rows and vectors can be had from: the newest generation and what it keeps, or nowhere."""
 
     def __init__(self, copy: Copy | None) -> None:
-        self._copy = copy
-        self._rows: sqlite3.Connection | None = None
-        self._vectors: dict[int, tuple[dict[int, int], Any]] = {}
+        self.copies = [] if copy is None else [copy, *copy.others]
+        self._open: list[_Opened] = []
 
     def __enter__(self) -> Source:
-        if self._copy is not None and self._copy.rows_path.is_file():
-            uri = f"file:{quote(os.fsencode(self._copy.rows_path))}?mode=ro&immutable=1"
-            self._rows = sqlite3.connect(uri, uri=True, check_same_thread=False)
-            self._rows.row_factory = sqlite3.Row
-            register(self._rows)
+        self._open = [_Opened(copy) for copy in self.copies if copy.rows_path.is_file()]
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._rows is not None:
-            self._rows.close()
+        for opened in self._open:
+            opened.rows.close()
 
     def row(self, table: Table, crc: Any, id_: int | None = None) -> dict[str, Any] | None:
         """Return the sealed row of this checksum, else of this id; None where there is none."""
-        for column, value in (("crc", crc), ("id", id_)):
-            if self._rows is not None and isinstance(value, int) and column in table.c:
-                query = select(table).where(table.c[column] == literal_column(str(value)), holds(table))
-                compiled = query.compile(dialect=sqlite.dialect())
-                values = [compiled.params[name] for name in compiled.positiontup or ()]
-                with suppress(sqlite3.DatabaseError):
-                    if found := self._rows.execute(str(compiled), values).fetchone():
-                        return dict(found)
+        wanted = ((column, value) for column, value in (("crc", crc), ("id", id_)) if isinstance(value, int))
+        found = (opened.row(table, column, value) for column, value in wanted for opened in self._open)
+        return next((row for row in found if row), None)
+
+    def vector(self, connection: Connection, bad: BadVector) -> bytes | None:
+        """Return a damaged vector's bytes where a copy has them for certain, or has the very same photo's."""
+        found = (opened.vector(connection, bad) for opened in self._open)
+        return next((blob for blob in found if blob), None)
+
+
+class _Opened:
+    """One copy, open."""
+
+    def __init__(self, copy: Copy) -> None:
+        self._copy = copy
+        uri = f"file:{quote(os.fsencode(copy.rows_path))}?mode=ro&immutable=1"
+        self.rows = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        self.rows.row_factory = sqlite3.Row
+        register(self.rows)
+        self._vectors: dict[int, tuple[dict[int, int], Any]] = {}
+
+    def row(self, table: Table, column: str, value: int) -> dict[str, Any] | None:
+        if column not in table.c:
+            return None
+        query = select(table).where(table.c[column] == literal_column(str(value)), holds(table))
+        compiled = query.compile(dialect=sqlite.dialect())
+        values = [compiled.params[name] for name in compiled.positiontup or ()]
+        with suppress(sqlite3.DatabaseError):
+            if found := self.rows.execute(str(compiled), values).fetchone():
+                return dict(found)
         return None
 
     def vector(self, connection: Connection, bad: BadVector) -> bytes | None:
-        """Return a damaged vector's bytes where the copy has them for certain, or has the very same photo's."""
         if bad.photo_id is None or bad.encoder_id is None:
             return None
         ids, vectors = self._of(bad.encoder_id)
         if bad.photo_id not in ids:
             return None
         blob: bytes = np.asarray(vectors[ids[bad.photo_id]]).astype(HALF).tobytes()
+        if not is_unit(blob, self._dim(connection, bad.encoder_id)):
+            return None
         if checksum(blob, bad.photo_id, bad.encoder_id) == bad.crc:
             return blob
         here = select(photos.c.content_hash).where(photos.c.id == bad.photo_id, holds(photos))
-        spare = self.row(photos, None, bad.photo_id)
+        spare = self.row(photos, "id", bad.photo_id)
         unchanged = spare is not None and spare["content_hash"] == connection.execute(here).scalar()
         return blob if unchanged else None
+
+    def _dim(self, connection: Connection, encoder_id: int) -> int:
+        """How many numbers a model's vectors have, by the catalog, else by the copy; -1 if neither knows."""
+        query = select(encoders.c.dim).where(encoders.c.id == encoder_id, holds(encoders))
+        dim = connection.execute(query).scalar()
+        return int(dim if dim is not None else (self.row(encoders, "id", encoder_id) or {}).get("dim", -1))
 
     def _of(self, encoder_id: int) -> tuple[dict[int, int], Any]:
         if encoder_id not in self._vectors:
             ids: Any = ()
             vectors: Any = ()
-            if self._copy is not None:
-                with suppress(KeyError, OSError, ValueError):
-                    ids, vectors = self._copy.vectors(encoder_id)
+            with suppress(KeyError, OSError, ValueError):
+                ids, vectors = self._copy.vectors(encoder_id)
             self._vectors[encoder_id] = ({int(id_): row for row, id_ in enumerate(ids)}, vectors)
         return self._vectors[encoder_id]

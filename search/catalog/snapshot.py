@@ -7,6 +7,7 @@ checksum hold in the copy too.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlalchemy import insert, text, update
 
+from search.catalog.damage import damaged_rows, lengths
 from search.catalog.failures import damaged, storage_errors
 from search.catalog.lock import writer_lock
 from search.catalog.rows import HALF, EncoderRow, checksum
 from search.catalog.schema import embeddings, state
-from search.catalog.seals import seal
+from search.catalog.seals import SEALED, seal
 from search.catalog.storage import CATALOG_NAME, copying
 from search.files import fsync_file, fsync_folder
 
@@ -48,6 +50,15 @@ class Snapshot:
     encoders: tuple[EncoderRow, ...]
     gone: Ids
     _connection: Connection
+    _damaged: list[tuple[object, ...]]
+
+    @property
+    def lacks(self) -> int:
+        """Tell what of the catalog is damaged, as a CRC-32 over where it is; 0 if nothing is.
+
+        Complete once all vectors were read.
+        """
+        return zlib.crc32(repr(sorted(self._damaged, key=repr)).encode()) if self._damaged else 0
 
     def vectors(self, encoder: EncoderRow) -> Iterator[tuple[Ids, bytes]]:
         """Yield ids, ascending, and their float16 rows in chunks; damaged vectors are left out."""
@@ -55,6 +66,11 @@ class Snapshot:
         rows = self._connection.exec_driver_sql(query, (encoder.id,), {"yield_per": _CHUNK})
         for part in rows.partitions():
             sound = [row for row in part if _is_sound(row.vector, row.crc, row.photo_id, encoder)]
+            halves = np.frombuffer(b"".join(row.vector for row in sound), HALF).reshape(len(sound), encoder.dim)
+            sound = [row for row, good in zip(sound, lengths(halves)[1], strict=True) if good]
+            if len(sound) < len(part):
+                left = {row.photo_id for row in part} - {row.photo_id for row in sound}
+                self._damaged.extend(("embeddings", encoder.id, id_) for id_ in left)
             yield np.array([row.photo_id for row in sound], np.int64), b"".join(row.vector for row in sound)
 
 
@@ -70,7 +86,18 @@ def take(folder: Path, rows: Path) -> Iterator[Snapshot]:
         uuid, seq = connection.exec_driver_sql("SELECT uuid, seq FROM state").one()
         query = "SELECT id FROM photos WHERE gone_at IS NOT NULL ORDER BY id"
         gone = np.fromiter(connection.exec_driver_sql(query).scalars(), np.int64)
-        yield Snapshot(uuid, seq, tuple(_encoders(connection)), gone, connection)
+        yield Snapshot(uuid, seq, tuple(_encoders(connection)), gone, connection, list(_damaged(connection)))
+
+
+def _damaged(connection: Connection) -> Iterator[tuple[object, ...]]:
+    """Where rows are not what was written, and vectors whose photo or model is missing."""
+    for table in SEALED:
+        for row_id in damaged_rows(connection, table):
+            yield table.name, row_id
+    for parent, column in (("photos", "photo_id"), ("encoders", "encoder_id")):
+        query = f"SELECT encoder_id, photo_id FROM source.embeddings WHERE {column} NOT IN (SELECT id FROM main.{parent})"  # noqa: S608, E501
+        for encoder_id, photo_id in connection.exec_driver_sql(query):
+            yield parent, encoder_id, photo_id
 
 
 def _copy_tables(connection: Connection, *, leave_out: str = "") -> None:
@@ -102,7 +129,9 @@ def _encoders(connection: Connection) -> Iterator[EncoderRow]:
         yield EncoderRow(*row)
 
 
-def _is_sound(blob: bytes, crc: int, photo_id: int, encoder: EncoderRow) -> bool:
+def _is_sound(blob: object, crc: int, photo_id: int, encoder: EncoderRow) -> bool:
+    if not isinstance(blob, bytes):
+        return False
     return len(blob) == HALF.itemsize * encoder.dim and checksum(blob, photo_id, encoder.id) == crc
 
 

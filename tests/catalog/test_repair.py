@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from search import failpoints
+from search.catalog.rows import checksum
 from search.catalog.storage import CATALOG_NAME
 from search.types import LabelledPhoto, LabelScore
 
@@ -25,6 +26,8 @@ class Copied:
     """A copy of the catalog as a generation keeps it."""
 
     rows_path: Path
+    published: tuple[int, int, str] | None = None
+    others: tuple[Copied, ...] = ()
 
     def vectors(self, encoder_id: int):
         with closing(sqlite3.connect(f"{self.rows_path}.vectors")) as connection:
@@ -145,6 +148,35 @@ def test_a_photo_that_changed_since_the_copy_is_not_restored_to_what_it_was(libr
     library.catalog.repair(copied)
     assert library.index([album]).added == 1
     assert library.photo(path).content_hash == now
+    assert library.check().ok
+
+
+def test_a_photo_that_lies_elsewhere_now_is_not_put_back_where_it_was(library, copied, album):
+    path = Path(library.photo(3).path)
+    path.rename(path.with_name("moved.png"))
+    library.index([album])
+    assert library.photo(3).path == str(path.with_name("moved.png"))
+    change(library, "UPDATE photos SET crc = NULL WHERE id = 3")
+    [problem] = library.catalog.problems(copy=copied)[0]
+    assert problem.loss.startswith("1 photo to encode again")
+    library.catalog.repair(copied)
+    library.index([album])
+    assert library.photo(path.with_name("moved.png")).id
+    assert library.check().ok
+
+
+def test_a_vector_that_the_copy_has_no_better_is_made_anew(library, copied, album):
+    nothing = np.full(256, np.nan, "<f2").tobytes()
+    broken = (
+        f"UPDATE embeddings SET vector = x'{nothing.hex()}', crc = {checksum(nothing, 3, 1)} WHERE photo_id = 3"
+    )
+    change(library, broken)
+    with closing(sqlite3.connect(f"{copied.rows_path}.vectors")) as connection, connection:
+        connection.execute(broken)
+    [problem] = library.catalog.problems(copy=copied)[0]
+    assert problem.loss == "1 photo to encode again"
+    library.catalog.repair(copied)
+    assert library.index([album]).encoded == 1
     assert library.check().ok
 
 
