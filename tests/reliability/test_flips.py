@@ -21,6 +21,7 @@ from search.catalog.schema import photos
 from search.catalog.seals import seal
 from search.catalog.storage import CATALOG_NAME, Storage
 from search.catalog.writer import Record
+from search.errors import LibraryNotFound
 from search.generations import Generations, Unsound
 from search.types import FileStat, LabelledPhoto, LabelScore, PhotoInfo, Skip
 
@@ -168,9 +169,15 @@ def test_every_flip_of_two_thousand_that_changes_a_row_is_found(catalog):
     assert not missed
 
 
-@pytest.mark.parametrize("part", [0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999])
+@pytest.mark.parametrize("part", [0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999])
 def test_a_catalog_that_was_cut_short_is_found(catalog, part):
     path = Path(catalog.location, CATALOG_NAME)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(part * len(whole))])
     assert catalog.problems(full=True)[0]
+
+
+def test_a_catalog_of_which_nothing_is_left_is_no_library(catalog):
+    Path(catalog.location, CATALOG_NAME).write_bytes(b"")
+    with pytest.raises(LibraryNotFound):
+        catalog.problems(full=True)
