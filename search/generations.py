@@ -280,7 +280,7 @@ class Generations:
         also: changes beside those of the photos themselves.
         """
         said, photos = catalog.publication(), catalog.count()
-        if said.number is None:
+        if said.number is None or not (self._place(said.number) / MANIFEST).is_file():
             return photos > 0
         if said.purge_seq > said.generation_seq:
             return True

@@ -794,3 +794,11 @@ def test_an_empty_file_in_the_catalogs_place_is_not_begun_anew_beside_generation
         indexed.index([album])
     assert numbers(indexed) == [1]
     assert indexed.rebuild().recovered == 12
+
+
+def test_a_generation_that_is_missing_is_written_anew_by_the_next_run(indexed, album):
+    shutil.rmtree(Path(indexed.catalog.location, "gen"))
+    report = indexed.index([album])
+    assert (report.encoded, report.unchanged) == (0, 12)
+    assert len(numbers(indexed)) == 1
+    assert indexed.check().ok
