@@ -64,6 +64,12 @@ def fsync_folder(path: Path) -> None:
         _fsync(path, os.O_RDONLY)
 
 
+def sha256(path: Path) -> str:
+    """Return the hex SHA-256 of a file.   Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sweep(folder: Path) -> None:
     """Remove temporary files of ours whose writer is dead, or that are older than an hour."""
     with contextlib.suppress(OSError):
@@ -81,7 +87,7 @@ def _fsync(path: Path, flags: int) -> None:
 
 
 def _is_leftover(path: Path, host: str, pid: int) -> bool:
-    if host == _host() and not _is_alive(pid):
+    if host == _host() and not is_alive(pid):
         return True
     try:
         return time.time() - path.stat().st_mtime > _LEFTOVER_S
@@ -89,7 +95,7 @@ def _is_leftover(path: Path, host: str, pid: int) -> bool:
         return False
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Say whether a process of this number may run; Windows can't be asked without harm."""
     if sys.platform == "win32":
         return True

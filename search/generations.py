@@ -35,7 +35,7 @@ from search.catalog.damage import is_unit
 from search.catalog.rows import EncoderRow
 from search.errors import StorageError
 from search.failpoints import reach
-from search.files import atomic_write, fsync_file, fsync_folder
+from search.files import atomic_write, fsync_file, fsync_folder, sha256
 
 if TYPE_CHECKING:
     from search.catalog import Catalog, Changes, Writer
@@ -251,7 +251,7 @@ class Generation:
         """Raise Unsound unless every file's SHA-256 holds.   skip: files known to be whole."""
         for file in self.manifest.files:
             path = self.folder / file.name
-            if not skip(path) and _sha256(path) != file.sha256:
+            if not skip(path) and sha256(path) != file.sha256:
                 raise Unsound(f"is damaged: {file.name} is not what was written")
 
     def check_published(self, said: Publication) -> None:
@@ -405,7 +405,7 @@ class Generations:
         """Make a file durable that something else wrote, and describe it."""
         path = self._draft / name
         fsync_file(path)
-        return File(name, path.stat().st_size, _sha256(path))
+        return File(name, path.stat().st_size, sha256(path))
 
     # ---- removing
 
@@ -614,11 +614,6 @@ def _sorted(ids: Ids, vectors: Vectors, more: Ids, more_vectors: Vectors) -> tup
 
 
 # ---- files
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamp(path: Path) -> list[int]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, insert, not_, select, update
 
-from search.catalog.lock import is_held
+from search.catalog.lock import boot_id, is_held
 from search.catalog.schema import in_flight, jobs
 from search.catalog.transaction import now
+from search.files import is_alive
 from search.types import JobState, JobStatus
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def begin(connection: Connection, kind: str) -> int:
         "kind": kind,
         "pid": os.getpid(),
         "host": socket.gethostname(),
-        "boot_id": _boot_id(),
+        "boot_id": boot_id(),
         "command": os.path.basename(sys.argv[0]),
         "started_at": now(),
         "heartbeat_at": now(),
@@ -55,7 +56,7 @@ def _bury(connection: Connection) -> None:
     dead = select(jobs.c.id).where(jobs.c.finished_at.is_(None))
     alone = and_(in_flight.c.alone, in_flight.c.job_id.in_(dead))
     connection.execute(update(in_flight).where(alone).values(alone=False, deaths=in_flight.c.deaths + 1))
-    before = select(jobs.c.id).where(jobs.c.boot_id != _boot_id())
+    before = select(jobs.c.id).where(jobs.c.boot_id != boot_id())
     connection.execute(delete(in_flight).where(in_flight.c.job_id.in_(before)))
     ended = {"outcome": JobState.INTERRUPTED, "finished_at": jobs.c.heartbeat_at}
     connection.execute(update(jobs).where(jobs.c.finished_at.is_(None)).values(ended))
@@ -141,26 +142,6 @@ def _lives(row: Any, folder: Path | None) -> bool:
     """Whether the process of a job without an end is there still; of another host only a server would know."""
     if folder is None and row.host != socket.gethostname():
         return True
-    if row.host != socket.gethostname() or row.boot_id != _boot_id():
+    if row.host != socket.gethostname() or row.boot_id != boot_id():
         return False
-    return _is_process(row.pid) and (folder is None or is_held(folder))
-
-
-def _is_process(pid: int) -> bool:
-    if sys.platform == "win32":  # os.kill would end it; the lock decides
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
-
-
-def _boot_id() -> str:
-    """Return what tells one start of the machine from another; "" where there is no such thing."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+    return is_alive(row.pid) and (folder is None or is_held(folder))

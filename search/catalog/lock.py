@@ -21,7 +21,6 @@ from search.errors import LibraryBusy, LibraryError
 
 LOCK_NAME = "writer.lock"
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 _TRIES = 5
 _SIGNING_S = 0.5  # how long the holder may take to write down who it is
@@ -41,15 +40,19 @@ class Holder:
     def this_process(cls) -> Holder:
         """Describe the process that asks."""
         name = Path(sys.argv[0]).name.replace("__main__.py", "search") or "python"
-        try:
-            boot_id = _BOOT_ID.read_text().strip()
-        except OSError:
-            boot_id = ""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(os.getpid(), socket.gethostname(), boot_id, now, shlex.join([name, *sys.argv[1:]])[:300])
+        return cls(os.getpid(), socket.gethostname(), boot_id(), now, shlex.join([name, *sys.argv[1:]])[:300])
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} ({self.command}), since {self.started_at}"
+
+
+def boot_id() -> str:
+    """Return what tells one start of the machine from another; "" where there is no such thing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextmanager

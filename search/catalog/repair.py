@@ -68,6 +68,7 @@ from search.catalog.seals import holds, register, schema_checksum
 from search.catalog.storage import copy_to
 from search.catalog.transaction import commit
 from search.failpoints import reach
+from search.files import fsync_file, fsync_folder
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
@@ -178,13 +179,8 @@ def back_up(connection: Connection, target: str) -> None:
         for suffix in ("", "-wal"):
             with suppress(FileNotFoundError):
                 shutil.copyfile(place + suffix, target + suffix)
-    for path in (target, target + "-wal", os.path.dirname(target)):
-        with suppress(FileNotFoundError, PermissionError):  # Windows can't sync a folder
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+                fsync_file(Path(target + suffix))
+        fsync_folder(Path(target).parent)
 
 
 # ---- what is wrong and what mends it

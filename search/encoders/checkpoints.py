@@ -18,6 +18,7 @@ import torch
 from search.encoders import conversion
 from search.encoders.hub import first_line
 from search.errors import CheckpointError, ModelError
+from search.files import sha256
 
 State: TypeAlias = dict[str, torch.Tensor]
 _Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -68,7 +69,7 @@ def identify(path: Path, *, pins: Sequence[str] = (), cache: Path | None = None)
     """
     if not path.is_file():
         raise ModelError(f"there is no weights file {path}")
-    digest = conversion.sha256(path)
+    digest = sha256(path)
     for pin in pins:
         if not digest.startswith(pin.lower()):
             raise CheckpointError(

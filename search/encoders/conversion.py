@@ -6,7 +6,6 @@ result, so neither a changed source nor a damaged copy is ever taken for it. Not
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -43,12 +42,6 @@ def default_cache() -> Path:
     return user_cache_path("search", appauthor=False) / "checkpoints"
 
 
-def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def cached(digest: str, cache: Path) -> Path | None:
     """Return what a file of this SHA-256 was converted to, if that is in the cache; not looked into."""
     return next(cache.glob(f"{digest}.*.safetensors"), None) if _is_ours(cache) else None
@@ -62,7 +55,7 @@ def converted(source: Path, *, digest: str, cache: Path) -> Iterator[Path]:
     Raises CheckpointError if the file is no checkpoint, or breaks what reads it.
     """
     found = cached(digest, cache)
-    if found and sha256(found) == _content(found):
+    if found and files.sha256(found) == _content(found):
         yield found
         return
     if found:
@@ -109,9 +102,9 @@ def _publish(source: Path, digest: str, temporary: Path) -> Path | None:
     try:
         if not _run(source, temporary):
             return None
-        if sha256(source) != digest:
+        if files.sha256(source) != digest:
             raise CheckpointError(f"{source} changed while it was read", hint="try again")
-        target = temporary.with_name(f"{digest}.{sha256(temporary)}.safetensors")
+        target = temporary.with_name(f"{digest}.{files.sha256(temporary)}.safetensors")
         files.publish(temporary, target)
         return target
     finally:

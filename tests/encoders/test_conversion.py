@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from search.cli import cli
 from search.encoders import conversion, load_encoder, recipes
 from search.errors import CheckpointError
+from search.files import sha256
 
 MakeClip = Callable[..., torch.nn.Module]
 
@@ -154,7 +155,7 @@ def test_a_second_load_starts_no_process(clip: Path, conversions: Path, monkeypa
     first = load_encoder(f"clip:{clip}", device="cpu")
     [kept] = conversions.iterdir()
     assert conversions.stat().st_mode & 0o777 == 0o700
-    assert kept.name == f"{conversion.sha256(clip)}.{conversion.sha256(kept)}.safetensors"
+    assert kept.name == f"{sha256(clip)}.{sha256(kept)}.safetensors"
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a process was started"))
     second = load_encoder(f"clip:{clip}", device="cpu")
     assert (second.fingerprint, second.encode_texts(["x"]).tobytes()) == (
@@ -215,7 +216,7 @@ else: print(json.dumps([left, True]))
 
 
 def test_weights_are_loaded_only_if_they_are_the_trusted_ones(clip: Path, conversions: Path) -> None:
-    digest = conversion.sha256(clip)
+    digest = sha256(clip)
     wrong = "0" * 64
     with pytest.raises(CheckpointError, match=rf"clip\.pt has the SHA-256 {digest}, not {wrong}"):
         load_encoder(f"clip:{clip}", trust_checkpoint=wrong)

@@ -142,7 +142,7 @@ def test_kills_by_the_user_lose_no_photo(library, album):
 
 def test_after_a_start_of_the_machine_nothing_is_suspected(library, album, monkeypatch):
     die_with(library, album, "day0/photo00.png", alone=True)
-    monkeypatch.setattr(jobs, "_boot_id", lambda: "another")
+    monkeypatch.setattr(jobs, "boot_id", lambda: "another")
     assert leftovers(library) == {}
 
 
