@@ -10,8 +10,11 @@ down_revision = "0003"
 def upgrade() -> None:
     for name, columns in (
         ("photo_gone", ["gone_at"]),
-        ("photo_camera", ["camera"]),
+        ("photo_camera", ["camera", "taken_at"]),
         ("photo_position", ["latitude", "longitude"]),
     ):
         where = sa.text(f"{columns[0]} IS NOT NULL")
         op.create_index(name, "photos", columns, sqlite_where=where, postgresql_where=where)
+    # SQLite counts in the index with the smallest entries, of several alike in the one made last.
+    op.drop_index("photo_seq", "photos")
+    op.create_index("photo_seq", "photos", ["seq"])

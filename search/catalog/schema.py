@@ -112,15 +112,18 @@ photos = Table(
     UniqueConstraint("root_id", "path", name="photo_place"),
     Index("photo_content", "content_hash"),
     Index("photo_size", "size_bytes"),
-    Index("photo_seq", "seq"),
     Index("photo_taken_at", "taken_at"),
     # Few photos are gone: who is present is told from this, without a look at any row.
     _where("photo_gone", "gone_at", where="gone_at IS NOT NULL"),
-    _where("photo_camera", "camera", where="camera IS NOT NULL"),
+    _where("photo_camera", "camera", "taken_at", where="camera IS NOT NULL"),
     _where("photo_position", "latitude", "longitude", where="latitude IS NOT NULL"),
     _unsealed("photos", "id"),
     sqlite_autoincrement=True,  # an id is never given twice: indexes and exports remember them
 )
+
+# SQLite counts photos in the index with the smallest entries, of several alike in the one made last: in this one
+# that takes a fifth of the time that it takes in the one by date.
+smallest = Index("photo_seq", photos.c.seq)
 
 encoders = Table(
     "encoders",

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from search.catalog import versions
 from search.catalog.engines import EngineSession, copy_to
-from search.catalog.schema import metadata, state
+from search.catalog.schema import metadata, smallest, state
 from search.catalog.seals import seal, seal_schema
 from search.catalog.storage import CATALOG_NAME, Storage
 from search.catalog.versions import HISTORY
@@ -24,6 +24,8 @@ def create(connection: Connection) -> None:
         if revision(connection) is not None:
             return
         metadata.create_all(connection)
+        smallest.drop(connection)
+        smallest.create(connection)  # as the last
         version = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
         connection.execute(text(version))
         connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HISTORY[-1]})
