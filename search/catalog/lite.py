@@ -17,7 +17,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from search.catalog.failures import is_of_disk
-from search.catalog.lock import writer_lock
 from search.catalog.session import LiteSession, Session
 from search.errors import LibraryBusy
 
@@ -155,6 +154,8 @@ def _left(folder: Path, *logs: str) -> list[Path]:
 
 def _roll_back(folder: Path) -> None:
     """Undo what a process that was killed left half done, which a reader may not; a live one sees to it itself."""
+    from search.catalog.lock import writer_lock  # what a reader seldom needs
+
     with contextlib.suppress(LibraryBusy), writer_lock(folder):
         _look(folder / CATALOG_NAME, "rw")
 

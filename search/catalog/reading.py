@@ -350,7 +350,7 @@ def _number(session: Session, statement: str, values: Mapping[str, Any] | None =
 
 def _present(session: Session, ids: Ids) -> Ids:
     """Return those of some ids that are not gone, ascending."""
-    return np.setdiff1d(ids, session.ids(_GONE), assume_unique=True) if len(ids) else ids
+    return np.setdiff1d(np.sort(ids), session.ids(_GONE), assume_unique=True) if len(ids) else ids
 
 
 def _near(rows: Sequence[Row], near: tuple[float, float, float]) -> Ids:

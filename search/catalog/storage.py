@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from search.catalog import lite
 from search.catalog.failures import damaged, storage_errors
 from search.catalog.lite import CATALOG_NAME
-from search.catalog.lock import writer_lock
 from search.catalog.places import make_file, refuse_foreign, refuse_network
 
 if TYPE_CHECKING:
@@ -111,6 +110,7 @@ class Storage:
         Raises LibraryBusy if another process holds it, StorageError if the disk is full or not writable.
         """
         from search.catalog import engines
+        from search.catalog.lock import writer_lock
 
         if self._copy is not None:
             raise damaged(self.library, "it is damaged or missing")
