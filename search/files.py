@@ -10,8 +10,6 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
-import socket
 import sys
 import time
 from pathlib import Path
@@ -37,6 +35,8 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 def temporary_name(path: Path) -> Path:
     """Return a name beside `path`, new at each call, for what will be published as `path`."""
+    import secrets  # with what it imports in turn, more than a query that writes nothing should wait for
+
     return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
@@ -110,4 +110,6 @@ def is_alive(pid: int) -> bool:
 
 def _host() -> str:
     """Tell machines apart that share a folder: a process number means something on one of them only."""
+    import socket
+
     return hashlib.blake2s(socket.gethostname().encode(), digest_size=4).hexdigest()

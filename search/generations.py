@@ -30,9 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.catalog import snapshot
-from search.catalog.damage import is_unit
-from search.catalog.rows import EncoderRow
+from search.catalog.rows import EncoderRow, is_unit
 from search.errors import StorageError
 from search.failpoints import reach
 from search.files import atomic_write, fsync_file, fsync_folder, sha256
@@ -228,6 +226,8 @@ class Generation:
 
         Raises LibraryBusy, StorageError.
         """
+        from search.catalog import snapshot  # what only writing needs
+
         return snapshot.restore(
             self.folder.parent.parent,
             self.rows_path,
@@ -338,6 +338,8 @@ class Generations:
 
     def _write(self, number: int, said: Publication) -> tuple[Manifest, str]:
         """Write a generation under its temporary name, durably."""
+        from search.catalog import snapshot
+
         self._draft.mkdir(parents=True)
         files = []
         rows = []

@@ -31,9 +31,14 @@ THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
     "platformdirs": {"library", "encoders/conversion"},
-    "sqlalchemy": {"catalog"},
-    "alembic": {"catalog"},
-    "psutil": {"catalog"},
+    "sqlalchemy": {
+        *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
+        *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/transaction"),
+        *("catalog/upgrades", "catalog/writer"),
+        "catalog/storage",  # its types; what it imports at once is told below
+    },
+    "alembic": {"catalog/upgrades"},
+    "psutil": {"catalog/places"},
     "faiss": {"vectors/faiss"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip"},
     "pi_heif": {"photos"},
@@ -112,6 +117,50 @@ def test_third_parties_stay_in_their_rooms(path):
             continue
         assert name in THIRD_PARTIES, f"{path} imports {name}, which has no room"
         assert places & THIRD_PARTIES[name], f"{path} may not import {name}"
+
+
+def names(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """The modules that import statements name."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def at_once(path: Path) -> set[str]:
+    """Every module that importing a file imports, of this package and of others, directly or not."""
+    found: set[str] = set()
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        for name in names(ast.iter_child_nodes(ast.parse((PACKAGE / file).read_text(encoding="utf-8")))):
+            if name in found:
+                continue
+            found.add(name)
+            inner = Path(*name.split(".")[1:])
+            places = (inner.with_suffix(".py"), inner / "__init__.py") if name.startswith("search.") else ()
+            waiting += [place for place in places if place in FILES]
+    return found
+
+
+# What a text query imports. None of it may import what only writing, servers or a whole model need.
+QUERY_PATH = [
+    *("library.py", "query.py", "relevance.py", "live.py", "generations.py", "cli/find.py", "cli/output.py"),
+    *("catalog/__init__.py", "catalog/reading.py", "catalog/copies.py", "catalog/lite.py", "catalog/storage.py"),
+    *("vectors/__init__.py", "encoders/__init__.py", "encoders/recipes.py", "encoders/text.py"),
+]
+
+
+@pytest.mark.parametrize("path", QUERY_PATH)
+def test_what_a_query_imports_imports_no_sqlalchemy(path):
+    heavy = {"sqlalchemy", "alembic", "torch", "open_clip", "transformers", "PIL", "psutil", "huggingface_hub"}
+    assert not heavy & {name.partition(".")[0] for name in at_once(Path(path))}
+
+
+def test_the_gate_sees_what_is_imported_by_what_is_imported():
+    assert {"sqlalchemy", "search.catalog.schema"} <= at_once(Path("catalog/writer.py"))
 
 
 def test_every_room_has_a_layer():

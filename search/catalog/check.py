@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from search.catalog import versions
 from search.catalog.damage import REBUILD, damaged_rows, readable, revisions
+from search.catalog.engines import EngineSession
 from search.catalog.repair import Copy, Remedy, Source, remedies, without_vector
 from search.catalog.schema import encoders, in_flight, jobs, photos, roots, state
 from search.types import Problem, ProblemKind
@@ -67,11 +68,12 @@ def _problem(found: Remedy | Problem) -> Problem:
 
 
 def _revision(connection: Connection, location: str) -> Iterator[Problem]:
-    found = versions.revision(connection)
+    session = EngineSession(connection)
+    found = versions.revision(session)
     if found is None:
         yield Problem(ProblemKind.CATALOG_DAMAGED, "its tables are gone", REBUILD)
     elif connection.dialect.name != "sqlite" or versions.HISTORY[-1] not in revisions(connection):
-        versions.check(connection, found, location)
+        versions.check(session, found, location)
 
 
 def _small_tables(connection: Connection) -> Iterator[Problem]:

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import select
 
 from search.catalog import Catalog, Changes, EncoderRow
-from search.catalog.schema import encoders
 from search.types import EncoderStatus, Publication
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class CatalogCopy(Catalog):
         return len(self._present_vectors(encoder.id)[0])
 
     def encoder_status(self) -> list[EncoderStatus]:
-        with self._reading() as connection:
-            rows = connection.execute(select(encoders.c.id, encoders.c.name, encoders.c.dim)).all()
+        with self._reading() as session:
+            rows = session.rows("SELECT id, name, dim FROM encoders ORDER BY id")
         counted = [EncoderStatus(name, dim, len(self._present_vectors(id_)[0])) for id_, name, dim in rows]
         return [status for status in counted if status.photos]

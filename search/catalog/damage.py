@@ -30,19 +30,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DatabaseError
 
-from search.catalog.rows import HALF, checksum, chunks, to_path
+from search.catalog.rows import HALF, checksum, chunks, lengths, to_path
 from search.catalog.schema import embeddings, encoders, jobs, photos, roots, state
 from search.catalog.seals import holds, row_checksum, schema_checksum
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from sqlalchemy import Connection
 
-    from search.types import Halves, Vectors
-
 _CHUNK = 4096
-_NORM_TOLERANCE = 1e-2  # float16 keeps a unit vector's length far better than that
 _NAMED = re.compile(rb"CREATE (TABLE|(?:UNIQUE )?INDEX) (\w+)(?: ON (\w+))?", re.IGNORECASE)
 
 UNREADABLE = (DatabaseError, sqlite3.DatabaseError, UnicodeDecodeError)
@@ -238,18 +234,3 @@ def _bad_lengths(rows: list[Any], dims: dict[int, int]) -> Iterator[BadVector]:
         norms, good = lengths(vectors)
         for row, norm in zip((own[i] for i in np.flatnonzero(~good)), norms[~good], strict=True):
             yield BadVector(row[0], encoder_id, row[2], row[4], f"its vector has length {norm:.3g}")
-
-
-def lengths(vectors: Halves) -> tuple[Vectors, npt.NDArray[np.bool_]]:
-    """Return the lengths (N,) of vectors (N, D), and whether each is the unit vector that every model gives."""
-    floats = vectors.astype(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms: Vectors = np.sqrt(np.einsum("nd,nd->n", floats, floats))
-        return norms, np.abs(norms - 1) < _NORM_TOLERANCE  # False for NaN
-
-
-def is_unit(blob: bytes, dim: int) -> bool:
-    """Whether these bytes are a vector of a model with `dim` numbers."""
-    if len(blob) != dim * HALF.itemsize:
-        return False
-    return bool(lengths(np.frombuffer(blob, HALF).reshape(1, dim))[1][0])

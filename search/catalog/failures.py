@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from typing import Any
 
 from search.errors import DamagedLibrary, LibraryBusy, LibraryError, StorageError
 
@@ -33,21 +33,36 @@ def storage_errors(library: str) -> Iterator[None]:
     """
     try:
         yield
-    except IntegrityError:
-        raise  # a mistake of ours, not of the disk
-    except DBAPIError as error:
-        raise _named(error.orig or error, library) from error
-    except sqlite3.Error as error:
-        raise _named(error, library) from error
     except OSError as error:
         if not _concerns(error, library):
             raise
         raise _disk_error(library, error.strerror or str(error), error.errno in _FORBIDDEN) from error
+    except Exception as error:
+        if not is_of_database(error) or _is_mistake(error):
+            raise
+        raise _named(getattr(error, "orig", None) or error, library) from error
 
 
-def is_of_disk(error: DBAPIError) -> bool:
+def is_of_database(error: BaseException) -> bool:
+    """Whether a database complains, to its own driver or through SQLAlchemy."""
+    through = _sqlalchemy()
+    return isinstance(error, sqlite3.Error) or (through is not None and isinstance(error, through.DBAPIError))
+
+
+def _is_mistake(error: BaseException) -> bool:
+    """Whether it is of our making, not the disk's."""
+    through = _sqlalchemy()
+    return through is not None and isinstance(error, through.IntegrityError)
+
+
+def _sqlalchemy() -> Any:
+    """Return SQLAlchemy's errors, None while nobody has imported it: then nothing can raise them."""
+    return sys.modules.get("sqlalchemy.exc")
+
+
+def is_of_disk(error: sqlite3.Error) -> bool:
     """Whether SQLite could not read, write or make a file."""
-    return _primary_code(error.orig) in _DISK
+    return _primary_code(error) in _DISK
 
 
 def _primary_code(cause: BaseException | None) -> int:

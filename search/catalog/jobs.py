@@ -9,17 +9,14 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from datetime import UTC
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, insert, not_, select, update
 
-from search.catalog.lock import boot_id, is_held
+from search.catalog.lock import boot_id
 from search.catalog.schema import in_flight, jobs
 from search.catalog.transaction import now
-from search.files import is_alive
-from search.types import JobState, JobStatus
+from search.types import JobState
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -113,35 +110,3 @@ def leftovers(connection: Connection, job_id: int) -> dict[tuple[int, bytes], in
     """Return the files that jobs before this one died with, by root and path, and how often one died of it alone."""
     rows = connection.execute(select(in_flight).where(not_(in_flight.c.job_id == job_id)))
     return {(row.root_id, row.path): row.deaths for row in rows}
-
-
-# ---- for readers
-
-
-def last_job(connection: Connection, folder: Path | None) -> JobStatus | None:
-    """Return how the last job stands.   folder: where the writer's lock is, None for a database server."""
-    row = connection.execute(select(jobs).order_by(jobs.c.id.desc()).limit(1)).first()
-    if row is None:
-        return None
-    state = JobState(row.outcome) if row.finished_at else JobState.RUNNING
-    if state is JobState.RUNNING and not _lives(row, folder):
-        state = JobState.INTERRUPTED
-    return JobStatus(
-        kind=row.kind,
-        state=state,
-        started_at=row.started_at.replace(tzinfo=UTC),
-        heartbeat_at=row.heartbeat_at.replace(tzinfo=UTC),
-        done=row.done,
-        total=row.total,
-        pid=row.pid,
-        host=row.host,
-    )
-
-
-def _lives(row: Any, folder: Path | None) -> bool:
-    """Whether the process of a job without an end is there still; of another host only a server would know."""
-    if folder is None and row.host != socket.gethostname():
-        return True
-    if row.host != socket.gethostname() or row.boot_id != boot_id():
-        return False
-    return is_alive(row.pid) and (folder is None or is_held(folder))

@@ -41,7 +41,6 @@ from search.catalog.damage import (
     damaged_rows,
     damaged_vectors,
     integrity,
-    is_unit,
     orphans,
     places,
     raw_row,
@@ -50,7 +49,8 @@ from search.catalog.damage import (
     schema_faults,
     sequence_faults,
 )
-from search.catalog.rows import HALF, checksum
+from search.catalog.engines import copy_to
+from search.catalog.rows import HALF, checksum, is_unit
 from search.catalog.scan import lacking
 from search.catalog.schema import (
     embeddings,
@@ -65,7 +65,6 @@ from search.catalog.schema import (
     state,
 )
 from search.catalog.seals import holds, register, schema_checksum
-from search.catalog.storage import copy_to
 from search.catalog.transaction import commit
 from search.failpoints import reach
 from search.files import fsync_file, fsync_folder

@@ -15,15 +15,16 @@ import numpy as np
 from search.types import Photo, PhotoInfo, TakenAtSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy import Row
+    import numpy.typing as npt
 
-    from search.types import Vectors
+    from search.types import Halves, Vectors
 
 T = TypeVar("T")
 
 HALF = np.dtype("<f2")
+_NORM_TOLERANCE = 1e-2  # float16 keeps a unit vector's length far better than that
 MAX_PARAMETERS = 500
 """Values in one IN (…); every database takes that many."""
 
@@ -101,33 +102,78 @@ def info_columns(info: PhotoInfo) -> dict[str, Any]:
     }
 
 
-def to_photo(row: Row[Any], labels: tuple[str, ...] = ()) -> Photo:
-    """Return the Photo of a row of `photos` joined with its root's path as `root`."""
+PHOTO_COLUMNS = (
+    "photos.id, roots.path, photos.path, size_bytes, mtime_ns, content_hash, gone_at, taken_at, taken_offset_s, "
+    "taken_at_source, format, width, height, orientation, camera, lens, latitude, longitude"
+)
+"""What `to_photo` makes a photo of, for photos joined with their roots."""
+
+
+def to_photo(row: Sequence[Any], labels: tuple[str, ...] = ()) -> Photo:
+    """Return the Photo of a row of PHOTO_COLUMNS."""
+    id_, root, path, size_bytes, mtime_ns, content_hash, gone_at, taken_at, offset_s, source, *info = row
+    format_, width, height, orientation, camera, lens, latitude, longitude = info
     return Photo(
-        id=row.id,
-        root=os.fsdecode(row.root),
-        path=to_path(row.root, row.path),
-        size_bytes=row.size_bytes,
-        mtime_ns=row.mtime_ns,
-        content_hash=row.content_hash.hex(),
+        id=id_,
+        root=os.fsdecode(root),
+        path=to_path(root, path),
+        size_bytes=size_bytes,
+        mtime_ns=mtime_ns,
+        content_hash=content_hash.hex(),
         info=PhotoInfo(
-            format=row.format,
-            width=row.width,
-            height=row.height,
-            orientation=row.orientation,
-            taken_at=_taken_at(row.taken_at, row.taken_offset_s),
-            taken_at_source=TakenAtSource(row.taken_at_source) if row.taken_at_source else None,
-            camera=row.camera,
-            lens=row.lens,
-            latitude=row.latitude,
-            longitude=row.longitude,
+            format=format_,
+            width=width,
+            height=height,
+            orientation=orientation,
+            taken_at=_taken_at(to_time(taken_at), offset_s),
+            taken_at_source=TakenAtSource(source) if source else None,
+            camera=camera,
+            lens=lens,
+            latitude=latitude,
+            longitude=longitude,
         ),
         labels=labels,
-        gone_at=row.gone_at.replace(tzinfo=UTC) if row.gone_at else None,
+        gone_at=to_utc(gone_at),
     )
+
+
+def plain(row: Iterable[Any]) -> tuple[Any, ...]:
+    """Return a row as SQLite hands it over: some drivers give bytes as views of memory."""
+    return tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
+
+
+def time_text(value: Any) -> Any:
+    """Return a moment as SQLite keeps it, so that texts sort as moments do; any other value as it is."""
+    return value.isoformat(" ", "microseconds") if isinstance(value, datetime) else value
+
+
+def to_time(value: str | datetime | None) -> datetime | None:
+    """Return a moment of a row, naive; SQLite keeps it as text, servers have a type for it."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def to_utc(value: str | datetime | None) -> datetime | None:
+    """Return a moment that is kept in UTC."""
+    time = to_time(value)
+    return time.replace(tzinfo=UTC) if time else None
 
 
 def _taken_at(wall_clock: datetime | None, offset_s: int | None) -> datetime | None:
     if wall_clock is None or offset_s is None:
         return wall_clock
     return wall_clock.replace(tzinfo=timezone(timedelta(seconds=offset_s)))
+
+
+def lengths(vectors: Halves) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+    """Return the lengths (N,) of vectors (N, D), and whether each is the unit vector that every model gives."""
+    floats = vectors.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms: Vectors = np.sqrt(np.einsum("nd,nd->n", floats, floats))
+        return norms, np.abs(norms - 1) < _NORM_TOLERANCE  # False for NaN
+
+
+def is_unit(blob: bytes, dim: int) -> bool:
+    """Whether these bytes are a vector of a model with `dim` numbers."""
+    if len(blob) != dim * HALF.itemsize:
+        return False
+    return bool(lengths(np.frombuffer(blob, HALF).reshape(1, dim))[1][0])

@@ -31,9 +31,10 @@ from sqlalchemy import (
 )
 
 from search.catalog.moves import Known, Place, Waiting, resolve
+from search.catalog.roots import within_any
 from search.catalog.rows import checksum, chunks, to_bytes, to_path
 from search.catalog.schema import embeddings, photos, roots, scanned, skips
-from search.catalog.scopes import Scope, is_reachable, within_any
+from search.catalog.scopes import Scope, is_reachable
 from search.catalog.transaction import commit, now
 from search.types import FileStat, Skip, Withheld
 

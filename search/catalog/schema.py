@@ -38,6 +38,11 @@ def _seal() -> Column[int]:
     return Column("crc", BigInteger, nullable=True, onupdate=null())
 
 
+def _where(name: str, *columns: str, where: str) -> Index:
+    """An index of the rows that fulfil a condition; where a database has no such thing, of all."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 def _unsealed(table: str, column: str) -> Index:
     """What finds the rows that the commit has to seal, in no time where there are none."""
     return Index(f"{table}_unsealed", column, sqlite_where=text("crc IS NULL")).ddl_if(dialect="sqlite")
@@ -107,11 +112,18 @@ photos = Table(
     UniqueConstraint("root_id", "path", name="photo_place"),
     Index("photo_content", "content_hash"),
     Index("photo_size", "size_bytes"),
-    Index("photo_seq", "seq"),
     Index("photo_taken_at", "taken_at"),
+    # Few photos are gone: who is present is told from this, without a look at any row.
+    _where("photo_gone", "gone_at", where="gone_at IS NOT NULL"),
+    _where("photo_camera", "camera", "taken_at", where="camera IS NOT NULL"),
+    _where("photo_position", "latitude", "longitude", where="latitude IS NOT NULL"),
     _unsealed("photos", "id"),
     sqlite_autoincrement=True,  # an id is never given twice: indexes and exports remember them
 )
+
+# SQLite counts photos in the index with the smallest entries, of several alike in the one made last: in this one
+# that takes a fifth of the time that it takes in the one by date.
+smallest = Index("photo_seq", photos.c.seq)
 
 encoders = Table(
     "encoders",

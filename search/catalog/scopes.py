@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import ColumnElement, and_, bindparam, delete, false, insert, or_, select, update
-
-from search.catalog.filters import below
-from search.catalog.rows import to_bytes
-from search.catalog.schema import in_flight, photos, roots, skips
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,48 +31,3 @@ def is_reachable(root: str) -> bool:
             return any(True for _ in entries)
     except OSError:
         return False
-
-
-def find_scope(connection: Connection, path: str) -> Scope | None:
-    """Return the scope of an absolute path in the root that holds it, None if no root does."""
-    for row in connection.execute(select(roots)):
-        root = os.fsdecode(row.path)
-        if is_inside(path, root):
-            return Scope(row.id, root, os.path.relpath(path, root))
-    return None
-
-
-def add_root(connection: Connection, folder: str, seq: int) -> int:
-    """Make a folder a root; roots inside it become part of it, so that no file is known by two names."""
-    root_id: int = connection.execute(
-        insert(roots).values(path=os.fsencode(folder)).returning(roots.c.id)
-    ).scalar_one()
-    for row in connection.execute(select(roots).where(roots.c.id != root_id)).all():
-        if is_inside(os.fsdecode(row.path), folder):
-            prefix = to_bytes(os.path.relpath(os.fsdecode(row.path), folder)) + b"/"
-            _rehang(connection, photos, row.id, root_id, prefix, seq=seq)
-            _rehang(connection, skips, row.id, root_id, prefix)
-            _rehang(connection, in_flight, row.id, root_id, prefix)
-            connection.execute(delete(roots).where(roots.c.id == row.id))
-    return root_id
-
-
-def _rehang(connection: Connection, table: Any, old: int, new: int, prefix: bytes, **values: int) -> None:
-    places = connection.execute(select(table.c.path).where(table.c.root_id == old)).scalars().all()
-    if places:
-        connection.execute(
-            update(table)
-            .where(table.c.root_id == old, table.c.path == bindparam("place"))
-            .values(root_id=new, path=bindparam("new_place"), **values),
-            [{"place": place, "new_place": prefix + place} for place in places],
-        )
-
-
-def within(table: Any, scope: Scope) -> ColumnElement[bool]:
-    """Rows of photos or skips that a scope covers."""
-    return and_(table.c.root_id == scope.root_id, below(scope.relative, table.c.path))
-
-
-def within_any(table: Any, scopes: Sequence[Scope]) -> ColumnElement[bool]:
-    """Rows that some scope covers."""
-    return or_(false(), *(within(table, scope) for scope in scopes))

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlalchemy import insert, text, update
 
-from search.catalog.damage import damaged_rows, lengths
+from search.catalog.damage import damaged_rows
+from search.catalog.engines import copying
 from search.catalog.failures import damaged, storage_errors
 from search.catalog.lock import writer_lock
-from search.catalog.rows import HALF, EncoderRow, checksum
+from search.catalog.rows import HALF, EncoderRow, checksum, lengths
 from search.catalog.schema import embeddings, state
 from search.catalog.seals import SEALED, seal
-from search.catalog.storage import CATALOG_NAME, copying
+from search.catalog.storage import CATALOG_NAME
 from search.files import fsync_file, fsync_folder
 
 if TYPE_CHECKING:

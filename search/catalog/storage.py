@@ -1,50 +1,30 @@
 """Where the catalog's database is and how it is opened.
 
 SQLite in WAL mode with synchronous=FULL: a commit that returned survives a power cut. One process writes at a
-time, named in the lock file; any number read, through connections that cannot write.
+time, named in the lock file; any number read, through connections that cannot write. What reads a SQLite catalog
+imports no SQLAlchemy, which takes longer than a query; what writes it, or speaks to a server, does.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sqlite3
+import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import ArgumentError, OperationalError
-from sqlalchemy.pool import QueuePool
-
-from search.catalog import seals
-from search.catalog.failures import damaged, is_of_disk, storage_errors
-from search.catalog.lock import writer_lock
+from search.catalog import lite
+from search.catalog.failures import damaged, storage_errors
+from search.catalog.lite import CATALOG_NAME
 from search.catalog.places import make_file, refuse_foreign, refuse_network
-from search.errors import LibraryBusy, LibraryError
-from search.files import fsync_file, fsync_folder
 
-CATALOG_NAME = "catalog.db"
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
 
-# 16 KiB pages hold float16 vectors with the least waste; the rest is safety against damaged files.
-_PRAGMAS = (
-    "PRAGMA foreign_keys = ON",
-    "PRAGMA busy_timeout = 5000",
-    "PRAGMA mmap_size = 0",
-    "PRAGMA trusted_schema = OFF",
-    "PRAGMA cell_size_check = ON",
-)
-_LOGS = ("-wal", "-journal")
-_COPY_TRIES = 3
-_PART = ".part"  # a copy that is being made
-_WRITER_PRAGMAS = ("PRAGMA page_size = 16384", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
-_SCRATCH_PRAGMAS = (
-    "PRAGMA foreign_keys = OFF",  # tables are filled in any order
-    "PRAGMA journal_mode = OFF",
-    "PRAGMA synchronous = OFF",
-)
+    from search.catalog.session import Session
+
+__all__ = ["CATALOG_NAME", "Storage", "is_url"]
 
 
 def is_url(library: str) -> bool:
@@ -63,9 +43,11 @@ class Storage:
         self.library = library
         self.folder = None if is_url(library) else Path(library)
         self._copy = copy
-        self._reader: Engine | None = None
+        self._opening = threading.Lock()
+        self._opened: lite.Opened | None = None
+        self._pool: lite.Pool | None = None
+        self._engine: Engine | None = None  # of a server, or where SQLite is read with SQLAlchemy
         self._admitted = False
-        self._frozen = False  # whether the reader sees nothing that is committed from now on
         self._forget_copy: Callable[[], object] | None = None
 
     def exists(self) -> bool:
@@ -73,18 +55,53 @@ class Storage:
         return self.folder is None or (self._copy or self.folder / CATALOG_NAME).is_file()
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Yield a connection that sees one consistent state."""
-        with storage_errors(self.library):
-            if self._reader is None:
-                self._reader = self._open()
-            with self._reader.connect() as connection:
-                yield connection
-
-    def _open(self) -> Engine:
+    def reading(self) -> Iterator[Session]:
+        """Yield a session that sees one consistent state."""
         if self.folder is None:
-            return _server(self.library)
-        return _sqlite(self._copy, "ro&immutable=1") if self._copy else self._open_reader(self.folder)
+            from search.catalog.engines import EngineSession
+
+            with self.examining() as connection:
+                yield EngineSession(connection)
+            return
+        with storage_errors(self.library), self._sessions(self.folder).session() as session:
+            yield session
+
+    @contextmanager
+    def examining(self) -> Iterator[Connection]:
+        """Yield a connection of SQLAlchemy that sees one consistent state, for what `reading` can't ask."""
+        with storage_errors(self.library), self._examiner().connect() as connection:
+            yield connection
+
+    def _sessions(self, folder: Path) -> lite.Pool:
+        with self._opening:
+            if self._pool is None:
+                opened = self._open(folder)
+                self._pool = lite.Pool(opened.path, opened.mode)
+            return self._pool
+
+    def _examiner(self) -> Engine:
+        from search.catalog import engines
+
+        with self._opening:
+            if self._engine is None and self.folder is None:
+                self._engine = engines.server(self.library, reading=True)
+            elif self._engine is None and self.folder is not None:
+                opened = self._open(self.folder)
+                self._engine = engines.sqlite_reader(opened.path, opened.mode)
+            assert self._engine is not None
+            return self._engine
+
+    def _open(self, folder: Path) -> lite.Opened:
+        """Find where to read, once."""
+        if self._opened is None:
+            if self._copy is not None:
+                self._opened = lite.Opened(self._copy, lite.IMMUTABLE)
+            else:
+                self._admit(folder)
+                self._opened = lite.find_readable(folder)
+            if self._opened.made is not None:
+                self._forget_copy = weakref.finalize(self, lite.remove_tree, self._opened.made)
+        return self._opened
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -92,26 +109,29 @@ class Storage:
 
         Raises LibraryBusy if another process holds it, StorageError if the disk is full or not writable.
         """
+        from search.catalog import engines
+        from search.catalog.lock import writer_lock
+
         if self._copy is not None:
             raise damaged(self.library, "it is damaged or missing")
         if self.folder is None:
-            engine = _server(self.library)
+            engine = engines.server(self.library)
             with storage_errors(self.library), engine.connect() as connection:
                 yield connection
             engine.dispose()
             return
         self._admit(self.folder)
         with storage_errors(self.library), writer_lock(self.folder):
-            if self._frozen:
+            if self._opened is not None and self._opened.frozen:
                 self.close()
             make_file(self.folder / CATALOG_NAME)
-            for left_behind in self.folder.glob(f"{CATALOG_NAME}.*{_PART}"):
+            for left_behind in self.folder.glob(f"{CATALOG_NAME}.*{engines.PART}"):
                 left_behind.unlink()
-            engine = _sqlite(self.folder / CATALOG_NAME, "rwc", pragmas=_WRITER_PRAGMAS)
+            engine = engines.sqlite_writer(self.folder / CATALOG_NAME)
             try:
                 with engine.connect() as connection:
                     yield connection
-                _fold_back(engine)
+                engines.fold_back(engine)
             finally:
                 engine.dispose()
 
@@ -122,180 +142,14 @@ class Storage:
             refuse_foreign(folder)
             self._admitted = True
 
-    def _open_reader(self, folder: Path) -> Engine:
-        """Open for reading, on a read-only or full disk too, where SQLite can't make the files that WAL needs."""
-        self._admit(folder)
-        if not os.access(folder, os.W_OK):
-            self._frozen = True
-            return (
-                self._open_copy(folder)
-                if _left(folder, *_LOGS)
-                else _sqlite(folder / CATALOG_NAME, "ro&immutable=1")
-            )
-        if _left(folder, "-journal"):
-            _roll_back(folder)
-        engine = _sqlite(folder / CATALOG_NAME, "ro")
-        try:
-            _look(engine)
-        except OperationalError as error:
-            engine.dispose()
-            if not is_of_disk(error) or not _left(folder, "-wal"):
-                raise
-            return self._open_copy(folder)
-        return engine
-
-    def _open_copy(self, folder: Path) -> Engine:
-        """Open a copy: what was committed last is in a log alone, or the catalog holds half of a lost commit."""
-        copy = _private_copy(folder)
-        self._frozen = True
-        self._forget_copy = weakref.finalize(self, _remove_tree, copy)
-        _roll_back(copy)
-        return _sqlite(copy / CATALOG_NAME, "ro")
-
     def close(self) -> None:
         """Close what is open; the object can be used again."""
-        if self._reader is not None:
-            self._reader.dispose()
-            self._reader = None
-            self._frozen = False
-        if self._forget_copy is not None:
-            self._forget_copy()
-            self._forget_copy = None
-
-
-def _server(url: str) -> Engine:
-    """Open a database by URL. Raises LibraryError for a URL or driver that is not there."""
-    try:
-        engine = create_engine(url)
-    except (ArgumentError, ImportError) as error:
-        raise LibraryError(
-            f"can't open a database at {url}: {error}", hint="check the URL and its driver"
-        ) from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda connection, _: seals.register(connection))
-    return engine
-
-
-def _uri(path: Path, mode: str) -> str:
-    return f"file:{quote(os.fsencode(path))}?mode={mode}"
-
-
-def _sqlite(path: Path, mode: str, *, pragmas: tuple[str, ...] = ()) -> Engine:
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(_uri(path, mode), uri=True, check_same_thread=False, isolation_level=None)
-        seals.register(connection)
-        for pragma in (*_PRAGMAS, *pragmas):
-            connection.execute(pragma)
-        return connection
-
-    # Two connections that write are one too many: SQLite before 3.51.3 can lose a commit to their checkpoints.
-    one = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0}
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool, **(one if mode == "rwc" else {}))
-    # The driver's own transaction handling is off: SQLite is told when a transaction begins, and writers say
-    # so at once rather than failing half-way through.
-    begin = "BEGIN IMMEDIATE" if mode == "rwc" else "BEGIN"
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
-    return engine
-
-
-@contextmanager
-def copying(source: Path, target: Path, *, page_size: int) -> Iterator[Connection]:
-    """Yield one transaction on a new SQLite file that sees another one as `source`, which it can only read.
-
-    The new file is whole when the block has been left, and durable once it was fsynced.
-    """
-    mode = "ro" if source.name == CATALOG_NAME else "ro&immutable=1"
-    engine = _sqlite(target, "rwc", pragmas=(f"PRAGMA page_size = {page_size}", *_SCRATCH_PRAGMAS))
-    try:
-        with engine.connect() as connection:
-            with closing(connection.connection.cursor()) as cursor:
-                cursor.execute("ATTACH ? AS source", (_uri(source, mode),))
-            with connection.begin():
-                yield connection
-    finally:
-        engine.dispose()
-
-
-def copy_to(connection: Connection, target: str) -> None:
-    """Write a consistent copy of a SQLite catalog to a file, all of it or none, durable when this returns."""
-    part = Path(f"{target}{_PART}")
-    part.unlink(missing_ok=True)
-    make_file(part)
-    with closing(connection.connection.cursor()) as cursor:
-        cursor.execute("VACUUM INTO ?", (str(part),))
-    fsync_file(part)
-    part.replace(target)
-    fsync_folder(part.parent)
-
-
-def compact(connection: Connection) -> None:
-    """Write a SQLite catalog anew without the space of what was deleted; servers do so by themselves."""
-    if connection.dialect.name == "sqlite":
-        with closing(connection.connection.cursor()) as cursor:
-            cursor.execute("VACUUM")
-
-
-def _fold_back(engine: Engine) -> None:
-    """Move what was committed from the write-ahead log into the catalog itself, as far as readers permit.
-
-    The last connection to close does it by itself only if it may write, and the last may be a reader.
-    """
-    connection = engine.raw_connection()
-    try:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    finally:
-        connection.close()
-
-
-def _left(folder: Path, *logs: str) -> list[Path]:
-    """Return which of SQLite's logs lie beside a catalog with something in them."""
-    paths = [folder / f"{CATALOG_NAME}{log}" for log in logs]
-    return [path for path in paths if path.exists() and path.stat().st_size]
-
-
-def _look(engine: Engine) -> None:
-    """Read something: only then does SQLite open its files."""
-    with engine.begin() as connection:
-        connection.execute(text("SELECT count(*) FROM sqlite_schema"))
-
-
-def _roll_back(folder: Path) -> None:
-    """Undo what a process that was killed left half done, which a reader may not; a live one sees to it itself."""
-    with contextlib.suppress(LibraryBusy), writer_lock(folder):
-        engine = _sqlite(folder / CATALOG_NAME, "rw")
-        try:
-            _look(engine)
-        finally:
+        with self._opening:
+            pool, engine, forget = self._pool, self._engine, self._forget_copy
+            self._pool = self._engine = self._opened = self._forget_copy = None
+        if pool is not None:
+            pool.close()
+        if engine is not None:
             engine.dispose()
-
-
-def _private_copy(folder: Path) -> Path:
-    """Copy a catalog and its log, both of one moment, into a new folder of their own. Raises LibraryBusy."""
-    import shutil
-    import tempfile
-
-    files = [folder / CATALOG_NAME, *_left(folder, *_LOGS)]
-    copy = Path(tempfile.mkdtemp(prefix="search-"))
-    try:
-        for _ in range(_COPY_TRIES):
-            before = [_version(file) for file in files]
-            for file in files:
-                shutil.copyfile(file, copy / file.name)
-            if before == [_version(file) for file in files]:
-                return copy
-    except BaseException:
-        _remove_tree(copy)
-        raise
-    _remove_tree(copy)
-    raise LibraryBusy(f"{folder} is read-only here and another program keeps writing to it", hint="try again")
-
-
-def _version(file: Path) -> tuple[int, int]:
-    stat = file.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _remove_tree(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+        if forget is not None:
+            forget()

@@ -12,13 +12,14 @@ from sqlalchemy import and_, bindparam, delete, func, insert, select, true, upda
 from sqlalchemy.exc import SQLAlchemyError
 
 from search.catalog import jobs
+from search.catalog.engines import compact
 from search.catalog.repair import Copy, repair
+from search.catalog.roots import add_root, find_scope, within
 from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
 from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, lacking
 from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, roots, skips, state
-from search.catalog.scopes import Scope, add_root, find_scope, is_inside, within
+from search.catalog.scopes import Scope, is_inside
 from search.catalog.seals import holds
-from search.catalog.storage import compact
 from search.catalog.transaction import commit, now
 from search.errors import UsageError
 from search.failpoints import reach

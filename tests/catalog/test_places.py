@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from search.catalog import Catalog
+from search.catalog.engines import copy_to
 from search.catalog.lock import LOCK_NAME
 from search.catalog.places import Mount, file_system, read_mounts, refuse_foreign, refuse_network
-from search.catalog.storage import CATALOG_NAME, copy_to
+from search.catalog.storage import CATALOG_NAME
 from search.errors import LibraryError
 
 MOUNTS = (

@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy.exc
 
 from search.catalog import Catalog
-from search.catalog.storage import CATALOG_NAME, Storage, copy_to
+from search.catalog.engines import copy_to
+from search.catalog.storage import CATALOG_NAME, Storage
 from search.errors import DamagedLibrary, LibraryBusy, LibraryError, StorageError
 
 
@@ -36,7 +37,9 @@ def test_a_commit_survives_a_power_cut_by_settings(catalog):
 
 
 def test_readers_cannot_write(catalog):
-    with Storage(catalog.location).reading() as connection, pytest.raises(Exception, match="readonly"):
+    with Storage(catalog.location).reading() as session, pytest.raises(Exception, match="readonly"):
+        session.rows("UPDATE state SET seq = 99")
+    with Storage(catalog.location).examining() as connection, pytest.raises(Exception, match="readonly"):
         connection.exec_driver_sql("UPDATE state SET seq = 99")
 
 

@@ -151,7 +151,7 @@ def test_a_missing_library_is_not_made_by_looking(folder):
 def test_every_row_of_an_upgraded_catalog_is_sealed(folder):
     put_catalog(folder, HISTORY[-2])
     Catalog(str(folder)).upgrade()
-    with Storage(str(folder)).reading() as connection:
+    with Storage(str(folder)).examining() as connection:
         for table in SEALED:
             query = select(table.c.crc, row_checksum(table))
             rows = connection.execute(query).all()
@@ -210,7 +210,7 @@ def test_f53_an_upgrade_killed_at_any_point_leaves_the_old_catalog_or_the_new(fo
         backup = killed / f"{CATALOG_NAME}.{revision}.bak"
         if backup.exists():
             assert kept(backup, revision) == before
-        with Storage(str(killed)).reading() as connection:
+        with Storage(str(killed)).examining() as connection:
             found.append(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar())
         catalog = Catalog(str(killed))
         assert catalog.upgrade() == found[-1]

@@ -25,7 +25,7 @@ import numpy as np
 
 from reliability import album
 from search import failpoints, generations
-from search.catalog import Catalog, storage
+from search.catalog import Catalog, engines
 from search.catalog.scan import ScannedFile, Verdict
 from search.catalog.writer import Record, Writer
 from search.decoding.pool import close_warm
@@ -303,7 +303,7 @@ def stream(library: str, *, careless: str = "", batches: int = 20_000, batch_siz
     if careless == "no fsync":
         os.fsync = lambda fd: None
     elif careless:
-        storage._WRITER_PRAGMAS += (f"PRAGMA {careless}",)
+        engines._WRITER_PRAGMAS += (f"PRAGMA {careless}",)
     catalog = Catalog(library)
     catalog.create()
     publish = Generations(Path(library)).publish

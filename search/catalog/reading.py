@@ -1,0 +1,408 @@
+"""What can be asked of a catalog. A statement is one text, for SQLite itself and for database servers.
+
+With a million photos each question of a query is answered from an index; photos that are gone are few and have
+an index of their own, so that telling who is present never means looking at every row.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search.catalog import filters, versions
+from search.catalog.rows import (
+    PHOTO_COLUMNS,
+    EncoderRow,
+    KnownFile,
+    checksum,
+    chunks,
+    to_bytes,
+    to_path,
+    to_photo,
+    unpack_vectors,
+)
+from search.catalog.scopes import is_inside
+from search.catalog.session import listed
+from search.catalog.storage import Storage, is_url
+from search.errors import LibraryNotFound, NewerLibrary
+from search.types import EncoderStatus, JobStatus, Publication, RootStatus, Skip
+
+if TYPE_CHECKING:
+    from search.catalog.scopes import Scope
+    from search.catalog.session import Row, Session
+    from search.types import Filter, Ids, Photo, Vectors
+
+_CHUNK = 4096  # rows read at a time
+
+_COUNT = "SELECT (SELECT count(*) FROM photos) - (SELECT count(*) FROM photos WHERE gone_at IS NOT NULL)"
+_GONE = "SELECT id FROM photos WHERE gone_at IS NOT NULL"
+_EMBEDDED = "EXISTS (SELECT 1 FROM embeddings WHERE encoder_id = :encoder AND photo_id = photos.id)"
+# SQLite takes the tables of a CROSS JOIN in this order: vectors as they lie, the photo of each by its id.
+_VECTORS = (
+    "SELECT photo_id, vector, embeddings.crc FROM embeddings CROSS JOIN photos "
+    "WHERE photos.id = photo_id AND encoder_id = :encoder"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What happened to one encoder's vectors after a commit number.
+
+    seq: the commit this brings a reader to.   rebuild: forget everything first.   gone: ids to drop.
+    added: (ids, vectors) chunks, ids ascending; vectors are unit only to float16's precision.
+    photos: how many are present.
+    """
+
+    seq: int
+    rebuild: bool
+    gone: Ids
+    added: Iterator[tuple[Ids, Vectors]]
+    photos: int
+
+
+class CatalogReader:
+    """Answers what a catalog can be asked, each question from one consistent state.
+
+    location: a folder or a SQLAlchemy URL.   notify: told, in a sentence, what the user should know.
+    copy: a SQLite file to read in place of the folder's own.
+    """
+
+    def __init__(
+        self, location: str, *, notify: Callable[[str], None] | None = None, copy: Path | None = None
+    ) -> None:
+        self.location = location if is_url(location) else os.path.abspath(location)
+        self._notify = notify or (lambda _: None)
+        self._storage = Storage(self.location, copy=copy)
+        self._checked = False
+        self._newer: NewerLibrary | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the catalog lies in, for caches beside it; None for a database server."""
+        return self._storage.folder
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether a newer version made the library, so that this one reads it and writes nothing."""
+        self._check()
+        return self._newer is not None
+
+    def exists(self) -> bool:
+        """Whether there is a library; a database server is taken at its word."""
+        return self._storage.exists()
+
+    def is_begun(self) -> bool:
+        """Whether there is a catalog; a file whose making was cut short is none. Raises DamagedLibrary."""
+        if not self._storage.exists():
+            return False
+        with self._storage.reading() as session:
+            return versions.revision(session) is not None
+
+    def close(self) -> None:
+        self._storage.close()
+
+    def _check(self) -> None:
+        """Refuse a catalog that is missing, older, or too new to be read, once."""
+        if self._checked:
+            return
+        if not self._storage.exists():
+            raise self._not_found()
+        with self._storage.reading() as session:
+            found = versions.revision(session)
+            if found is None:
+                raise self._not_found()
+            self._newer = versions.check(session, found, self.location)
+        self._checked = True
+        if self._newer is not None:
+            self._notify(f"{self.location} was made by a newer version: it can be searched, not changed")
+
+    def _not_found(self) -> LibraryNotFound:
+        if self.has_copies():
+            return LibraryNotFound(f"the catalog of {self.location} is missing", hint="run 'search rebuild'")
+        return LibraryNotFound(f"there is no library at {self.location}", hint="make one with 'search index DIR'")
+
+    def has_copies(self) -> bool:
+        """Whether generations lie beside the catalog, from which it may be made anew."""
+        return self.folder is not None and any(self.folder.glob("gen/*/MANIFEST.json"))
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        self._check()
+        with self._storage.reading() as session:
+            yield session
+
+    # ---- photos
+
+    def count(self) -> int:
+        """Return the number of photos present."""
+        with self._reading() as session:
+            return _number(session, _COUNT)
+
+    def get(self, ids: Sequence[int]) -> list[Photo]:
+        """Return the photos of these ids, in this order; unknown ids are left out."""
+        with self._reading() as session:
+            found = {photo.id: photo for chunk in chunks(ids) for photo in _photos(session, chunk)}
+        return [found[id_] for id_ in ids if id_ in found]
+
+    def ids_at(self, paths: Sequence[str]) -> list[int]:
+        """Return the ids of the photos known at these absolute paths, present or gone."""
+        ids: list[int] = []
+        with self._reading() as session:
+            for root_id, root in _roots(session).items():
+                folder = os.fsdecode(root)
+                places = [to_bytes(os.path.relpath(path, folder)) for path in paths if is_inside(path, folder)]
+                for chunk in chunks(places):
+                    among, values = listed("path", chunk)
+                    query = f"SELECT id FROM photos WHERE root_id = :root AND path IN {among}"  # noqa: S608
+                    ids += session.ids(query, {"root": root_id, **values}).tolist()
+        return ids
+
+    def select(self, wanted: Filter) -> Ids | None:
+        """Return the ids that pass, ascending; None when nothing is asked, so that all pass."""
+        if not wanted:
+            return None
+        columns = "photos.id" if wanted.near is None else "photos.id, latitude, longitude"
+        with self._reading() as session:
+            condition = filters.conditions(wanted, _roots(session))
+            query = f"SELECT {columns} FROM photos WHERE {condition.sql}"  # noqa: S608
+            if wanted.near is None:
+                return _present(session, session.ids(query, condition.values))
+            return _present(session, _near(session.rows(query, condition.values), wanted.near))
+
+    def all_ids(self) -> Ids:
+        """Return the ids of all photos present, ascending."""
+        with self._reading() as session:
+            return _present(session, session.ids("SELECT id FROM photos"))
+
+    def sample(self, scope: Scope, size: int) -> list[Photo]:
+        """Return up to `size` photos present in a scope, spread evenly over it."""
+        here = filters.within("photos", scope.root_id, scope.relative)
+        with self._reading() as session:
+            ids = _present(session, session.ids(f"SELECT id FROM photos WHERE {here.sql}", here.values))  # noqa: S608
+        return self.get(ids[:: max(1, math.ceil(len(ids) / size))].tolist())
+
+    # ---- encoders
+
+    def encoder(self, *, name: str | None = None, fingerprint: str | None = None) -> EncoderRow | None:
+        """Return the model of this name (the last one that had it) or fingerprint, else the one that answers."""
+        wanted, values = "id = (SELECT encoder_id FROM state)", {}
+        if fingerprint is not None:
+            wanted, values = "fingerprint = :fingerprint", {"fingerprint": fingerprint}
+        elif name is not None:
+            wanted, values = "name = :name", {"name": name}
+        query = f"SELECT id, name, fingerprint, dim FROM encoders WHERE {wanted} ORDER BY id DESC"  # noqa: S608
+        with self._reading() as session:
+            row = session.first(query, values)
+        return EncoderRow(*row) if row else None
+
+    def sequence(self) -> int:
+        """Return the number of the last commit."""
+        with self._reading() as session:
+            return _number(session, "SELECT seq FROM state")
+
+    # ---- generations
+
+    def publication(self) -> Publication:
+        """Return where the catalog stands and which generation it published last."""
+        query = (
+            "SELECT uuid, seq, purge_seq, generation, coalesce(generation_seq, -1), coalesce(generation_hash, '') "
+            "FROM state"
+        )
+        with self._reading() as session:
+            return Publication(*session.one(query))
+
+    def size_bytes(self) -> int:
+        """Return what a SQLite catalog takes, with what is still in its log."""
+        with self._reading() as session:
+            return _number(session, "PRAGMA page_count") * _number(session, "PRAGMA page_size")
+
+    def count_changed(self, since: int) -> int:
+        """Return how many photos, present or gone, were changed after a commit."""
+        with self._reading() as session:
+            return _number(session, "SELECT count(*) FROM photos WHERE seq > :since", {"since": since})
+
+    @contextmanager
+    def unchanged_vectors(self, encoder_id: int, until: int) -> Iterator[Iterator[tuple[int, bytes | None]]]:
+        """Yield (id, float16 bytes) of photos not changed after a commit, ids ascending; None if it is damaged."""
+        query = f"{_VECTORS} AND seq <= :until ORDER BY photo_id"
+        with self._reading() as session:
+            parts = session.parts(query, {"encoder": encoder_id, "until": until}, size=_CHUNK)
+            yield (
+                (id_, vector if checksum(vector, id_, encoder_id) == crc else None)
+                for part in parts
+                for id_, vector, crc in part
+            )
+
+    def known_ids(self) -> Ids:
+        """Return the ids of all photos, present or gone, ascending."""
+        with self._reading() as session:
+            return session.ids("SELECT id FROM photos ORDER BY id")
+
+    # ---- vectors
+
+    @contextmanager
+    def changes(self, encoder: EncoderRow, since: int) -> Iterator[Changes]:
+        """Yield what happened to an encoder's vectors after commit `since`, in one consistent view."""
+        with self._reading() as session:
+            now, purged = session.one("SELECT seq, purge_seq FROM state")
+            since = since if since >= purged else -1
+            without = f"SELECT id FROM photos WHERE seq > :since AND (gone_at IS NOT NULL OR NOT {_EMBEDDED})"  # noqa: S608
+            yield Changes(
+                seq=now,
+                rebuild=since < 0,
+                gone=session.ids(without, {"since": since, "encoder": encoder.id}),
+                added=_all_vectors(session, encoder) if since < 0 else _new_vectors(session, encoder, since),
+                photos=_number(session, _COUNT),
+            )
+
+    def embeddings(self, encoder: EncoderRow, ids: Sequence[int]) -> tuple[Ids, Vectors]:
+        """Return the vectors of these photos, ids ascending; photos without one are left out."""
+        parts = [(np.empty(0, np.int64), np.empty((0, encoder.dim), np.float32))]
+        with self._reading() as session:
+            parts += _vectors_of(session, encoder, ids)
+        found, vectors = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.argsort(found)
+        return found[order], vectors[order]
+
+    # ---- what a library looks like
+
+    def count_vectors(self, encoder: EncoderRow) -> int:
+        """Return how many photos present have a vector by this model."""
+        query = f"SELECT count(*) FROM photos WHERE gone_at IS NULL AND {_EMBEDDED}"  # noqa: S608
+        with self._reading() as session:
+            return _number(session, query, {"encoder": encoder.id})
+
+    def unchecked(self) -> Ids:
+        """Return the ids of all photos present, those looked at longest ago first."""
+        query = "SELECT id FROM photos WHERE gone_at IS NULL ORDER BY checked_at NULLS FIRST, id"
+        with self._reading() as session:
+            return session.ids(query)
+
+    def known_files(self, ids: Sequence[int]) -> list[KnownFile]:
+        """Return what is known of the files of photos, in this order."""
+        query = (
+            "SELECT photos.id, roots.path, photos.path, size_bytes, mtime_ns, ctime_ns, content_hash "
+            "FROM photos JOIN roots ON roots.id = root_id WHERE photos.id IN "
+        )
+        with self._reading() as session:
+            found = {
+                id_: KnownFile(id_, os.fsdecode(root), to_path(root, path), *rest)
+                for chunk in chunks(ids)
+                for id_, root, path, *rest in _among(session, query, chunk)
+            }
+        return [found[id_] for id_ in ids if id_ in found]
+
+    def revision(self) -> str:
+        """Return the schema's revision."""
+        with self._reading() as session:
+            return versions.revision(session) or ""
+
+    def root_status(self) -> list[RootStatus]:
+        """Return every indexed folder, whether it is reachable now, and how many photos it holds."""
+        query = (
+            "SELECT roots.path, count(photos.id) FROM roots "
+            "LEFT JOIN photos ON root_id = roots.id AND gone_at IS NULL GROUP BY roots.id ORDER BY roots.path"
+        )
+        with self._reading() as session:
+            rows = session.rows(query)
+        return [RootStatus(os.fsdecode(path), os.path.isdir(path), count) for path, count in rows]
+
+    def encoder_status(self) -> list[EncoderStatus]:
+        """Return every model that has vectors of photos present."""
+        query = (
+            "SELECT name, dim, count(*) FROM embeddings JOIN photos ON photos.id = photo_id "
+            "JOIN encoders ON encoders.id = encoder_id WHERE gone_at IS NULL "
+            "GROUP BY encoders.id ORDER BY encoders.id"
+        )
+        with self._reading() as session:
+            return [EncoderStatus(*row) for row in session.rows(query)]
+
+    def last_job(self) -> JobStatus | None:
+        """Return how the last piece of work on the library stands, None if there never was one."""
+        from search.catalog.activity import last_job
+
+        with self._reading() as session:
+            return last_job(session, self.folder)
+
+    def skipped(self) -> list[Skip]:
+        """Return every file that is known but not indexed, with its reason, by path."""
+        query = (
+            "SELECT roots.path, skips.path, reason, detail FROM skips JOIN roots ON roots.id = root_id "
+            "ORDER BY roots.path, skips.path"
+        )
+        with self._reading() as session:
+            return [
+                Skip(to_path(root, path), reason, detail) for root, path, reason, detail in session.rows(query)
+            ]
+
+
+def _number(session: Session, statement: str, values: Mapping[str, Any] | None = None) -> int:
+    number: int = session.one(statement, values or {})[0]
+    return number
+
+
+def _present(session: Session, ids: Ids) -> Ids:
+    """Return those of some ids that are not gone, ascending."""
+    return np.setdiff1d(np.sort(ids), session.ids(_GONE), assume_unique=True) if len(ids) else ids
+
+
+def _near(rows: Sequence[Row], near: tuple[float, float, float]) -> Ids:
+    """Return the ids of the rows (id, latitude, longitude) within the radius of a place."""
+    latitude, longitude, km = near
+    ids = np.array([row[0] for row in rows], np.int64)
+    places = np.array([row[1:] for row in rows], np.float64).reshape(-1, 2)
+    close: Ids = ids[filters.distance_km(places[:, 0], places[:, 1], latitude, longitude) <= km]
+    return close
+
+
+def _roots(session: Session) -> dict[int, bytes]:
+    return dict(session.rows("SELECT id, path FROM roots"))
+
+
+def _among(session: Session, statement: str, ids: Sequence[int]) -> list[Row]:
+    """Return the rows of a statement that ends in `IN`."""
+    among, values = listed("id", ids)
+    return session.rows(statement + among, values)
+
+
+def _photos(session: Session, ids: Sequence[int]) -> list[Photo]:
+    query = f"SELECT {PHOTO_COLUMNS} FROM photos JOIN roots ON roots.id = root_id WHERE photos.id IN "  # noqa: S608
+    named: dict[int, set[str]] = {}
+    for photo_id, label in _among(session, "SELECT photo_id, label FROM labels WHERE photo_id IN ", ids):
+        named.setdefault(photo_id, set()).add(label)
+    return [to_photo(row, tuple(sorted(named.get(row[0], ())))) for row in _among(session, query, ids)]
+
+
+def _all_vectors(session: Session, encoder: EncoderRow) -> Iterator[tuple[Ids, Vectors]]:
+    """Yield ids, ascending, and vectors of all photos present, in chunks."""
+    query = f"{_VECTORS} AND gone_at IS NULL ORDER BY photo_id"
+    for rows in session.parts(query, {"encoder": encoder.id}, size=_CHUNK):
+        yield _sound(rows, encoder)
+
+
+def _new_vectors(session: Session, encoder: EncoderRow, since: int) -> Iterator[tuple[Ids, Vectors]]:
+    """Yield ids, ascending, and vectors of the photos present that changed after a commit, in chunks."""
+    # Sorted here: asked to, SQLite would rather go through all photos in order than sort a few.
+    ids = np.sort(session.ids("SELECT id FROM photos WHERE seq > :since", {"since": since}))
+    yield from _vectors_of(session, encoder, ids.tolist())
+
+
+def _vectors_of(session: Session, encoder: EncoderRow, ids: Sequence[int]) -> Iterator[tuple[Ids, Vectors]]:
+    for chunk in chunks(ids):
+        among, values = listed("id", chunk)
+        query = f"{_VECTORS} AND gone_at IS NULL AND photo_id IN {among} ORDER BY photo_id"
+        yield _sound(session.rows(query, {"encoder": encoder.id, **values}), encoder)
+
+
+def _sound(rows: list[Row], encoder: EncoderRow) -> tuple[Ids, Vectors]:
+    """Return ids and vectors; a vector whose checksum does not hold is left out."""
+    sound = [(id_, vector) for id_, vector, crc in rows if checksum(vector, id_, encoder.id) == crc]
+    ids = np.array([id_ for id_, _ in sound], np.int64)
+    return ids, unpack_vectors([vector for _, vector in sound], encoder.dim)
