@@ -53,6 +53,9 @@ class ClipTokenizer:
     None, or a folder that can't be written, costs a tenth of a second at the first text.
     """
 
+    vocabulary = VOCABULARY
+    pad = 0
+
     def __init__(self, context_length: int, *, folder: Path | None = None) -> None:
         self.context_length = context_length
         self._folder = folder

@@ -175,7 +175,9 @@ def test_a_kept_table_gives_the_same_ids_without_reading_the_list(kept, assorted
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[:9000] + b"?" + data[9001:]], ids=range(3)
+    "damage",
+    [lambda data: data[:-1], lambda data: b"", lambda data: data[:9000] + b"?" + data[9001:]],
+    ids=range(3),
 )
 def test_a_damaged_table_is_made_anew(kept, damage):
     [table] = kept.iterdir()
