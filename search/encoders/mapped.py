@@ -46,7 +46,8 @@ class Tensor:
     def float32(self) -> Array:
         """Return the values in float32: a view if they are, else converted."""
         if self.dtype == "BF16":  # the upper half of a float32's bits
-            return np.left_shift(self.values, 16, dtype=np.uint32).view(np.float32)
+            widened: Array = np.left_shift(self.values, 16, dtype=np.uint32).view(np.float32)
+            return widened
         converted: Array = self.values.astype(np.float32, copy=False)
         return converted
 

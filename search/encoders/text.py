@@ -94,11 +94,15 @@ def _tokenizer(
     return None if text.get("tokenizer_kwargs") else ClipTokenizer(shape.context_length, folder=folder)
 
 
-def export(weights: Path, target: Path) -> None:
-    """Write the tensors of a model's text half so that they can be mapped, if `weights` can't be as they are.
+def export(config: Mapping[str, Any], weights: Path, target: Path) -> bool:
+    """Write the tensors of a text half that numpy can run so that they can be mapped; False if there is no need.
 
     Raises OSError; ValueError, KeyError or TypeError if they can't be read.
     """
+    if clip.shape_of(config) is None or weights.suffix != ".safetensors":
+        return False
     tensors = {name: tensor for name, tensor in mapped.read(weights).items() if not name.startswith(_VISUAL)}
-    if not all(tensor.is_mappable for tensor in tensors.values()):
-        mapped.write(target, tensors)
+    if all(tensor.is_mappable for tensor in tensors.values()):
+        return False
+    mapped.write(target, tensors)
+    return True

@@ -258,8 +258,8 @@ class Tower:
             seen.append(self._seen(tokens, place))
             places.append(place)
         for batch in _batches(seen):
-            tokens = np.array([seen[number] for number in batch], dtype=np.int64)
-            rows[batch] = self._encode(tokens, np.array([places[number] for number in batch]))
+            ids = np.array([seen[number] for number in batch], dtype=np.int64)
+            rows[batch] = self._encode(ids, np.array([places[number] for number in batch]))
         return rows
 
     def _place(self, tokens: list[int]) -> int:
