@@ -33,11 +33,6 @@ class Tensor:
     dtype: str
     values: Any
 
-    @property
-    def is_mappable(self) -> bool:
-        """Whether arithmetic can use the values where they lie."""
-        return self.dtype == "F32"
-
     def stored(self) -> Stored:
         """Return the values as a view if numpy has such numbers, else converted."""
         values: Stored = self.values if self.dtype != "BF16" else self.float32()
@@ -91,16 +86,17 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     entries, end = {}, 0
     for name, tensor in tensors.items():
-        dtype = "F16" if _stays(name, tensor) else "F32"
+        dtype = tensor.dtype if is_usable(name, tensor) else "F32"
         start, end = end, end + tensor.values.size * _DTYPES[dtype].itemsize
         entries[name] = {"dtype": dtype, "shape": list(tensor.values.shape), "data_offsets": [start, end]}
     header = json.dumps(entries).encode()
     header += b" " * (-(8 + len(header)) % _ALIGNMENT)
     yield len(header).to_bytes(8, "little") + header
     for name, tensor in tensors.items():  # one at a time: together they may not fit into memory
-        values = tensor.stored() if _stays(name, tensor) else tensor.float32()
+        values = tensor.stored() if is_usable(name, tensor) else tensor.float32()
         yield np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
-def _stays(name: str, tensor: Tensor) -> bool:
-    return tensor.dtype == "F16" and name.endswith("token_embedding.weight")
+def is_usable(name: str, tensor: Tensor) -> bool:
+    """Whether a text tower can use a tensor where it lies; of a table of tokens only some rows are converted."""
+    return tensor.dtype == "F32" or (tensor.dtype == "F16" and name.endswith("token_embedding.weight"))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from search.types import Vectors
 
 _NORM_EPSILON = 1e-12  # torch's, in normalize
+_WORTH_BYTES = 2**24  # of 16-bit numbers, which take about 10 ms to convert at every start; below, no copy is kept
 _VISUAL = ("visual.", "text_decoder.")  # tensors that no text's vector depends on
 
 
@@ -102,7 +103,10 @@ def export(config: Mapping[str, Any], weights: Path, target: Path) -> bool:
     if clip.shape_of(config) is None or weights.suffix != ".safetensors":
         return False
     tensors = {name: tensor for name, tensor in mapped.read(weights).items() if not name.startswith(_VISUAL)}
-    if all(tensor.is_mappable for tensor in tensors.values()):
+    if (
+        sum(tensor.values.nbytes for name, tensor in tensors.items() if not mapped.is_usable(name, tensor))
+        < _WORTH_BYTES
+    ):
         return False
     mapped.write(target, tensors)
     return True
