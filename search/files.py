@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 _LEFTOVER_S = 3600.0
@@ -23,10 +24,15 @@ def atomic_write(path: Path, data: bytes) -> None:
 
     Raises OSError; then the old file is as it was and nothing is left beside it.
     """
+    atomic_write_parts(path, [data])
+
+
+def atomic_write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Do what `atomic_write` does with a content that comes in parts, one after the other."""
     temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            file.writelines(parts)
         publish(temporary, path)
     except BaseException:
         discard(temporary)

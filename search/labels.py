@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
+from search.encoders import TextTower
 from search.errors import UsageError
 from search.resources import data_path
 from search.types import LabelledPhoto, LabelScore, Progress, Skip, Stage
@@ -27,9 +28,27 @@ if TYPE_CHECKING:
     from search.encoders import Encoder
     from search.types import Vectors
 
+    Remember: TypeAlias = Callable[[list[list[str]], Callable[[], tuple[Vectors, int]]], tuple[Vectors, int]]
+    """What returns, for the prompts of each class, what the function gives, or gave before."""
+
 NONE_OF_THESE = "none of these"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 _LOAD_BATCH = 32
+_CACHED_SCORES = 2**18  # (photos, labels) at a time: 1 MiB, which stays in the processor's cache
+_PICKED = 32  # labels a photo, up to which picking one after the other is faster than sorting all
+_ROUNDING = 1e-3  # of logits in float32, on the safe side
+
+
+class LabelEncoder(TextTower, Protocol):
+    """What labels need of an encoder."""
+
+    @property
+    def logit_scale(self) -> float:
+        """Inverse temperature, as `Encoder` has it."""
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What sigmoid-trained models add to the logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +116,26 @@ class LabelSet:
             return list(self.prompts[label.name])
         return [fill(template, word) for word in label.words for template in self.templates]
 
-    def truncated_tokens(self, encoder: Encoder) -> int:
-        """Return how many tokens of the prompts lie beyond what the encoder reads."""
-        lengths = encoder.count_tokens([sentence for label in self.labels for sentence in self.sentences(label)])
-        return sum(max(0, length - encoder.context_length) for length in lengths)
-
-    def weights(self, encoder: Encoder) -> Vectors:
+    def weights(self, encoder: TextTower) -> Vectors:
         """Return the class weights (C, D), unit rows."""
+        return self.embed(encoder)[0]
+
+    def embed(self, encoder: TextTower, remember: Remember | None = None) -> tuple[Vectors, int]:
+        """Return the class weights (C, D), unit rows, and how many tokens lie beyond what the encoder reads."""
         prompts = [self.sentences(label) for label in self.labels]
-        vectors = encoder.encode_texts([sentence for sentences in prompts for sentence in sentences])
-        ends = np.cumsum([len(sentences) for sentences in prompts])[:-1]
-        return normalize(np.stack([part.mean(axis=0) for part in np.split(vectors, ends)]))
+
+        def make() -> tuple[Vectors, int]:
+            return _embed(prompts, encoder)
+
+        return remember(prompts, make) if remember else make()
+
+
+def _embed(prompts: list[list[str]], encoder: TextTower) -> tuple[Vectors, int]:
+    flat = [sentence for sentences in prompts for sentence in sentences]
+    vectors = encoder.encode_texts(flat)
+    beyond = sum(max(0, length - encoder.context_length) for length in encoder.count_tokens(flat))
+    ends = np.cumsum([len(sentences) for sentences in prompts])[:-1]
+    return normalize(np.stack([part.mean(axis=0) for part in np.split(vectors, ends)])), beyond
 
 
 def fill(template: str, word: str) -> str:
@@ -147,44 +175,78 @@ class Classifier:
     logit_scale: float
     logit_bias: float | None
     options: LabelOptions
+    truncated_tokens: int = 0  # of the prompts, beyond what the encoder reads
 
     @classmethod
-    def build(cls, labels: LabelSet, encoder: Encoder, options: LabelOptions) -> Classifier:
-        """Embed a label set's prompts."""
+    def build(
+        cls, labels: LabelSet, encoder: LabelEncoder, options: LabelOptions, *, remember: Remember | None = None
+    ) -> Classifier:
+        """Embed a label set's prompts.   remember: what knows them from before."""
         neutral = normalize(encoder.encode_texts(_lines("neutral", "templates")).mean(axis=0, keepdims=True))
-        names, weights = labels.names, labels.weights(encoder)
+        names, (weights, beyond) = labels.names, labels.embed(encoder, remember)
         if options.none_of_these:
             names, weights = (*names, NONE_OF_THESE), np.concatenate([weights, neutral])
-        return cls(names, weights, neutral, encoder.logit_scale, encoder.logit_bias, options)
+        return cls(names, weights, neutral, encoder.logit_scale, encoder.logit_bias, options, beyond)
 
     def label(self, vectors: Vectors) -> list[tuple[LabelScore, ...]]:
         """Return the labels of each photo, best first.   vectors: (N, D) float32, unit rows."""
+        step = max(1, _CACHED_SCORES // len(self.names))
+        starts = range(0, len(vectors), step)
+        return [labels for start in starts for labels in self._label(vectors[start : start + step])]
+
+    def _label(self, vectors: Vectors) -> Iterator[tuple[LabelScore, ...]]:
         scores = vectors @ self.weights.T  # (N, C)
-        probabilities = self._each(scores, vectors) if self.options.multi else softmax(self.logit_scale * scores)
-        return [self._best(p, s) for p, s in zip(probabilities, scores, strict=True)]
+        logits = self._logits(scores, vectors)
+        best = _best(logits, self._most(logits))  # (N, K)
+        probabilities = self._probabilities(logits, best)
+        kept = (probabilities >= self.options.threshold).sum(axis=1).tolist()
+        found = (kept, best.tolist(), probabilities.tolist(), np.take_along_axis(scores, best, axis=1).tolist())
+        for count, places, shares, cosines in zip(*found, strict=True):
+            rows = zip(places[:count], shares, cosines, strict=False)
+            yield tuple([LabelScore(self.names[place], share, cosine) for place, share, cosine in rows])
 
-    def _each(self, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float64]:
-        """Each label's own probability: a sigmoid model's by its bias, a softmax model's against "a photo"."""
-        if self.logit_bias is not None:
-            return sigmoid(self.logit_scale * scores + self.logit_bias)
-        return sigmoid(self.logit_scale * (scores - vectors @ self.neutral.T))
+    def _logits(self, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float32]:
+        """What decides: with `multi` each label alone, a sigmoid model's by its bias, else against "a photo"."""
+        if self.options.multi and self.logit_bias is not None:
+            return scores * np.float32(self.logit_scale) + np.float32(self.logit_bias)
+        against = vectors @ self.neutral.T if self.options.multi else np.float32(0)
+        return (scores - against) * np.float32(self.logit_scale)
 
-    def _best(
-        self, probabilities: npt.NDArray[np.float64], scores: npt.NDArray[np.float32]
-    ) -> tuple[LabelScore, ...]:
-        order = np.argsort(-probabilities, kind="stable")[: self.options.k]
-        return tuple(
-            LabelScore(self.names[i], float(probabilities[i]), float(scores[i]))
-            for i in order
-            if probabilities[i] >= self.options.threshold
-        )
+    def _most(self, logits: npt.NDArray[np.float32]) -> int:
+        """How many labels a photo can list: where few can pass the threshold, the others need no order."""
+        most = min(self.options.k or len(self.names), len(self.names))
+        threshold = self.options.threshold
+        if threshold == 0 or not len(logits):
+            return most
+        if not self.options.multi:
+            return min(most, int(1 / threshold) + 1)  # probabilities sum to 1
+        least = np.log(threshold) - np.log1p(-threshold) - _ROUNDING if threshold < 1 else -np.inf
+        return min(most, int((logits >= least).sum(axis=1).max()))
+
+    def _probabilities(
+        self, logits: npt.NDArray[np.float32], best: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        """Return (N, K) for the labels chosen of (N, C); of all others no more than their sum is needed."""
+        chosen = np.take_along_axis(logits, best, axis=1)
+        if self.options.multi:
+            return sigmoid(chosen)
+        highest = logits.max(axis=1, keepdims=True)
+        powers = np.exp(logits - highest)
+        shares: npt.NDArray[np.float64] = np.exp(np.float64(chosen - highest))
+        shares /= powers.sum(axis=1, dtype=np.float64, keepdims=True)
+        return shares
 
 
-def softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return probabilities over the last axis, in float64 so that they sum to 1."""
-    shifted = np.exp(np.float64(logits) - np.max(logits, axis=-1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = shifted / shifted.sum(axis=-1, keepdims=True)
-    return probabilities
+def _best(logits: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.int64]:
+    """Return the places of the highest (N, K) of each row (N, C), highest first, of equal ones the first."""
+    if most > _PICKED:
+        return np.argsort(-logits, axis=1, kind="stable")[:, :most]
+    left, rows = logits.copy(), np.arange(len(logits))
+    best = np.empty((len(logits), most), dtype=np.int64)
+    for rank in range(most):
+        best[:, rank] = left.argmax(axis=1)
+        left[rows, best[:, rank]] = -np.inf
+    return best
 
 
 def sigmoid(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

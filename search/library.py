@@ -51,6 +51,7 @@ from search.vectors import FLAT, flat_size_bytes, normalize
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Writer
     from search.encoders import Encoder, TextTower
+    from search.encoders.recipes import TextHalf
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
     from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
@@ -114,7 +115,7 @@ class Library:
         self._pin = trust_checkpoint
         self._encoder: Encoder | None = None
         self._live = LiveIndex(self.catalog, self._generations, self._tell_once)
-        self._towers: dict[str, TextTower | None] = {}  # by fingerprint
+        self._halves: dict[str, TextHalf | None] = {}  # by fingerprint
         self._lock = threading.Lock()
 
     @classmethod
@@ -147,7 +148,7 @@ class Library:
         """Close the catalog and forget model and index."""
         self._reopen(Catalog(self.catalog.location, notify=self._notify))
         self._encoder = None
-        self._towers.clear()
+        self._halves.clear()
 
     def _reopen(self, catalog: Catalog) -> None:
         """Go on with this catalog; what was read from the one before is forgotten."""
@@ -221,15 +222,21 @@ class Library:
 
     def _text_tower(self, row: EncoderRow) -> TextTower:
         """The text half of the library's model: by its recipe without torch where that can be, else the whole model."""
-        folder = None if self._pin else self._recipes  # a recipe does not look into the weights file
-        if self._encoder is None and folder and row.fingerprint not in self._towers:
-            self._towers[row.fingerprint] = recipes.open_text(folder, row.fingerprint)
-        tower = self._towers.get(row.fingerprint)
-        if self._encoder is None and tower is not None:
-            return tower
+        if half := self._half(row):
+            return half
         encoder = self._encoder_of(row)
         self._save_recipe()
+        self._halves.clear()
         return encoder
+
+    def _half(self, row: EncoderRow) -> TextHalf | None:
+        """The text half by its recipe; None where there is none, or the weights file must be looked into first."""
+        if self._pin or self._recipes is None:
+            return None
+        if row.fingerprint not in self._halves:
+            whole = recipes.Whole(lambda: self._encoder_of(row), lambda: self._encoder is not None)
+            self._halves[row.fingerprint] = recipes.open_half(self._recipes, row.fingerprint, whole)
+        return self._halves[row.fingerprint]
 
     @property
     def _recipes(self) -> Path | None:
@@ -562,34 +569,51 @@ class Library:
 
         label_set = LabelSet.of(labels)
         chosen = options or LabelOptions()
-        classifier = Classifier.build(label_set, self.encoder, chosen)
+        row, encoder = self._labelling(paths)
+        remember = encoder.remember if isinstance(encoder, recipes.TextHalf) else None
+        classifier = Classifier.build(label_set, encoder, chosen, remember=remember)
         skipped: list[Skip] = []
-        ids, strangers = self._whom_to_label(paths, skipped)
-        known = self._label_known(ids, classifier)
-        others, unread = label_photos(strangers, classifier, encoder=self.encoder, progress=progress)
+        ids, strangers = self._whom_to_label(paths, row, skipped)
+        known = self._label_known(ids, row, classifier)
+        others: list[LabelledPhoto] = []
+        if strangers:
+            others, unread = label_photos(strangers, classifier, encoder=self.encoder, progress=progress)
+            skipped += unread
         if apply:
             written = [replace(photo, labels=chosen.to_apply(photo.labels)) for photo in known]
-            self._apply(written, label_set.names)
+            self._apply(written, row, label_set.names)
         return Labelling(
-            encoder=self.encoder.name,
+            encoder=row.name if row and self._encoder is None else self.encoder.name,
             labels=classifier.names,
             templates=label_set.templates,
             photos=tuple(sorted([*known, *others], key=lambda photo: photo.path)),
-            skipped=(*skipped, *unread),
+            skipped=tuple(skipped),
             applied=len(known) if apply else 0,
-            truncated_tokens=label_set.truncated_tokens(self.encoder),
+            truncated_tokens=classifier.truncated_tokens,
         )
+
+    def _labelling(
+        self, paths: Sequence[str | os.PathLike[str]] | None
+    ) -> tuple[EncoderRow | None, TextHalf | Encoder]:
+        """What labels: the text half where photos' vectors may be known, else the whole model; and its row, if any."""
+        if paths is None:
+            row = self._answering()
+            return row, self._half(row) or self._encoder_of(row)
+        if self._encoder is None and self.catalog.exists():
+            known = self.catalog.encoder(name=None if self._model == AUTO else self._model)
+            if known and (half := self._half(known)):
+                return known, half
+        return self._own_row(), self.encoder
 
     def _own_row(self) -> EncoderRow | None:
         """The loaded model as the catalog knows it; None if there is no library or it has no vectors by it."""
         return self.catalog.encoder(fingerprint=self.encoder.fingerprint) if self.catalog.exists() else None
 
     def _whom_to_label(
-        self, paths: Sequence[str | os.PathLike[str]] | None, skipped: list[Skip]
+        self, paths: Sequence[str | os.PathLike[str]] | None, row: EncoderRow | None, skipped: list[Skip]
     ) -> tuple[list[int], list[str]]:
         """Tell photos whose vectors the library has from files that must be read; note what can't be looked at."""
         if paths is None:
-            self._encoder_of(self._answering())
             return self.catalog.all_ids().tolist(), []
         from search.photos.scan import scan
 
@@ -602,23 +626,21 @@ class Library:
                 raise UsageError(f"there is no file or folder {path}")
             files |= {file.path: file for file in scan(path, on_error=unread)}
         ids = []
-        for photo in self._own_photos(list(files)):
+        for photo in self._own_photos(list(files), row):
             file = files[photo.path]
             if (photo.size_bytes, photo.mtime_ns) == (file.size_bytes, file.mtime_ns):
                 ids.append(photo.id)
                 del files[photo.path]
         return ids, list(files)
 
-    def _own_photos(self, paths: list[str]) -> list[Photo]:
-        """Photos of the library among these paths that have a vector by the loaded model."""
-        row = self._own_row()
+    def _own_photos(self, paths: list[str], row: EncoderRow | None) -> list[Photo]:
+        """Photos of the library among these paths that have a vector by this model."""
         if row is None:
             return []
         ids, _ = self.catalog.embeddings(row, self.catalog.ids_at(paths))
         return self.catalog.get(ids.tolist())
 
-    def _label_known(self, ids: list[int], classifier: Classifier) -> list[LabelledPhoto]:
-        row = self._own_row()
+    def _label_known(self, ids: list[int], row: EncoderRow | None, classifier: Classifier) -> list[LabelledPhoto]:
         labelled: list[LabelledPhoto] = []
         if row is None:
             return labelled
@@ -629,8 +651,7 @@ class Library:
             labelled += [LabelledPhoto(p.path, best, p.id) for p, best in zip(photos, labels, strict=True)]
         return labelled
 
-    def _apply(self, labelled: list[LabelledPhoto], among: Sequence[str]) -> None:
-        row = self._own_row()
+    def _apply(self, labelled: list[LabelledPhoto], row: EncoderRow | None, among: Sequence[str]) -> None:
         if row is None or not labelled:
             raise UsageError("none of these photos is in the library", hint="index them first")
         with self.catalog.writing() as writer:

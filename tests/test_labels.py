@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from search import LabelOptions, LabelSet
 from search.errors import UsageError
-from search.labels import NONE_OF_THESE, Classifier, Label, load_labels, load_templates, sigmoid, softmax
+from search.labels import NONE_OF_THESE, Classifier, Label, load_labels, load_templates, sigmoid
 
 
 def test_a_line_holds_parents_name_and_synonyms():
@@ -93,8 +94,9 @@ def test_none_of_these_is_a_class_of_its_own(builtin):
     assert labels[0].label == NONE_OF_THESE
 
 
-def test_softmax_and_sigmoid_survive_large_logits():
-    assert softmax(np.array([[1000.0, 0.0]])).tolist() == [[1.0, 0.0]]
+def test_probabilities_survive_large_logits():
+    huge = replace(classifier(LabelOptions()), logit_scale=1e6)
+    assert [label.probability for label in huge.label(PHOTO)[0]] == [1.0, 0.0, 0.0]
     assert sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist() == [0.0, 0.5, 1.0]
 
 

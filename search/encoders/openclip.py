@@ -192,7 +192,7 @@ def load(source: str, identifier: str, *, fetcher: Fetcher, device: str | None =
         preprocessing=preprocessing,
         device=device,
         weights=weights.path,
-        tensors=None if source == "longclip" else weights.tensors,
+        tensors=weights.tensors,
         config=blueprint.config,
     )
 

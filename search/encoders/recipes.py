@@ -2,21 +2,34 @@
 
 A recipe is a cache. It names the weights file, and what that was converted to, with size and time; where those no
 longer hold, or the model's text half is of a kind that numpy can't run, there is no recipe to speak of and the whole
-model is opened.
+model is opened. Beside it lie a copy of the text half's tensors, where they can't be mapped as they are, and what
+was remembered of texts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from search import files
+from search.encoders.remembered import Entry, Memory
 
 if TYPE_CHECKING:
-    from search.encoders import Encoder
+    from search.encoders import Encoder, TextTower
     from search.encoders.text import TextEncoder
+    from search.types import Vectors
+
+_FORMAT = 2
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_REMEMBERED = 512  # texts at once; more are the prompts of a label set, which is remembered as a whole
+_MANY = 2000  # texts at once, for which the whole model is opened
 
 
 def save(encoder: Encoder, folder: Path) -> None:
@@ -24,41 +37,165 @@ def save(encoder: Encoder, folder: Path) -> None:
     config: dict[str, Any] | None = getattr(encoder, "config", None)
     weights: Path | None = getattr(encoder, "weights", None)
     tensors: Path | None = getattr(encoder, "tensors", None)
-    target = _place(folder, encoder.fingerprint)
-    if config is None or weights is None or _is_current(target):
+    if config is None or weights is None or _read(folder, encoder.fingerprint) is not None:
         return
     with contextlib.suppress(OSError):
         stated = {str(path): _stat(path) for path in (weights, tensors or weights)}
-        recipe = {"name": encoder.name, "config": config, "tensors": str(tensors or weights), "files": stated}
         folder.mkdir(exist_ok=True)
         files.sweep(folder)
-        files.atomic_write(target, json.dumps(recipe).encode())
+        recipe = {
+            "format": _FORMAT,
+            "name": encoder.name,
+            "dim": encoder.dim,
+            "context_length": encoder.context_length,
+            "logit_scale": encoder.logit_scale,
+            "logit_bias": encoder.logit_bias,
+            "config": config,
+            "tensors": str(tensors or weights),
+            "files": stated,
+            "export": _export(config, tensors or weights, _exported(folder, encoder.fingerprint)),
+        }
+        _write(folder, encoder.fingerprint, recipe)
 
 
 def open_text(folder: Path, fingerprint: str) -> TextEncoder | None:
     """Open the text half of the model of this fingerprint; None where that takes the whole model."""
     from search.encoders.text import open_text_encoder
 
-    recipe = _read(_place(folder, fingerprint))
-    return open_text_encoder(recipe["config"], Path(recipe["tensors"])) if recipe else None
+    recipe = _read(folder, fingerprint)
+    if recipe is None:
+        return None
+    path = _mappable(folder, fingerprint, recipe)
+    return open_text_encoder(recipe["config"], path, folder=folder)
+
+
+def open_half(folder: Path, fingerprint: str, whole: Whole) -> TextHalf | None:
+    """Return the text half of the model of this fingerprint, nothing of it opened yet; None without a recipe."""
+    recipe = _read(folder, fingerprint)
+    if recipe is None:
+        return None
+    try:
+        return TextHalf(recipe, fingerprint, folder, whole)
+    except KeyError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The whole model, for what its text half can't do.
+
+    open: load it.   is_open: whether it is loaded.
+    """
+
+    open: Callable[[], Encoder]
+    is_open: Callable[[], bool]
+
+
+class TextHalf:
+    """What a model says of texts, with as little work as will do: remembered, in numpy, or by the whole model."""
+
+    def __init__(self, recipe: Mapping[str, Any], fingerprint: str, folder: Path, whole: Whole) -> None:
+        self.name: str = recipe["name"]
+        self.fingerprint = fingerprint
+        self.context_length: int = recipe["context_length"]
+        self.logit_scale: float = recipe["logit_scale"]
+        self.logit_bias: float | None = recipe["logit_bias"]
+        self._folder = folder
+        self._whole = whole
+        self._memory = Memory(folder, fingerprint, recipe["dim"])
+        self._last: dict[str, Entry] = {}  # whoever wants vectors asks for the number of tokens next
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return (N, dim) float32 unit rows, one for each text, in order."""
+        if not 0 < len(texts) <= _REMEMBERED:
+            return self._tower(len(texts)).encode_texts(texts)
+        return np.concatenate([entry.rows for entry in self._entries(texts)])
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text needs, start and end included, were there room for all."""
+        if not all(text in self._last for text in texts):
+            return self._tower(len(texts)).count_tokens(texts)
+        return [self._last[text].tokens for text in texts]
+
+    def remember(
+        self, prompts: Sequence[Sequence[str]], make: Callable[[], tuple[Vectors, int]]
+    ) -> tuple[Vectors, int]:
+        """Return what `make` gives for the prompts of several classes, rows and a number: computed only once."""
+        entry = self._memory.of_set(prompts, lambda: Entry(*make()))
+        return entry.rows, entry.tokens
+
+    def _entries(self, texts: Sequence[str]) -> list[Entry]:
+        known = {text: entry for text, entry in zip(texts, self._memory.of_texts(texts), strict=True) if entry}
+        if missing := [text for text in dict.fromkeys(texts) if text not in known]:
+            tower = self._tower(len(missing))
+            rows, counts = tower.encode_texts(missing), tower.count_tokens(missing)
+            new = {text: Entry(row[None], n) for text, row, n in zip(missing, rows, counts, strict=True)}
+            self._memory.keep_texts(new)
+            known |= new
+        self._last = known
+        return [known[text] for text in texts]
+
+    def _tower(self, count: int) -> TextTower:
+        """Return what embeds so many texts soonest."""
+        if self._whole.is_open() or count >= _MANY:
+            return self._whole.open()
+        return self._numpy or self._whole.open()
+
+    @cached_property
+    def _numpy(self) -> TextEncoder | None:
+        return open_text(self._folder, self.fingerprint)
+
+
+# the files
+
+
+def _read(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """A recipe whose weights, and what they were converted to, are still the files it was written for."""
+    try:
+        recipe: dict[str, Any] = json.loads(_place(folder, fingerprint).read_text(encoding="utf-8"))
+        current = all(_stat(Path(name)) == stat for name, stat in recipe["files"].items())
+        known = recipe["format"] == _FORMAT and recipe["tensors"] in recipe["files"]
+        return recipe if current and known else None
+    except _UNREADABLE:
+        return None
+
+
+def _write(folder: Path, fingerprint: str, recipe: Mapping[str, Any]) -> None:
+    files.atomic_write(_place(folder, fingerprint), json.dumps(recipe).encode())
+
+
+def _mappable(folder: Path, fingerprint: str, recipe: dict[str, Any]) -> Path:
+    """Return the file to map: the export if there is to be one, made again where it is gone or another."""
+    tensors, export = Path(recipe["tensors"]), _exported(folder, fingerprint)
+    if recipe.get("export") is None:
+        return tensors
+    with contextlib.suppress(OSError):
+        if _stat(export) == recipe["export"]:
+            return export
+    stat = _export(recipe["config"], tensors, export)
+    if stat is None:
+        return tensors
+    with contextlib.suppress(OSError):
+        _write(folder, fingerprint, recipe | {"export": stat})
+    return export
+
+
+def _export(config: Mapping[str, Any], tensors: Path, target: Path) -> dict[str, int] | None:
+    """Write the text half's tensors to be mapped, and say how the file looks; None where there is none to be."""
+    from search.encoders import text
+
+    try:
+        return _stat(target) if text.export(config, tensors, target) else None
+    except _UNREADABLE:
+        return None
 
 
 def _place(folder: Path, fingerprint: str) -> Path:
     return folder / f"{fingerprint}.json"
 
 
-def _is_current(path: Path) -> bool:
-    return _read(path) is not None
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """A recipe whose weights, and what they were converted to, are still the files it was written for."""
-    try:
-        recipe: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        current = all(_stat(Path(name)) == stat for name, stat in recipe["files"].items())
-        return recipe if current and recipe["tensors"] in recipe["files"] else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+def _exported(folder: Path, fingerprint: str) -> Path:
+    return folder / f"{fingerprint}.safetensors"
 
 
 def _stat(path: Path) -> dict[str, int]:

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -17,8 +18,10 @@ import torch
 from safetensors.torch import save_file
 
 from search.encoders import load_encoder
-from search.encoders.openclip import open_clip
-from search.encoders.text import TextEncoder, _gelu, _quick_gelu, open_text_encoder
+from search.encoders.openclip import _build, open_clip
+from search.encoders.text import TextEncoder, open_text_encoder
+from search.encoders.tokens import END
+from search.encoders.towers import arithmetic, clip
 from search.resources import data_path
 
 TEXTS = [
@@ -118,7 +121,7 @@ def test_no_texts_give_no_rows(builtin_text):
     assert builtin_text.count_tokens([]) == []
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fp32", "fp16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("custom_text", [False, True], ids=["clip", "custom_text"])
 @pytest.mark.parametrize("quick_gelu", [False, True], ids=["gelu", "quick_gelu"])
 def test_vectors_are_torchs(tiny, quick_gelu, custom_text, dtype):
@@ -143,6 +146,18 @@ def test_the_activation_matters_in_that_comparison(tiny):
         {"heads": 1},
         {"vocab_size": 49500},
         {"pool_type": "argmax", "proj_type": "linear", "no_causal_mask": False, "embed_cls": False},
+        {"no_causal_mask": True},
+        {"no_causal_mask": True, "pool_type": "last"},
+        {"pool_type": "last"},
+        {"pool_type": "first"},
+        {"pool_type": "eos", "eos_id": END},
+        {"pool_type": "eos", "eos_id": 1929},  # "dog"
+        {"pool_type": "eos", "eos_id": 0},  # the padding
+        {"proj_bias": True},
+        {"proj_type": "none", "width": 32},
+        {"act_kwargs": {"approximate": "tanh"}},
+        {"act_kwargs": {"approximate": "none"}},
+        {"norm_kwargs": {"eps": 1e-2}},
     ],
     ids=str,
 )
@@ -152,6 +167,85 @@ def test_other_sizes_give_torchs_vectors(tiny, text_cfg):
     length = config["text_cfg"]["context_length"]
     assert encoder.context_length == length
     assert_same_rows(encoder.encode_texts(TEXTS), by_torch(model.encode_text, TEXTS, length))
+
+
+class Hashing:
+    """Tokens by the words' letters, for towers whose own tokenizer is not on this machine."""
+
+    def __init__(self, context_length: int, *, pad: int, end: int) -> None:
+        self.context_length, self.pad, self.end = context_length, pad, end
+        self.vocabulary = 500
+
+    def __call__(self, text: str) -> list[int]:
+        ids = [3 + zlib.crc32(word.encode()) % 497 for word in text.split()]
+        return [*ids[: self.context_length - 1], self.end]
+
+    def count(self, text: str) -> int:
+        return len(text.split()) + 1
+
+    def padded(self, texts: list[str]) -> torch.Tensor:
+        rows = [self(text) for text in texts]
+        return torch.tensor([row + [self.pad] * (self.context_length - len(row)) for row in rows])
+
+
+def shrunk(architecture: str) -> dict[str, Any]:
+    """An architecture's configuration, as small as it can be made with its text half still of its form."""
+    config = open_clip.get_model_config(architecture)
+    for key in ("model_cfg", "name"):
+        config.pop(key, None)
+    text, coca = config["text_cfg"], "multimodal_cfg" in config
+    text |= {"width": 32, "heads": 2, "layers": 3}
+    if text.get("hf_tokenizer_name"):
+        text["vocab_size"] = 500
+    if "multimodal_cfg" in config:
+        config["multimodal_cfg"] |= {"width": 32, "heads": 2, "layers": 1, "vocab_size": 100}
+    pooled = {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True} if coca else {}
+    config["vision_cfg"] = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16, **pooled}
+    return config | {"embed_dim": 32}
+
+
+def form(config: dict[str, Any]) -> str:
+    """What sets a text half apart from others, sizes and the tokenizer's name aside."""
+    text = {key: value for key, value in config["text_cfg"].items() if key not in SIZES}
+    top = {key: config.get(key) for key in ("quick_gelu", "custom_text")} | {"coca": "multimodal_cfg" in config}
+    return json.dumps([text, top, bool(config["text_cfg"].get("hf_tokenizer_name"))], sort_keys=True)
+
+
+SIZES = {"width", "heads", "layers", "vocab_size", "context_length", "hf_tokenizer_name"}
+FORMS = {form(open_clip.get_model_config(name)): name for name in reversed(open_clip.list_models())}
+HUGGING_FACES = {
+    name for name in open_clip.list_models() if "hf_model_name" in open_clip.get_model_config(name)["text_cfg"]
+}
+
+
+@pytest.mark.parametrize("architecture", sorted(set(FORMS.values()) - HUGGING_FACES))
+def test_every_form_of_open_clips_text_transformer_gives_torchs_vectors(architecture, tmp_path):
+    config = shrunk(architecture)
+    model = randomised(_build(config))
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    text = config["text_cfg"]
+    hashing = Hashing(text["context_length"], pad=1, end=text.get("eos_id", 2))
+    encoder = open_text_encoder(config, tmp_path / "model.safetensors", tokenizer=hashing)
+    assert encoder is not None
+    own = open_clip.SimpleTokenizer(context_length=text["context_length"])
+    tokens = hashing.padded(TEXTS) if text.get("hf_tokenizer_name") else own(TEXTS)
+    with torch.inference_mode():
+        theirs = torch.nn.functional.normalize(model.encode_text(tokens), dim=-1).numpy()
+    assert_same_rows(encoder.encode_texts(TEXTS), theirs)
+
+
+def test_of_open_clips_architectures_only_those_with_a_foreign_text_half_are_left_to_torch():
+    unknown = {name for name in open_clip.list_models() if clip.shape_of(open_clip.get_model_config(name)) is None}
+    assert unknown == HUGGING_FACES
+
+
+def test_a_tokenizer_with_more_tokens_than_the_tower_is_left_to_torch(tmp_path):
+    config = shrunk("ViT-B-16-SigLIP")
+    save_file(_build(config).state_dict(), tmp_path / "model.safetensors")
+    hashing = Hashing(64, pad=1, end=1)
+    hashing.vocabulary = 501
+    assert open_text_encoder(config, tmp_path / "model.safetensors", tokenizer=hashing) is None
+    assert open_text_encoder(config, tmp_path / "model.safetensors") is None
 
 
 def test_a_tower_of_real_size_gives_torchs_vectors(tmp_path):
@@ -167,7 +261,7 @@ def test_a_tower_of_real_size_gives_torchs_vectors(tmp_path):
 def test_fp32_weights_stay_in_the_file(tiny):
     config, weights, _ = tiny()
     tower = open_text_encoder(config, weights)._tower
-    arrays = [tower.embedding, tower.positions, tower.projection, tower.blocks[0].mlp_in.weight]
+    arrays = [tower.embedding, tower.positions, tower.projection.weight, tower.blocks[0].mlp_in.weight]
     assert not any(array.flags.owndata or array.flags.writeable for array in arrays)
 
 
@@ -175,15 +269,21 @@ UNUSUAL = [
     {"hf_model_name": "xlm-roberta-base"},
     {"hf_tokenizer_name": "bert-base-uncased"},
     {"tokenizer_kwargs": {"clean": "canonicalize"}},
-    {"no_causal_mask": True},
-    {"pool_type": "last"},
-    {"pool_type": "eos"},
+    {"pool_type": "none"},
+    {"pool_type": None},
     {"embed_cls": True},
+    {"output_tokens": True},
     {"ls_init_value": 1e-4},
     {"proj_bias": True},
     {"proj_type": "none"},
-    {"act_kwargs": {"approximate": "tanh"}},
-    {"norm_kwargs": {"eps": 1e-6}},
+    {"proj_type": "mlp"},
+    {"act_kwargs": {"approximate": "sigmoid"}},
+    {"act_kwargs": {"inplace": True}},
+    {"norm_kwargs": {"eps": 1e-6, "bias": False}},
+    {"norm_kwargs": {"elementwise_affine": False}},
+    {"norm_kwargs": {"eps": "1e-6"}},
+    {"norm_kwargs": 7},
+    {"eos_id": "2"},
     {"block_type": "custom"},
     {"qk_norm": True},
     {"scale_fc": True},
@@ -208,15 +308,18 @@ def test_an_unusual_or_unfitting_text_tower_is_left_to_torch(tiny, text_cfg):
     assert open_text_encoder(config, weights) is None
 
 
-@pytest.mark.parametrize("change", [{"multimodal_cfg": {}}, {"embed_dim": 16}, {"text_cfg": None}], ids=str)
+def test_options_of_the_activation_that_the_quick_one_lacks_are_left_to_torch(tiny):
+    config, weights, _ = tiny(text_cfg={"act_kwargs": {"approximate": "tanh"}})
+    assert open_text_encoder(config, weights) is not None
+    assert open_text_encoder({**config, "quick_gelu": True}, weights) is None
+
+
+@pytest.mark.parametrize(
+    "change", [{"multimodal_cfg": {}}, {"multimodal_cfg": None}, {"embed_dim": 16}, {"text_cfg": None}], ids=str
+)
 def test_an_unusual_or_unfitting_model_is_left_to_torch(tiny, change):
     config, weights, _ = tiny()
     assert open_text_encoder({**config, **change}, weights) is None
-
-
-def test_bf16_weights_are_left_to_torch(tiny):
-    config, weights, _ = tiny(torch.bfloat16)
-    assert open_text_encoder(config, weights) is None
 
 
 def test_weights_of_another_kind_or_absent_are_left_to_torch(tiny):
@@ -273,19 +376,19 @@ def test_a_damaged_header_is_left_to_torch(tiny, entry):
 def test_gelu_is_the_exact_one():
     x = np.linspace(-12, 12, 20001).astype(np.float32)
     exact = np.array([value / 2 * math.erfc(-value / math.sqrt(2)) for value in x.tolist()])
-    np.testing.assert_allclose(
-        _gelu(x), exact, rtol=1.2e-7, atol=5e-7
-    )  # the formula's 7.5e-8 times x, and rounding
+    ours = arithmetic.gelu(x.copy())
+    np.testing.assert_allclose(ours, exact, rtol=1.2e-7, atol=5e-7)  # the formula's 7.5e-8 times x, and rounding
 
 
 def test_quick_gelu_of_large_numbers_is_quiet():
     x = np.array([-1e4, -200, 0, 200, 1e4], dtype=np.float32)
-    np.testing.assert_array_equal(_quick_gelu(x), np.maximum(x, 0))
+    np.testing.assert_array_equal(arithmetic.quick_gelu(x.copy()), np.maximum(x, 0))
 
 
 def test_a_query_loads_neither_torch_nor_open_clip():
     script = """
 import json, sys
+from search.encoders.tokens import END
 from search.encoders.text import open_text_encoder
 from search.resources import data_path
 config = json.loads(data_path("builtin", "open_clip_config.json").read_text())["model_cfg"]

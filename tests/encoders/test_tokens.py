@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import random
+from pathlib import Path
 
 import ftfy
 import pytest
@@ -121,10 +123,8 @@ def test_count_has_start_and_end_and_is_not_cut():
 
 
 def test_every_token_of_the_vocabulary_has_open_clips_id():
-    ids = dict(tokens._base().values())
-    ids |= {symbol + "</w>": token + 256 for symbol, token in tokens._base().values()}
-    ids |= {pair.replace(" ", ""): token for pair, token in tokens._merges().items()}
-    ids |= {"<start_of_text>": START, "<end_of_text>": END}
+    ids = tokens._symbols() | {"<start_of_text>": START, "<end_of_text>": END}
+    ids |= {line.replace(" ", ""): token for token, line in enumerate(tokens._merge_lines(), 512)}
     assert ids == THEIRS.encoder
     assert len(ids) == VOCABULARY
 
@@ -132,8 +132,102 @@ def test_every_token_of_the_vocabulary_has_open_clips_id():
 def test_a_pair_in_the_list_of_merges_is_two_symbols():
     with gzip.open(tokens._merges_file(), "rt", encoding="utf-8") as file:
         pairs = file.read().split("\n")[1:48895]
-    assert list(tokens._merges()) == pairs
+    assert tokens._merge_lines() == pairs
     assert all(pair.split() == pair.split(" ") and len(pair.split()) == 2 for pair in pairs)
+
+
+def test_the_table_holds_every_merge_and_no_other():
+    merges = tokens.load_merges(None)
+    ranks = {tuple(THEIRS.encoder[symbol] for symbol in pair): 512 + n for pair, n in THEIRS.bpe_ranks.items()}
+    assert {pair: merges.find(*pair) for pair in ranks} == ranks
+    draw = random.Random(1)
+    others = {(draw.randrange(VOCABULARY), draw.randrange(VOCABULARY)) for _ in range(5000)} - ranks.keys()
+    assert {merges.find(*pair) for pair in others} == {VOCABULARY}
+    assert {merges.find(0, 0), merges.find(VOCABULARY - 1, VOCABULARY - 1)} <= {VOCABULARY, *ranks.values()}
+
+
+TEXT = "a photo of a dog playing in the snow"
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads the list of merges fails."""
+
+    def fail() -> list[str]:
+        raise AssertionError("the list was read")
+
+    tokens._table.cache_clear()
+    tokens._made_merges.cache_clear()
+    monkeypatch.setattr(tokens, "_merge_lines", fail)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """A folder that has the table."""
+    ClipTokenizer(77, folder=tmp_path / "kept").encode(TEXT)
+    return tmp_path / "kept"
+
+
+def test_a_kept_table_gives_the_same_ids_without_reading_the_list(kept, assorted, unread):
+    mapped = ClipTokenizer(77, folder=kept)
+    for text in BY_HAND + assorted[::3]:
+        assert mapped.encode(text) == THEIRS.encode(text), repr(text)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-1], lambda data: b"", lambda data: data[:9000] + b"?" + data[9001:]],
+    ids=range(3),
+)
+def test_a_damaged_table_is_made_anew(kept, damage):
+    [table] = kept.iterdir()
+    whole = table.read_bytes()
+    table.write_bytes(damage(whole))
+    assert ClipTokenizer(77, folder=kept).encode(TEXT) == THEIRS.encode(TEXT)
+    assert table.read_bytes() == whole
+    assert list(kept.iterdir()) == [table]
+
+
+def test_where_no_table_can_be_kept_the_ids_are_the_same(tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert ClipTokenizer(77, folder=folder).encode(TEXT) == THEIRS.encode(TEXT)
+
+
+def test_a_list_of_merges_that_is_another_leaves_no_table(tmp_path, monkeypatch):
+    lines = tokens._merge_lines()
+    tokens._table.cache_clear()
+    tokens._made_merges.cache_clear()
+    monkeypatch.setattr(tokens, "_merge_lines", lambda: [lines[1], lines[0], *lines[2:]])
+    ClipTokenizer(77, folder=tmp_path).encode(TEXT)
+    assert not list(tmp_path.iterdir())
+    tokens._table.cache_clear()
+    tokens._made_merges.cache_clear()
+
+
+@pytest.mark.parametrize("errors", ["surrogatepass", "replace", "ignore"])
+def test_ids_are_open_clips_for_bytes_taken_as_text(errors):
+    draw = random.Random(11)
+    for _ in range(400):
+        data = draw.randbytes(draw.randrange(40))
+        codec = "utf-16-le" if errors == "surrogatepass" else draw.choice(["utf-8", "utf-16-le", "shift_jis"])
+        with contextlib.suppress(UnicodeDecodeError):
+            text = data.decode(codec, errors)
+            assert ours_or_error(text) == theirs_or_error(text), repr(text)
+
+
+def ours_or_error(text: str) -> list[int] | str:
+    try:
+        return OURS.encode(text)
+    except UnicodeEncodeError:
+        return "a lone surrogate"
+
+
+def theirs_or_error(text: str) -> list[int] | str:
+    try:
+        return THEIRS.encode(text)
+    except UnicodeEncodeError:
+        return "a lone surrogate"
 
 
 def test_no_text_that_skips_ftfy_would_be_changed_by_it():
