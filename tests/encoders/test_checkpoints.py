@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from search.encoders import load_encoder
+from search.encoders.blueprints import open_clip
 from search.encoders.checkpoints import identify, merge_long_positions, read_state_dict
-from search.encoders.openclip import open_clip
 from search.errors import CheckpointError, ModelError
 
 MakeClip = Callable[..., torch.nn.Module]
@@ -169,14 +169,14 @@ def test_a_tower_without_layers_is_refused(tower: str, tmp_path: Path, random_cl
 
 
 def test_shapes_beyond_torchs_arithmetic_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.encoders import checkpoints, openclip
+    from search.encoders import blueprints, checkpoints
 
     vision = {"layers": 1, "width": 64, "patch_size": 2**31, "image_size": 2**31}
     text = {"width": 64, "heads": 1, "layers": 1}
     config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
     monkeypatch.setattr(checkpoints, "openai_config", lambda *_: config)  # an honest file would take gigabytes
     with pytest.raises(CheckpointError, match=r"clip\.pt describes no model that can be built") as caught:
-        openclip._from_shapes("clip:clip.pt", {}, checkpoints.Weights(Path("clip.pt"), "", Path()))
+        blueprints._from_shapes("clip:clip.pt", {}, checkpoints.Weights(Path("clip.pt"), "", Path()))
     assert "\n" not in str(caught.value)
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from search.encoders import load_encoder
-from search.encoders.openclip import open_clip
+from search.encoders.blueprints import open_clip
 from search.encoders.text import TextEncoder, _gelu, _quick_gelu, open_text_encoder
 from search.resources import data_path
 
