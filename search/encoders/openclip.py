@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import normalize
 
-from search.encoders import blueprints, towers
+from search.encoders import blueprints, tuning
 from search.encoders.blueprints import open_clip
 from search.encoders.hub import Fetcher, first_line
 from search.encoders.preprocessing import Preprocessing, require_batch
@@ -32,7 +32,7 @@ class OpenClipEncoder:
 
     dim: width of the model's vectors.   weights: the file they come from, config: open_clip's model_cfg; None for a
     model made in memory.   tensors: a safetensors file with the model's tensors, if there is one.   precision: of
-    weights and arithmetic, as `towers.choose_precision` takes it; vectors are float32 whatever it is.
+    weights and arithmetic, as `tuning.choose_precision` takes it; vectors are float32 whatever it is.
     """
 
     runtime = "torch"
@@ -60,7 +60,7 @@ class OpenClipEncoder:
         self.tensors = tensors
         self.config = config
         self._device = torch.device(device)
-        self._dtype = towers.choose_precision(self._device, precision)
+        self._dtype = tuning.choose_precision(self._device, precision)
         self.precision = str(self._dtype).removeprefix("torch.")
         self.batch_size = _BATCH_SIZES.get(self._device.type, 32)
         self.context_length = int(tokenizer.context_length)
@@ -68,8 +68,8 @@ class OpenClipEncoder:
         self.logit_scale: float = model.logit_scale.float().exp().item()  # while it is exact
         bias = getattr(model, "logit_bias", None)
         self.logit_bias: float | None = None if bias is None else bias.item()
-        self._model = towers.tuned(model, device=self._device, precision=self._dtype)
-        self._causal_text = towers.causal_text_tower(self._model)
+        self._model = tuning.tuned(model, device=self._device, precision=self._dtype)
+        self._causal_text = tuning.causal_text_tower(self._model)
         self._tokenizer = tokenizer
         mean, std = (self._per_channel(values) for values in (preprocessing.mean, preprocessing.std))
         self._scale, self._shift = 1 / (255 * std), -mean / std
@@ -107,9 +107,10 @@ class OpenClipEncoder:
         return [self._count(text) for text in texts]
 
     def _text_batches(self, tokens: torch.Tensor) -> list[tuple[npt.NDArray[np.intp], torch.Tensor]]:
-        """Return places and tokens of batches; for a causal tower texts of like length together, cut behind the last end.
+        """Return places and tokens of batches.
 
-        80,000 short prompts take 11 tokens each that way instead of 77.
+        Of a causal tower, texts of like length together and cut behind the last end: 80,000 short prompts take 11
+        tokens each that way instead of 77.
         """
         if self._causal_text is None:
             lengths = np.full(len(tokens), tokens.shape[1])
@@ -156,7 +157,7 @@ def load(
     Raises as `search.encoders.load_encoder`.
     """
     device = usable_device(device)
-    towers.choose_precision(torch.device(device), precision)  # a wrong name is told before anything is fetched
+    tuning.choose_precision(torch.device(device), precision)  # a wrong name is told before anything is fetched
     return encoder_of(blueprints.load(source, identifier, fetcher=fetcher), device=device, precision=precision)
 
 

@@ -58,7 +58,7 @@ def test_a_torchscript_archive_gives_the_vectors_of_its_source(
 ) -> None:
     model = random_clip(resnet=resnet)
     file = traced(model, tmp_path / "traced.pt")
-    encoder = load_encoder(f"clip:{file}", device="cpu")
+    encoder = load_encoder(f"clip:{file}", device="cpu", precision="float32")
     assert encoder.name == f"clip:{file}"
     assert encoder.preprocessing.size == ((64, 64) if resnet else (48, 48))
     assert_equal_vectors(encoder, model, open_clip.SimpleTokenizer(), pictures, TEXTS)
@@ -77,7 +77,7 @@ def test_an_openai_state_dict_in_half_precision_gives_the_vectors_of_its_source(
     if wrap:
         state = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}
     torch.save(state, tmp_path / "clip.pt")
-    encoder = load_encoder(f"clip:{tmp_path / 'clip.pt'}", device="cpu")
+    encoder = load_encoder(f"clip:{tmp_path / 'clip.pt'}", device="cpu", precision="float32")
     assert_equal_vectors(encoder, model, open_clip.SimpleTokenizer(), pictures, TEXTS)
 
 
@@ -97,7 +97,7 @@ def test_long_clip_adds_the_first_table_below_position_20_and_the_second_from_th
     torch.manual_seed(2)
     first, second = torch.randn(2, 248, 64).unbind()
     torch.save({**state, "positional_embedding": first, "positional_embedding_res": second}, tmp_path / "l.pt")
-    encoder = load_encoder(f"longclip:{tmp_path / 'l.pt'}", device="cpu")
+    encoder = load_encoder(f"longclip:{tmp_path / 'l.pt'}", device="cpu", precision="float32")
     assert encoder.context_length == 248
 
     below = (torch.arange(248) < 20).float()[:, None]  # Long-CLIP's mask1; mask2 is the rest

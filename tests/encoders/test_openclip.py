@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from search.encoders import Encoder, load_encoder, towers
+from search.encoders import Encoder, load_encoder, tuning
 from search.encoders.blueprints import open_clip
 from search.encoders.hub import model_info
 from search.errors import DimensionError, ModelError
@@ -202,11 +202,11 @@ def test_bfloat16_is_for_processors_that_multiply_it(
     flags: str, bits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-    monkeypatch.setattr(towers, "_CPU_FLAGS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(tuning, "_CPU_FLAGS", tmp_path / "cpuinfo")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
     expected = torch.bfloat16 if bits else torch.float32
-    assert towers.choose_precision(torch.device("cpu")) == expected
-    assert towers.choose_precision(torch.device("cpu"), "float32") == torch.float32
+    assert tuning.choose_precision(torch.device("cpu")) == expected
+    assert tuning.choose_precision(torch.device("cpu"), "float32") == torch.float32
 
 
 def test_the_last_block_of_a_class_token_tower_computes_one_token(
@@ -216,7 +216,7 @@ def test_the_last_block_of_a_class_token_tower_computes_one_token(
     images = torch.rand(3, 3, 48, 48)
     with torch.inference_mode():
         expected = model.visual(images)
-        tower = towers.image_tower(deepcopy(model.visual))
+        tower = tuning.image_tower(deepcopy(model.visual))
         assert tower.transformer(tower._embeds(images)).shape[1] == 1
         torch.testing.assert_close(tower(images), expected, atol=1e-5, rtol=1e-4)  # fp32 reduction order
 
