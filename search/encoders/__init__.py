@@ -99,6 +99,7 @@ def load_encoder(
     on_download: Callable[[str], None] | None = None,
     trust_checkpoint: str | None = None,
     cache: Path | None = None,
+    precision: str | None = None,
 ) -> Encoder:
     """Open a model by name; see the module's docstring for the forms a name has.
 
@@ -117,7 +118,7 @@ def load_encoder(
     fetcher = Fetcher(
         name, offline=offline, on_download=on_download, trust_checkpoint=trust_checkpoint, cache=cache
     )
-    return openclip.load(source, identifier, fetcher=fetcher, device=device)
+    return openclip.load(source, identifier, fetcher=fetcher, device=device, precision=precision)
 
 
 def resolve_auto(

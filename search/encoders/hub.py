@@ -320,7 +320,7 @@ def _listed(entry: _Listed) -> ModelInfo:
 
 
 def _open_clip_models() -> Iterator[ModelInfo]:
-    from search.encoders.openclip import pretrained_tags
+    from search.encoders.blueprints import pretrained_tags
 
     for arch, tag, config in pretrained_tags():
         if config.get("hf_hub"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import numpy as np
 from PIL import Image
 
-from search.errors import ModelError
+from search.errors import DimensionError, ModelError
 
 if TYPE_CHECKING:
     from search.types import Pixels
@@ -103,6 +103,16 @@ class Preprocessing:
             interpolation=_take(given, "interpolation", "bicubic", _interpolation),
             resize_mode=_take(given, "resize_mode", "shortest", _resize_mode),
             fill_color=_take(given, "fill_color", 0, _level),
+        )
+
+
+def require_batch(images: Pixels, preprocessing: Preprocessing, name: str) -> None:
+    """Raise DimensionError unless images are (N, H, W, 3) uint8 of the size that the model `name` takes."""
+    height, width = preprocessing.size
+    if images.ndim != 4 or images.shape[1:] != (height, width, 3) or images.dtype != np.uint8:
+        raise DimensionError(
+            f"{name} takes (N, {height}, {width}, 3) uint8, not {images.shape} {images.dtype}",
+            hint="`preprocess` makes them",
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from search.encoders import Encoder, conversion, load_encoder
-from search.encoders.openclip import open_clip
+from search.encoders.blueprints import open_clip
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,8 @@ def conversions(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="session")
 def builtin() -> Encoder:
-    return load_encoder("builtin", device="cpu")
+    """In float32, which gives the same numbers on every processor but for rounding."""
+    return load_encoder("builtin", device="cpu", precision="float32")
 
 
 @pytest.fixture(scope="session")

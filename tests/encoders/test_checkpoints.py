@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from search.encoders import load_encoder
+from search.encoders.blueprints import open_clip
 from search.encoders.checkpoints import identify, merge_long_positions, read_state_dict
-from search.encoders.openclip import open_clip
 from search.errors import CheckpointError, ModelError
 
 MakeClip = Callable[..., torch.nn.Module]
@@ -58,7 +58,7 @@ def test_a_torchscript_archive_gives_the_vectors_of_its_source(
 ) -> None:
     model = random_clip(resnet=resnet)
     file = traced(model, tmp_path / "traced.pt")
-    encoder = load_encoder(f"clip:{file}", device="cpu")
+    encoder = load_encoder(f"clip:{file}", device="cpu", precision="float32")
     assert encoder.name == f"clip:{file}"
     assert encoder.preprocessing.size == ((64, 64) if resnet else (48, 48))
     assert_equal_vectors(encoder, model, open_clip.SimpleTokenizer(), pictures, TEXTS)
@@ -77,7 +77,7 @@ def test_an_openai_state_dict_in_half_precision_gives_the_vectors_of_its_source(
     if wrap:
         state = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}
     torch.save(state, tmp_path / "clip.pt")
-    encoder = load_encoder(f"clip:{tmp_path / 'clip.pt'}", device="cpu")
+    encoder = load_encoder(f"clip:{tmp_path / 'clip.pt'}", device="cpu", precision="float32")
     assert_equal_vectors(encoder, model, open_clip.SimpleTokenizer(), pictures, TEXTS)
 
 
@@ -97,7 +97,7 @@ def test_long_clip_adds_the_first_table_below_position_20_and_the_second_from_th
     torch.manual_seed(2)
     first, second = torch.randn(2, 248, 64).unbind()
     torch.save({**state, "positional_embedding": first, "positional_embedding_res": second}, tmp_path / "l.pt")
-    encoder = load_encoder(f"longclip:{tmp_path / 'l.pt'}", device="cpu")
+    encoder = load_encoder(f"longclip:{tmp_path / 'l.pt'}", device="cpu", precision="float32")
     assert encoder.context_length == 248
 
     below = (torch.arange(248) < 20).float()[:, None]  # Long-CLIP's mask1; mask2 is the rest
@@ -169,14 +169,14 @@ def test_a_tower_without_layers_is_refused(tower: str, tmp_path: Path, random_cl
 
 
 def test_shapes_beyond_torchs_arithmetic_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.encoders import checkpoints, openclip
+    from search.encoders import blueprints, checkpoints
 
     vision = {"layers": 1, "width": 64, "patch_size": 2**31, "image_size": 2**31}
     text = {"width": 64, "heads": 1, "layers": 1}
     config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
     monkeypatch.setattr(checkpoints, "openai_config", lambda *_: config)  # an honest file would take gigabytes
     with pytest.raises(CheckpointError, match=r"clip\.pt describes no model that can be built") as caught:
-        openclip._from_shapes("clip:clip.pt", {}, checkpoints.Weights(Path("clip.pt"), "", Path()))
+        blueprints._from_shapes("clip:clip.pt", {}, checkpoints.Weights(Path("clip.pt"), "", Path()))
     assert "\n" not in str(caught.value)
 
 

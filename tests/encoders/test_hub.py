@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import constants
 
 from search.encoders import RECOMMENDED, load_encoder, parse_name
+from search.encoders.blueprints import open_clip, pretrained_tags
 from search.encoders.hub import (
     Fetcher,
     cached_file,
@@ -27,7 +28,6 @@ from search.encoders.hub import (
     tag_files,
     url_sha256,
 )
-from search.encoders.openclip import open_clip, pretrained_tags
 from search.errors import CheckpointError, ModelError, ModelUnavailable
 from search.resources import data_path
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from search.encoders import Encoder, load_encoder
+from search.encoders import Encoder, load_encoder, tuning
+from search.encoders.blueprints import open_clip
 from search.encoders.hub import model_info
-from search.encoders.openclip import open_clip
 from search.errors import DimensionError, ModelError
 
 TEXTS = ["a photo of a cat", "two dogs on a beach at sunset", ""]
@@ -76,7 +76,7 @@ def siglip(files: Path) -> tuple[Encoder, torch.nn.Module, Path]:
     folder = files / "siglip"
     model = save_folder(folder, SIGLIP, SIGLIP_PREPROCESS)
     save_tokenizer(folder)
-    return load_encoder(f"dir:{folder}", device="cpu"), model, folder
+    return load_encoder(f"dir:{folder}", device="cpu", precision="float32"), model, folder
 
 
 @pytest.mark.parametrize("arch", ["ViT-B-32", "RN50", "MobileCLIP2-S0"])
@@ -88,10 +88,20 @@ def test_vectors_equal_open_clips(
     file = files / f"{arch}.safetensors"
     state = model.state_dict()
     save_file({n: t.half() if t.is_floating_point() else t for n, t in state.items()}, file)
-    encoder = load_encoder(f"{arch}/{file}", device="cpu")
+    encoder = load_encoder(f"{arch}/{file}", device="cpu", precision="float32")
+    rounded = load_encoder(f"{arch}/{file}", device="cpu", precision="bfloat16")
     file.unlink()
     assert encoder.name == f"{arch}/{file}"
     assert_equal_vectors(encoder, model, open_clip.get_tokenizer(arch), pictures, TEXTS)
+    assert rounded.fingerprint == encoder.fingerprint
+    images = np.stack([encoder.preprocess(image) for image in pictures])
+    for half, full in (
+        (rounded.encode_images(images), encoder.encode_images(images)),
+        (rounded.encode_texts(TEXTS), encoder.encode_texts(TEXTS)),
+    ):
+        assert half.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1, atol=1e-6)  # normalised in float32
+        assert (half * full).sum(axis=1).min() >= 0.999  # what bfloat16's eight bits leave
 
 
 def test_vectors_of_a_siglip_folder_equal_open_clips(
@@ -112,7 +122,7 @@ def test_vectors_of_a_full_siglip_equal_open_clips(
     folder = files / "ViT-B-16-SigLIP"
     model = save_folder(folder, open_clip.get_model_config("ViT-B-16-SigLIP"), SIGLIP_PREPROCESS)
     save_tokenizer(folder)  # the vocabulary is somebody else's; which rows it picks makes no difference here
-    encoder = load_encoder(f"dir:{folder}", device="cpu")
+    encoder = load_encoder(f"dir:{folder}", device="cpu", precision="float32")
     assert_equal_vectors(encoder, model, open_clip.get_tokenizer(f"local-dir:{folder}"), pictures, TEXTS)
 
 
@@ -164,6 +174,62 @@ def test_more_texts_than_one_pass_takes_keep_their_order(builtin: Encoder) -> No
     np.testing.assert_allclose(
         vectors[[0, 255, 256, 299]], builtin.encode_texts([texts[i] for i in (0, 255, 256, 299)]), atol=1e-5
     )
+
+
+def test_a_batch_in_bfloat16_equals_its_singles(pictures: list[Image.Image]) -> None:
+    encoder = load_encoder("builtin", device="cpu", precision="bfloat16")
+    images = np.stack([encoder.preprocess(picture) for picture in pictures])
+    singles = np.concatenate([encoder.encode_images(image[None]) for image in images])
+    assert (encoder.encode_images(images) * singles).sum(axis=1).min() >= 0.999  # bfloat16's own noise
+    words = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
+    assert (encoder.encode_texts(TEXTS) * words).sum(axis=1).min() >= 0.999
+
+
+def test_the_temperature_is_exact_in_every_precision(builtin: Encoder) -> None:
+    assert load_encoder("builtin", precision="bfloat16").logit_scale == builtin.logit_scale
+
+
+def test_an_unknown_precision_is_an_error_before_anything_is_read() -> None:
+    with pytest.raises(ModelError, match="no precision 'int4'"):
+        load_encoder("hf-hub:nobody/nothing", precision="int4", offline=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "bits"),
+    [("fpu amx_bf16", True), ("avx2 avx512_bf16", True), ("fp asimd bf16", True), ("avx512f", False)],
+)
+def test_bfloat16_is_for_processors_that_multiply_it(
+    flags: str, bits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(tuning, "_CPU_FLAGS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
+    expected = torch.bfloat16 if bits else torch.float32
+    assert tuning.choose_precision(torch.device("cpu")) == expected
+    assert tuning.choose_precision(torch.device("cpu"), "float32") == torch.float32
+
+
+def test_the_last_block_of_a_class_token_tower_computes_one_token(
+    random_clip: Callable[..., torch.nn.Module],
+) -> None:
+    model = random_clip()
+    images = torch.rand(3, 3, 48, 48)
+    with torch.inference_mode():
+        expected = model.visual(images)
+        tower = tuning.image_tower(deepcopy(model.visual))
+        assert tower.transformer(tower._embeds(images)).shape[1] == 1
+        torch.testing.assert_close(tower(images), expected, atol=1e-5, rtol=1e-4)  # fp32 reduction order
+
+
+def test_a_causal_text_is_cut_behind_the_longest_end_in_its_batch(builtin: Encoder) -> None:
+    """Exact against all 77 positions, in whatever order long and short texts come."""
+    texts = ["a cat", "word " * 100, "", "two dogs on a beach", "<end_of_text> behind the end"]
+    tokens = builtin._tokenizer(texts)
+    with torch.inference_mode():
+        whole = builtin._model.encode_text(tokens)
+    expected = torch.nn.functional.normalize(whole, dim=-1).numpy()
+    np.testing.assert_allclose(builtin.encode_texts(texts), expected, atol=1e-5)  # fp32 reduction order
+    assert [part.shape for _, part in builtin._text_batches(tokens[[0, 2]])] == [(2, 4)]
 
 
 def test_nothing_in_gives_no_rows(builtin: Encoder) -> None:
@@ -222,7 +288,7 @@ def test_a_tag_trained_with_quickgelu_gets_it_whatever_the_architecture_says(
     tmp_path: Path,
 ) -> None:
     """open_clip only warns here and computes other vectors than the weights were trained for."""
-    from search.encoders import openclip
+    from search.encoders import blueprints
     from search.encoders.hub import Fetcher
 
     class Here(Fetcher):
@@ -233,8 +299,8 @@ def test_a_tag_trained_with_quickgelu_gets_it_whatever_the_architecture_says(
             )
             return tmp_path / candidates[0]
 
-    blueprint = openclip._open_clip("ViT-B-32/openai", Here("ViT-B-32/openai"))
-    plain = openclip._open_clip("ViT-B-32-quickgelu/openai", Here("ViT-B-32-quickgelu/openai"))
+    blueprint = blueprints._open_clip("ViT-B-32/openai", Here("ViT-B-32/openai"))
+    plain = blueprints._open_clip("ViT-B-32-quickgelu/openai", Here("ViT-B-32-quickgelu/openai"))
     assert blueprint.config == plain.config
     assert blueprint.config["quick_gelu"] is True
     assert open_clip.get_model_config("ViT-B-32").get("quick_gelu") is None

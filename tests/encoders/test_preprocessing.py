@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search.encoders.openclip import open_clip
+from search.encoders.blueprints import open_clip
 from search.encoders.preprocessing import Preprocessing
 from search.errors import ModelError
 

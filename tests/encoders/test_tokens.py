@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.encoders import tokens
-from search.encoders.openclip import open_clip
+from search.encoders.blueprints import open_clip
 from search.encoders.tokens import END, START, VOCABULARY, ClipTokenizer
 
 THEIRS = open_clip.SimpleTokenizer()
