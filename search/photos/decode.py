@@ -406,10 +406,11 @@ def _own_orientation(image: ImageFile.ImageFile) -> int | None:
 
 
 def _first_content(image: ImageFile.ImageFile, min_side: int | None) -> Image.Image:
-    """Return the picture, scaled down as far as `min_side` permits; of an animation or several pages the first that shows anything, among the first few.
+    """Return the picture, scaled down as far as `min_side` permits.
 
-    Many animations fade in from one colour. Only frames of the first one's size are looked at: other pages may be
-    previews or masks. A later frame that is damaged costs nothing.
+    Of an animation or several pages it is the first that shows anything, among the first few: many animations fade in
+    from one colour. Only frames of the first one's size are looked at: other pages may be previews or masks. A later
+    frame that is damaged costs nothing.
     """
     size, first = image.size, to_rgb(image, min_side=min_side)
     if image.format not in _ANIMATED or not getattr(image, "is_animated", False) or not _is_blank(first):
