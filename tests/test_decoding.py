@@ -155,6 +155,15 @@ def test_children_give_what_this_process_would(photo, tmp_path, make_photo):
             assert got.pixels.dtype == np.uint8
 
 
+def test_children_scale_large_pictures_while_they_decode(tmp_path, make_photo):
+    path = str(make_photo(tmp_path / "large.jpg", 1, (1999, 1001)))
+    [got] = decode([path])
+    here = load(path, min_side=448)
+    assert here.image.size == (1000, 501)
+    assert (got.info.width, got.info.height) == (1999, 1001)
+    np.testing.assert_array_equal(got.pixels, SMALL(here.image, whole=(1001, 1999), frame=(0, 0, 999.5, 500.5)))
+
+
 def test_one_child_serves_models_of_different_sizes(photo):
     with Decoders(workers=1) as decoders:
         for size in ((8, 8), (64, 32), (8, 8)):

@@ -76,9 +76,11 @@ class _Decoder:
             photo = self._load(
                 os.fsdecode(request["path"].encode("latin-1")),
                 max_megapixels=request["max_megapixels"],
+                min_side=self._preprocessing.min_side,
                 on_header=self._allow_more,
             )
-            pixels = self._preprocessing(photo.image)
+            whole = (photo.info.height, photo.info.width)
+            pixels = self._preprocessing(photo.image, whole=whole, frame=photo.frame)
         except PhotoError as error:
             said, pixels = {"reason": error.reason, "detail": error.message}, None
         except MemoryError:

@@ -24,12 +24,17 @@ T = TypeVar("T")
 Interpolation = Literal["bicubic", "bilinear"]
 ResizeMode = Literal["shortest", "longest", "squash"]
 Size = tuple[int, int]
+Box = tuple[float, float, float, float]
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _MODES = ("shortest", "longest", "squash")
 _STRIP = 2**25  # pixels (128 MB); a longer strip is never scaled whole, only the middle the crop keeps
+
+# A picture may be halved before it is scaled to a model's input while both sides keep this, and twice the input: then
+# no vector's cosine with that of the whole picture was below 0.9999 (bench/scaling.py).
+_MIN_SIDE = 448
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,23 @@ class Preprocessing:
     resize_mode: ResizeMode = "shortest"
     fill_color: int = 0
 
-    def __call__(self, image: Image.Image) -> Pixels:
-        """Return the image as (H, W, 3) uint8.   image: RGB, upright."""
-        scaled = self._scaled_size(image.height, image.width)
+    @property
+    def min_side(self) -> int:
+        """Pixels that both sides of a picture must keep if it is scaled down before this."""
+        return max(2 * max(self.size), _MIN_SIDE)
+
+    def __call__(self, image: Image.Image, *, whole: Size | None = None, frame: Box | None = None) -> Pixels:
+        """Return the image as (H, W, 3) uint8.
+
+        image: RGB, upright.   whole: (height, width) of the picture that the image was scaled down from, which tell
+        what is kept of it: a row more or less moves everything in the small result.   frame: where that picture lies
+        in the image, (left, top, right, bottom) in its pixels and fractions of them.
+        """
+        scaled = self._scaled_size(*(whole or (image.height, image.width)))
         fill = self.fill_color if self.resize_mode == "longest" else 0
-        fitted = _centre(_resize(image, scaled, self._resampling(), self.size), self.size, fill)
-        return np.array(fitted.convert("RGB"), dtype=np.uint8)
+        frame = frame or (0, 0, image.width, image.height)
+        fitted = _centre(_resize(image, frame, scaled, self._resampling(), self.size), self.size, fill)
+        return np.asarray(fitted if fitted.mode == "RGB" else fitted.convert("RGB"))
 
     def _scaled_size(self, height: int, width: int) -> Size:
         """Return the (height, width) to scale to; rounding as torchvision and open_clip round."""
@@ -116,20 +132,35 @@ def require_batch(images: Pixels, preprocessing: Preprocessing, name: str) -> No
         )
 
 
-def _resize(image: Image.Image, scaled: Size, resampling: Image.Resampling, target: Size) -> Image.Image:
-    """Scale the image; of a strip that would grow without bound, only its middle.
+def _resize(
+    image: Image.Image, frame: Box, scaled: Size, resampling: Image.Resampling, target: Size
+) -> Image.Image:
+    """Scale what the frame holds; of what a crop to `target` will not keep, as little as the result permits.
 
-    Pillow keeps boxes in float32, so the middle alone may be a grey level off: it is for strips only.
+    Pillow scales rows first, but not in tall pictures: those are scaled whole, as the order shows in the rounding. It
+    keeps boxes in float32, which puts one pixel in thousands a grey level off.
     """
     if scaled == (image.height, image.width):
         return image
-    if scaled[0] * scaled[1] <= _STRIP:
-        return image.resize((scaled[1], scaled[0]), resampling)
-    top, height = _middle(scaled[0], target[0])
-    left, width = _middle(scaled[1], target[1])
-    y, x = image.height / scaled[0], image.width / scaled[1]
-    box = (left * x, top * y, (left + width) * x, (top + height) * y)
-    return image.resize((width, height), resampling, box=box)
+    (top, height), (left, width) = _middle(scaled[0], target[0]), _middle(scaled[1], target[1])
+    y, x = (frame[3] - frame[1]) / scaled[0], (frame[2] - frame[0]) / scaled[1]
+    across = (frame[0] + left * x, min(frame[0] + (left + width) * x, image.width))
+    down = (frame[1] + top * y, min(frame[1] + (top + height) * y, image.height))
+    if scaled[0] * scaled[1] > _STRIP:
+        return image.resize((width, height), resampling, box=(across[0], down[0], across[1], down[1]))
+    if (height, width) == scaled or image.height > 2 * image.width:
+        return image.resize((scaled[1], scaled[0]), resampling, box=frame)
+    image, above = _rows(image, down, 2 * max(y, 1))
+    rows = image.resize((width, image.height), resampling, box=(across[0], 0, across[1], image.height))
+    return rows.resize((width, height), resampling, box=(0, down[0] - above, width, down[1] - above))
+
+
+def _rows(image: Image.Image, span: tuple[float, float], support: float) -> tuple[Image.Image, int]:
+    """Return the rows that scaling a span of the image looks at, and how many are above them."""
+    first, end = max(0, math.floor(span[0] - support) - 1), min(image.height, math.ceil(span[1] + support) + 1)
+    if (first, end) == (0, image.height):
+        return image, 0
+    return image.crop((0, first, image.width, end)), first
 
 
 def _middle(length: int, target: int) -> tuple[int, int]:

@@ -12,14 +12,22 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return what a viewer on a white page would show, as 8-bit sRGB."""
+def to_rgb(image: Image.Image, *, min_side: int | None = None) -> Image.Image:
+    """Return what a viewer on a white page would show, as 8-bit sRGB.
+
+    min_side: pixels; lets the picture be scaled down by a whole number while both sides keep this many.
+    """
     profile = image.info.get("icc_profile")
-    flat = _over_white(_to_8_bit(image))
+    flat = _reduced(_over_white(_to_8_bit(image)), min_side)
     converted = _to_srgb(flat, profile) if profile else None
     if converted is not None:
         return converted
     return flat if flat.mode == "RGB" else flat.convert("RGB")
+
+
+def _reduced(image: Image.Image, min_side: int | None) -> Image.Image:
+    factor = min(image.size) // min_side if min_side else 1
+    return image.reduce(factor) if factor > 1 and image.mode != "1" else image
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

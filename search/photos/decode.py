@@ -83,6 +83,7 @@ _READ_ERRNOS = frozenset(
 )
 _BOXES = frozenset((b"ftyp", b"meta", b"mdat", b"moov", b"free", b"skip", b"uuid"))
 _HEAD_BYTES = 512
+_Box = tuple[float, float, float, float]
 _ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
 _FRAMES = 10  # that are looked at for one that shows something
 _MAX_DETAIL = 200
@@ -102,11 +103,14 @@ _TURNS = {
 class LoadedPhoto:
     """A decoded photo.
 
-    image: mode RGB, sRGB, upright, without metadata; smaller than `info` says if a draft was asked for.
+    image: mode RGB, sRGB, upright, without metadata; smaller than `info` says if that was asked for.
+    frame: where the picture lies in the image, (left, top, right, bottom): a last row or column scaled down from less
+    than a whole number of pixels reaches beyond it.
     content_hash: 32 bytes, SHA-256 of the whole file.   stat: of the very bytes that were decoded.
     """
 
     image: Image.Image
+    frame: tuple[float, float, float, float]
     info: PhotoInfo
     content_hash: bytes
     stat: FileStat
@@ -122,8 +126,8 @@ def load(
     """Decode one photo.
 
     max_megapixels: larger pictures are refused by their header, before any pixel is decoded.
-    min_side: pixels; lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, while both sides of the result
-    stay at least twice this. Whoever scales down to `min_side` sees no difference and waits a fraction.
+    min_side: pixels; lets the picture be scaled down by a whole number while both sides of the result stay at
+    least this: a JPEG while it is decoded, which takes a fraction of the time.
     on_header: told the picture's pixels and the file's bytes before anything is decoded.
     Raises PhotoError: unreadable, unstable (it changed meanwhile), empty, unsupported_format, too_large,
     decode_error, memory. Safe to call from several threads.
@@ -135,7 +139,9 @@ def load(
             image = _open(file, max_pixels, is_tga=path.lower().endswith(".tga"))
             if on_header:
                 on_header(image.width * image.height, before.st_size)
-            upright, info = _decode(image, max_pixels=max_pixels, min_side=min_side, mtime_ns=before.st_mtime_ns)
+            upright, frame, info = _decode(
+                image, max_pixels=max_pixels, min_side=min_side, mtime_ns=before.st_mtime_ns
+            )
             digest = _digest(file)
         except Exception as error:
             _refuse_changed(file, before)  # half a file is no damaged file
@@ -144,7 +150,7 @@ def load(
             raise _verdict(error) from error
         _refuse_changed(file, before)
     return LoadedPhoto(
-        upright, info, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
+        upright, frame, info, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
     )
 
 
@@ -299,7 +305,7 @@ def _open(file: BinaryIO, max_pixels: int, *, is_tga: bool) -> ImageFile.ImageFi
 
 def _decode(
     image: ImageFile.ImageFile, *, max_pixels: int, min_side: int | None, mtime_ns: int
-) -> tuple[Image.Image, PhotoInfo]:
+) -> tuple[Image.Image, _Box, PhotoInfo]:
     full_size = image.size
     drafted = min_side is not None and _draft(image, min_side)
     turned_by_decoder = _own_orientation(image)
@@ -316,9 +322,10 @@ def _decode(
         orientation=turned_by_decoder or to_do,
         mtime_ns=mtime_ns,
     )
-    upright = _turn(_first_content(image), to_do)
+    found = _first_content(image, min_side)
+    upright = _turn(found, to_do)
     upright.info.clear()
-    return upright, info
+    return upright, _turned(_frame(size, found.size), found.size, to_do), info
 
 
 def _identify(file: BinaryIO, *, is_tga: bool) -> ImageFile.ImageFile:
@@ -382,7 +389,7 @@ def _draft(image: ImageFile.ImageFile, min_side: int) -> bool:
     """
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return False
-    return image.draft("RGB", (2 * min_side, 2 * min_side)) is not None
+    return image.draft("RGB", (min_side, min_side)) is not None
 
 
 def _own_orientation(image: ImageFile.ImageFile) -> int | None:
@@ -398,20 +405,21 @@ def _own_orientation(image: ImageFile.ImageFile) -> int | None:
     return None
 
 
-def _first_content(image: ImageFile.ImageFile) -> Image.Image:
-    """Return the picture; of an animation or several pages the first that shows anything, among the first few.
+def _first_content(image: ImageFile.ImageFile, min_side: int | None) -> Image.Image:
+    """Return the picture, scaled down as far as `min_side` permits.
 
-    Many animations fade in from one colour. Only frames of the first one's size are looked at: other pages may be
-    previews or masks. A later frame that is damaged costs nothing.
+    Of an animation or several pages it is the first that shows anything, among the first few: many animations fade in
+    from one colour. Only frames of the first one's size are looked at: other pages may be previews or masks. A later
+    frame that is damaged costs nothing.
     """
-    first = to_rgb(image)
+    size, first = image.size, to_rgb(image, min_side=min_side)
     if image.format not in _ANIMATED or not getattr(image, "is_animated", False) or not _is_blank(first):
         return first
     first = first.copy()  # it may be the image itself, which is about to become another frame
     with contextlib.suppress(Exception):
         for number in range(1, _FRAMES):
             image.seek(number)
-            if image.size == first.size and not _is_blank(frame := to_rgb(image)):
+            if image.size == size and not _is_blank(frame := to_rgb(image, min_side=min_side)):
                 return frame
     return first
 
@@ -423,3 +431,19 @@ def _is_blank(image: Image.Image) -> bool:
 def _turn(image: Image.Image, orientation: int) -> Image.Image:
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
+
+
+def _frame(size: tuple[int, int], scaled: tuple[int, int]) -> _Box:
+    """Return where a picture of this size lies once it was scaled down by a whole number."""
+    factor = max(-(-size[0] // scaled[0]), -(-size[1] // scaled[1]))
+    return 0, 0, size[0] / factor, size[1] / factor
+
+
+def _turned(frame: _Box, size: tuple[int, int], orientation: int) -> _Box:
+    """Return where a frame in an image of this size lies once the image is turned as `_turn` does."""
+    (left, top, right, bottom), (width, height) = frame, size
+    if orientation in (2, 3, 7, 8):
+        left, right = width - right, width - left
+    if orientation in (3, 4, 6, 7):
+        top, bottom = height - bottom, height - top
+    return (top, left, bottom, right) if orientation >= 5 else (left, top, right, bottom)

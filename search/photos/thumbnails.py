@@ -16,7 +16,7 @@ def thumbnail(path: str, *, size_px: int = 256, max_megapixels: float = 200) -> 
 
     Nothing but pixels is in it: no place, no date, no profile. Raises PhotoError as `decode.load` does.
     """
-    image = decode.load(path, max_megapixels=max_megapixels, min_side=size_px).image
+    image = decode.load(path, max_megapixels=max_megapixels, min_side=2 * size_px).image
     image.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)

@@ -106,7 +106,7 @@ def test_orientation_holds_for_a_draft(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     picture(1600, 1200).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif)
-    photo = load(str(tmp_path / "a.jpg"), min_side=150)
+    photo = load(str(tmp_path / "a.jpg"), min_side=300)
     assert (photo.info.width, photo.info.height) == (1600, 1200)
     assert photo.image.size == (400, 300)
     small = np.asarray(picture(400, 300), int)
@@ -314,7 +314,7 @@ def test_missing_heic_decoder_is_named_and_costs_no_other_format(tmp_path: Path)
 def test_what_takes_too_much_memory_is_refused_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture().save(tmp_path / "a.png")
 
-    def greedy(image: Image.Image) -> Image.Image:
+    def greedy(image: Image.Image, **options: int | None) -> Image.Image:
         raise MemoryError
 
     monkeypatch.setattr(decode, "to_rgb", greedy)
@@ -391,10 +391,10 @@ def test_rgb_profile_applies_to_a_grey_picture_and_not_to_cmyk(tmp_path: Path) -
 
 def test_cmyk_jpeg_has_its_colours(tmp_path: Path) -> None:
     Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
-    for options in ({}, {"min_side": 4}):
+    for options, size in (({}, (64, 64)), ({"min_side": 8}, (8, 8))):
         photo = load(str(tmp_path / "a.jpg"), **options)
         assert np.abs(np.asarray(photo.image, int) - RED).max() <= 3  # lossy
-        assert photo.image.size == (64, 64)
+        assert photo.image.size == size
 
 
 def test_lab_tiff_has_its_colours(tmp_path: Path) -> None:
@@ -449,26 +449,61 @@ def test_content_decides_not_the_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("min_side", "expected"),
     [
-        (50, (150, 100)),
-        (51, (300, 200)),
-        (100, (300, 200)),
-        (101, (600, 400)),
+        (100, (150, 100)),
+        (101, (300, 200)),
+        (200, (300, 200)),
+        (201, (600, 400)),
         (500, (1200, 800)),
         (900, (1200, 800)),
     ],
 )
-def test_draft_keeps_both_sides_at_twice_the_minimum(
-    tmp_path: Path, min_side: int, expected: tuple[int, int]
-) -> None:
+def test_a_draft_keeps_both_sides_at_the_minimum(tmp_path: Path, min_side: int, expected: tuple[int, int]) -> None:
     picture(1200, 800).save(tmp_path / "a.jpg")
     photo = load(str(tmp_path / "a.jpg"), min_side=min_side)
     assert (photo.info.width, photo.info.height) == (1200, 800)
     assert photo.image.size == expected
 
 
-def test_draft_leaves_other_formats_whole(tmp_path: Path) -> None:
-    picture(400, 300).save(tmp_path / "a.png")
-    assert load(str(tmp_path / "a.png"), min_side=10).image.size == (400, 300)
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "gif", "avif", "bmp"])
+def test_other_formats_are_scaled_by_a_whole_number_after_decoding(tmp_path: Path, suffix: str) -> None:
+    picture(1200, 801).save(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    whole, small = load(str(tmp_path / f"a.{suffix}")), load(str(tmp_path / f"a.{suffix}"), min_side=250)
+    assert (small.info, small.content_hash) == (whole.info, whole.content_hash)
+    assert small.image.size == (400, 267)
+    assert np.array_equal(np.asarray(small.image), np.asarray(whole.image.reduce(3)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_frame_says_where_a_scaled_picture_lies(tmp_path: Path, orientation: int) -> None:
+    """A picture white but for its last column and row, which scaling lets reach beyond the picture."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = Image.new("L", (401, 203), 255)
+    image.paste(0, (400, 0, 401, 203))
+    image.paste(0, (0, 202, 401, 203))
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    photo = load(str(tmp_path / "a.jpg"), min_side=100)
+    left, top, right, bottom = photo.frame
+    long, short = sorted((right - left, bottom - top), reverse=True)
+    assert (long, short) == (200.5, 101.5)
+    dark = np.asarray(photo.image)[:, :, 0] < 128
+    edges = {"left": dark[:, 0].all(), "top": dark[0].all(), "right": dark[:, -1].all(), "bottom": dark[-1].all()}
+    beyond = {
+        "left": left == 0.5,
+        "top": top == 0.5,
+        "right": right == photo.image.width - 0.5,
+        "bottom": bottom == photo.image.height - 0.5,
+    }
+    assert edges == beyond
+
+
+def test_transparency_and_profiles_outlive_scaling(tmp_path: Path) -> None:
+    rgba = Image.new("RGBA", (400, 400), (10, 200, 30, 0))
+    rgba.save(tmp_path / "a.png")
+    assert np.asarray(load(str(tmp_path / "a.png"), min_side=100).image).min() == 255
+    one = Image.new("1", (400, 400), 1)
+    one.save(tmp_path / "b.png")
+    assert load(str(tmp_path / "b.png"), min_side=100).image.getextrema() == ((255, 255),) * 3
 
 
 # ---- what can't be used
