@@ -22,10 +22,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pictures import photographs
-from rivals import ARCHITECTURE, Ours, Rclip, fill_rclip, rclip_vectors, rclip_versions
+from rivals import ARCHITECTURE, Ours, Rclip, agree, fill_rclip, rclip_vectors, rclip_versions
 from search import Library
 from stopwatch import CACHE, Row, Took, in_turn, print_head, print_table
 from synthetic import cached_library, list_files, make_library, vector_batches
@@ -134,7 +132,7 @@ class Bench:
             lambda i: programs[i][1].index(photos),
             self.sizes.rounds,
         )
-        agree(*programs[0])
+        agree(programs[0][0], rclip_vectors(programs[0][1]))
         return found
 
     def _known(self, photos: Path) -> tuple[list[Took], list[Took]]:
@@ -255,24 +253,6 @@ def encoder_of(ours: Ours) -> Iterator[Encoder]:
     """Open the model of a library."""
     with Library.open(ours.library, offline=True) as library:
         yield library.encoder
-
-
-def agree(ours: Ours, theirs: Rclip) -> None:
-    """Say how far both vectors of each photo agree: the two run one network."""
-    known = rclip_vectors(theirs)
-    with Library.open(ours.library, offline=True) as library:
-        row = library.catalog.encoder()
-        assert row
-        ids, mine = library.catalog.embeddings(row, library.catalog.all_ids()[:500].tolist())
-        paths = [photo.path for photo in library.catalog.get(ids.tolist())]
-    other = np.stack([np.frombuffer(known[path], np.float32) for path in paths])
-    cosines = mine @ other.T
-    same = int((cosines.argmax(axis=1) == np.arange(len(ids))).sum())
-    print(
-        f"Both programs' vectors: cosine ≥ {cosines.diagonal().min():.4f}, {same} of {len(ids)} nearest to their own.\n"
-    )
-    if cosines.diagonal().min() < 0.98:
-        raise RuntimeError("the two do not run the same network")
 
 
 def tree_of(number: int) -> Path:

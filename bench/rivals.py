@@ -14,12 +14,15 @@ import sqlite3
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from search import Library
 from stopwatch import REPOSITORY, Took, timed
 
 if TYPE_CHECKING:
@@ -65,22 +68,24 @@ for name, (encode, example) in inputs.items():
 """
 
 
-def environment(name: str, packages: Sequence[str], *, alone: bool = True, deps: bool = True) -> Path:
+def environment(name: str, packages: Sequence[str], *, bare: Sequence[str] = (), borrowing: bool = False) -> Path:
     """Return the Python of an environment that has these packages, made on first use.
 
-    alone: nothing else is in it; otherwise what this process can import is there too, and cedes to it.
-    deps: whether what the packages say that they need comes with them.
+    bare: packages that come without what they say they need.   borrowing: what this process can import is there too,
+    after what was installed.
     """
     folder = RIVALS / name
     python, done = folder / "bin" / "python", folder / "installed"
-    wanted = "\n".join([*packages, sys.version])
+    wanted = "\n".join([*packages, *bare, sys.version])
     if not done.exists() or done.read_text() != wanted:
-        print(f"installing {' '.join(packages)} into {folder.relative_to(REPOSITORY)}", file=sys.stderr)
+        print(f"installing {' '.join([*packages, *bare])} into {folder.relative_to(REPOSITORY)}", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
-        constraints = [] if alone else ["-c", str(REPOSITORY / "constraints.txt")]
-        command = [python, "-m", "pip", "install", "-q", *constraints, *([] if deps else ["--no-deps"]), *packages]
-        subprocess.run(command, check=True)
-        if not alone:  # after pip, which would count what is there as installed
+        install = [python, "-m", "pip", "install", "-q"]
+        constraints = ["-c", str(REPOSITORY / "constraints.txt")] if borrowing else []
+        subprocess.run([*install, *constraints, *packages], check=True)
+        if bare:
+            subprocess.run([*install, "--no-deps", *bare], check=True)
+        if borrowing:  # after pip, which would count what is there as installed
             [own] = folder.glob("lib/python*/site-packages")
             (own / "borrowed.pth").write_text("\n".join([str(REPOSITORY), *site.getsitepackages()]))
         done.write_text(wanted)
@@ -94,10 +99,14 @@ def model_files() -> Path:
         draft = folder.with_suffix(".draft")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        python = environment("export", ["onnx>=1.17"], alone=False)
-        subprocess.run([python, "-W", "ignore", "-c", _DRAW, ARCHITECTURE, draft], check=True)
+        subprocess.run([onnx_python(), "-W", "ignore", "-c", _DRAW, ARCHITECTURE, draft], check=True)
         draft.rename(folder)
     return folder
+
+
+def onnx_python() -> Path:
+    """Return a Python that can write ONNX files; torch is there too."""
+    return environment("export", ["onnx>=1.17"], borrowing=True)
 
 
 class Ours:
@@ -184,19 +193,38 @@ def fill_rclip(rclip: Rclip, paths: Sequence[str], batches: Iterator[tuple[int, 
         connection.commit()
 
 
-def rclip_vectors(rclip: Rclip) -> dict[str, bytes]:
-    """Return rclip's vectors, float32, by the photo's path."""
+def rclip_vectors(rclip: Rclip) -> dict[str, Vectors]:
+    """Return rclip's vectors by the photo's path."""
     with closing(sqlite3.connect(rclip.database)) as connection:
-        return dict(connection.execute("SELECT filepath, vector FROM images WHERE deleted IS NULL"))
+        rows = connection.execute("SELECT filepath, vector FROM images WHERE deleted IS NULL")
+        return {path: np.frombuffer(vector, np.float32) for path, vector in rows}
 
 
 def rclip_versions() -> dict[str, str]:
     """Return the versions of what rclip's time goes into."""
-    python = environment("rclip", [RCLIP])
+    return versions_in(environment("rclip", [RCLIP]), "rclip", "onnxruntime", "pillow", "numpy")
+
+
+def agree(ours: Ours, theirs: Mapping[str, Vectors]) -> None:
+    """Say how far both programs' vectors of each photo agree, by its path. Raises RuntimeError if they are unlike."""
+    with Library.open(ours.library, offline=True) as library:
+        row = library.catalog.encoder()
+        assert row
+        ids, mine = library.catalog.embeddings(row, library.catalog.all_ids()[:500].tolist())
+        other = np.stack([theirs[photo.path] for photo in library.catalog.get(ids.tolist())])
+    cosines = mine @ other.T
+    own = cosines.diagonal()
+    same = int((cosines.argmax(axis=1) == np.arange(len(ids))).sum())
+    print(f"Both programs' vectors: cosine ≥ {own.min():.4f}, {same} of {len(ids)} nearest to their own.\n")
+    if own.min() < 0.98:
+        raise RuntimeError("the two do not run the same network")
+
+
+def versions_in(python: Path, name: str, *others: str) -> dict[str, str]:
+    """Return the versions of a rival and of what it uses in its environment."""
     say = "import importlib.metadata as m, sys; print(*map(m.version, sys.argv[1:]))"
-    names = ("rclip", "onnxruntime", "pillow", "numpy")
-    found = subprocess.run([python, "-c", say, *names], capture_output=True, text=True, check=True).stdout.split()
-    return {name if name == "rclip" else f"its {name}": number for name, number in zip(names, found, strict=True)}
+    done = subprocess.run([python, "-c", say, name, *others], capture_output=True, text=True, check=True)
+    return dict(zip([name, *(f"its {other}" for other in others)], done.stdout.split(), strict=True))
 
 
 def _answered(took: Took, wanted: int) -> Took:
