@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pictures import photographs
-from rivals import ARCHITECTURE, Ours, agree, environment, model_files, versions_in
-from stopwatch import Row, Took, in_turn, print_head, print_table, timed
+from rivals import ARCHITECTURE, Ours, agreement, environment, model_files, versions_in
+from stopwatch import Row, Took, in_turn, print_head, print_table, timed, workshop
 from synthetic import list_files
 
 if TYPE_CHECKING:
@@ -48,34 +46,35 @@ def main() -> None:
     model_files()
     print_head("Against clip-retrieval", **versions_in(python, "clip-retrieval", "torch", "pandas", "pyarrow"))
     print(f"{ARCHITECTURE} with random weights, float32 there. Seconds from start to end, and of processors.\n")
-    with tempfile.TemporaryDirectory() as work:
-        print_table("clip-retrieval", compare(folder.resolve(), Path(work), python, arguments.rounds))
+    with workshop() as work:
+        print_table("clip-retrieval", compare(folder.resolve(), work, python, arguments.rounds))
 
 
-def compare(photos: Path, work: Path, python: Path, rounds: int) -> list[Row]:
+def compare(photos: Path, work: Path, python: Path, rounds: int) -> Iterator[Row]:
     """Run both over all photos and over the first few."""
     files = [Path(file.path) for file in list_files(photos)]
     few = work / "few"
     few.mkdir()
-    for path in files[: FEW if len(files) > 2 * FEW else len(files) // 2]:
+    for path in files[: min(FEW, len(files) // 2)]:
         shutil.copy2(path, few / f"{path.parent.name}-{path.name}")
-    places = count()
 
-    def run(folder: Path) -> tuple[list[Took], list[Took]]:
+    def run(folder: Path, name: str) -> tuple[list[Took], list[Took]]:
         return in_turn(
-            lambda _: Ours(work / str(next(places))).index(folder),
-            lambda _: infer(folder, work / str(next(places)), python),
+            lambda i: Ours(work / f"{name}-ours-{i}").index(folder),
+            lambda i: infer(folder, work / f"{name}-theirs-{i}", python),
             rounds,
         )
 
-    whole, little = run(photos), run(few)
-    agree(Ours(work / "0"), vectors(work / "1", files, photos))
+    whole = run(photos, "all")
+    said = agreement(Ours(work / "all-ours-0"), vectors(work / "all-theirs-0", files, photos))
+    yield Row(f"index {len(files)} photos, the whole process. {said}", *whole)
+    little = run(few, "few")
     more = len(files) - len(list_files(few))
     each = [
         [share(all_ - some, more) for all_, some in zip(*runs, strict=True)]
         for runs in zip(whole, little, strict=True)
     ]
-    return [Row(f"{len(files)} photos, the whole process", *whole), Row("– one photo more", *each)]
+    yield Row("– one photo more", *each)
 
 
 def share(took: Took, parts: int) -> Took:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,9 +22,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pictures import photographs
-from rivals import ARCHITECTURE, Ours, Rclip, agree, fill_rclip, rclip_vectors, rclip_versions
+from rivals import ARCHITECTURE, Ours, Rclip, agreement, fill_rclip, rclip_vectors, rclip_versions
 from search import Library
-from stopwatch import CACHE, Row, Took, in_turn, print_head, print_table
+from stopwatch import CACHE, Row, Took, in_turn, print_head, print_table, workshop
 from synthetic import cached_library, list_files, make_library, vector_batches
 
 if TYPE_CHECKING:
@@ -75,13 +74,14 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes = Sizes.quick() if arguments.quick else Sizes(rounds=arguments.rounds)
     photos = (arguments.photos or photographs(sizes.photos, megapixels=(0.2, 1.0))).resolve()
-    with tempfile.TemporaryDirectory() as work:
-        bench = Bench(Path(work), photos, sizes)
+    with workshop() as work:
+        bench = Bench(work, photos, sizes)
         print_head(f"Against {Rclip.name}", **rclip_versions())
         print(
             f"{ARCHITECTURE} with random weights, float32 in rclip. Seconds from start to end, and of processors.\n"
         )
         print_table(Rclip.name, bench.run(arguments.only))
+        print(*bench.notes, sep="\n")
 
 
 class Bench:
@@ -90,33 +90,34 @@ class Bench:
     def __init__(self, work: Path, photos: Path, sizes: Sizes) -> None:
         self.work, self.photos, self.sizes = work, photos, sizes
         self.texts = Texts()
+        self.notes: list[str] = []
         self._made = count()
 
-    def run(self, only: str | None) -> list[Row]:
+    def run(self, only: str | None) -> Iterator[Row]:
         """Measure everything, or one part."""
-        parts: dict[str, Callable[[], list[Row]]] = {
+        parts: dict[str, Callable[[], Iterable[Row]]] = {
             "index": self.indexing,
             "query": self.answering,
             "rows": self.many_rows,
             "rescan": self.looking_again,
             "million": self.most_rows,
         }
-        return [row for name, part in parts.items() if only in (None, name) for row in part()]
+        for name, part in parts.items():
+            if only in (None, name):
+                yield from part()
 
     # ---- indexing
 
-    def indexing(self) -> list[Row]:
+    def indexing(self) -> Iterator[Row]:
         """Both index the photographs, then those of 12 megapixels, then these again with nothing new."""
         large = photographs(self.sizes.large_photos, megapixels=(12.0, 12.0))
         small = self._indexed(self.photos)
+        yield Row(f"index {count_files(self.photos):,} photos, a first query included", *small, goal=4)
         whole = self._indexed(large)
+        yield Row(f"index {self.sizes.large_photos} photos of 12 MP, likewise", *whole, goal=7)
         known = self._known(large)
         rest = [[all_ - none for all_, none in zip(*runs, strict=True)] for runs in zip(whole, known, strict=True)]
-        return [
-            Row(f"index {count_files(self.photos)} photos, a first query included", *small, goal=4),
-            Row(f"index {self.sizes.large_photos} photos of 12 MP, likewise", *whole, goal=7),
-            Row("– less a run that knows them", *rest),
-        ]
+        yield Row("– less a run that knows them", *rest)
 
     def _indexed(self, photos: Path) -> tuple[list[Took], list[Took]]:
         """Index a folder from nothing, by both in turn."""
@@ -132,7 +133,7 @@ class Bench:
             lambda i: programs[i][1].index(photos),
             self.sizes.rounds,
         )
-        agree(programs[0][0], rclip_vectors(programs[0][1]))
+        self.notes.append(agreement(programs[0][0], rclip_vectors(programs[0][1])))
         return found
 
     def _known(self, photos: Path) -> tuple[list[Took], list[Took]]:

@@ -205,7 +205,7 @@ def rclip_versions() -> dict[str, str]:
     return versions_in(environment("rclip", [RCLIP]), "rclip", "onnxruntime", "pillow", "numpy")
 
 
-def agree(ours: Ours, theirs: Mapping[str, Vectors]) -> None:
+def agreement(ours: Ours, theirs: Mapping[str, Vectors]) -> str:
     """Say how far both programs' vectors of each photo agree, by its path. Raises RuntimeError if they are unlike."""
     with Library.open(ours.library, offline=True) as library:
         row = library.catalog.encoder()
@@ -215,9 +215,9 @@ def agree(ours: Ours, theirs: Mapping[str, Vectors]) -> None:
     cosines = mine @ other.T
     own = cosines.diagonal()
     same = int((cosines.argmax(axis=1) == np.arange(len(ids))).sum())
-    print(f"Both programs' vectors: cosine ≥ {own.min():.4f}, {same} of {len(ids)} nearest to their own.\n")
     if own.min() < 0.98:
-        raise RuntimeError("the two do not run the same network")
+        raise RuntimeError(f"the two do not run the same network: cosine {own.min():.4f}")
+    return f"Both programs' vectors agree: cosine ≥ {own.min():.4f}, {same} of {len(ids)} nearest to their own photo's."
 
 
 def versions_in(python: Path, name: str, *others: str) -> dict[str, str]:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -113,13 +114,21 @@ def in_turn(
     return found
 
 
-def print_table(rival: str, rows: Sequence[Row]) -> None:
-    """Print a table, a row of Markdown each."""
+def print_table(rival: str, rows: Iterable[Row]) -> None:
+    """Print a table, a row of Markdown as soon as it is known."""
     head = ("", "ours, s", f"{rival}, s", "ratio", "ours, CPU s", f"{rival}, CPU s", "ratio", "wanted", "held")
-    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|", flush=True)
     for row in rows:
         print("| " + " | ".join(row.cells()) + " |", flush=True)
     print()
+
+
+@contextmanager
+def workshop() -> Iterator[Path]:
+    """Make a folder on the repository's own disk for as long as it is needed."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="work-") as folder:
+        yield Path(folder)
 
 
 def print_head(title: str, **versions: str) -> None:
