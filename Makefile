@@ -23,7 +23,8 @@ lint: $(VENV)/installed       ## check style and types
 format: $(VENV)/installed     ## rewrite the code in the house style
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: $(VENV)/installed      ## rerun the figures in bench/RESULTS.md
+bench: $(VENV)/installed      ## rerun the figures in bench/RESULTS.md; QUICK=1 to see that the rivals run
+	$(BIN)/python bench/against_rclip.py $(if $(QUICK),--quick) && $(BIN)/python bench/against_clip_retrieval.py $(if $(QUICK),--quick)
 	$(BIN)/python bench/quality.py && $(BIN)/python bench/incremental.py && $(BIN)/python bench/decoding.py
 	$(BIN)/python bench/reliability.py
 

@@ -1,10 +1,9 @@
 """What interruptions cost here and in rclip: killed runs, a folder that is away for a while, broken files, company.
 
-    python bench/reliability.py [--photos 1000] [--rclip-python PATH]
+    python bench/reliability.py [--photos 1000]
 
-rclip 3.3.0 is installed from the Python package index into an environment of its own, unless --rclip-python names one
-that has it and `onnx`. Its code runs unmodified; its weights are replaced by a random projection of the same shape, so
-that nothing is downloaded, and a counter stands around the call of its model. Both programs index the same files.
+rclip's code runs as it comes (bench/rivals.py); its weights are replaced by a random projection of the same shape, and
+a counter stands around the call of its model. Both programs index the same files.
 """
 
 from __future__ import annotations
@@ -19,17 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-RCLIP = "rclip==3.3.0"
+from rivals import RCLIP, environment, lay_out, onnx_python
 
 # The same inputs and outputs as ViT-B-32-256's halves.
 WEIGHTS = """
@@ -158,10 +155,10 @@ class Rclip(Counts):
 
     name = RCLIP.replace("==", " ")
 
-    def __init__(self, work: Path, photos: Path, *, python: Path, weights: Path) -> None:
+    def __init__(self, work: Path, photos: Path, *, weights: Path) -> None:
         super().__init__(work)
-        self.python, self.data, self.photos = python, work / "rclip", photos
-        shutil.copytree(weights, self.data)
+        self.python, self.data, self.photos = environment("rclip", [RCLIP]), work / "rclip", photos
+        lay_out(self.data, weights)
 
     def start(self) -> subprocess.Popen[str]:
         self.before = self.count()
@@ -250,42 +247,28 @@ def company(program: Program) -> tuple[str, str, str]:
     return ", ".join(ended), str(program.count()), str(program.kept())
 
 
-def rclip_python(folder: Path) -> Path:
-    """Install rclip into an environment of its own."""
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", RCLIP, "onnx"], check=True)
-    return python
-
-
-def random_weights(folder: Path, python: Path) -> Path:
-    """Put weights and tokenizer where rclip looks for them."""
-    spec = find_spec("open_clip")
-    assert spec and spec.submodule_search_locations
-    model, tokenizer = folder / "ViT-B-32-256-datacomp_s34b_b86k", folder / "tokenizer"
-    model.mkdir(parents=True), tokenizer.mkdir()
-    shutil.copy(Path(spec.submodule_search_locations[0], "bpe_simple_vocab_16e6.txt.gz"), tokenizer)
-    subprocess.run([python, "-c", WEIGHTS, model], check=True)
+def random_weights(folder: Path) -> Path:
+    """Write the two halves of a model that costs nothing."""
+    folder.mkdir()
+    subprocess.run([onnx_python(), "-c", WEIGHTS, folder], check=True)
     return folder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=1000)
-    parser.add_argument("--rclip-python", type=Path)
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make jobs in the background ignore it
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        python = arguments.rclip_python or rclip_python(work / "environment")
-        weights = random_weights(work / "weights", python)
+        weights = random_weights(work / "weights")
         originals = work / "originals"
         make_photos(originals, arguments.photos)
-        columns = [probe(work / kind.__name__, originals, kind, python, weights) for kind in (Ours, Rclip)]
+        columns = [probe(work / kind.__name__, originals, kind, weights) for kind in (Ours, Rclip)]
         table(arguments.photos, columns)
 
 
-def probe(work: Path, originals: Path, kind: type[Program], python: Path, weights: Path) -> dict[str, str]:
+def probe(work: Path, originals: Path, kind: type[Program], weights: Path) -> dict[str, str]:
     """Put one program through everything; a fresh copy of the photos and a fresh library for each probe."""
     made = 0
 
@@ -297,7 +280,7 @@ def probe(work: Path, originals: Path, kind: type[Program], python: Path, weight
         for path in sorted(originals.iterdir()):
             shutil.copy2(path, photos)
         if kind is Rclip:
-            return Rclip(photos.parent, photos, python=python, weights=weights)
+            return Rclip(photos.parent, photos, weights=weights)
         return Ours(photos.parent, photos)
 
     cells: dict[str, Sequence[str]] = {"": [kind.name]}
