@@ -14,8 +14,9 @@ import pytest
 
 from search import Library, failpoints
 from search import generations as module
+from search.catalog.lock import writer_lock
 from search.catalog.rows import checksum
-from search.catalog.storage import CATALOG_NAME, writer_lock
+from search.catalog.storage import CATALOG_NAME
 from search.errors import DamagedLibrary, LibraryBusy, LibraryError, LibraryNotFound, StorageError
 from search.generations import Generation, Generations
 

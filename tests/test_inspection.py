@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from search.catalog.storage import writer_lock
+from search.catalog.lock import writer_lock
 
 
 def kinds(report) -> list[tuple[str, int | None]]:

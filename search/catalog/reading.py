@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ _CHUNK = 4096  # rows read at a time
 _COUNT = "SELECT (SELECT count(*) FROM photos) - (SELECT count(*) FROM photos WHERE gone_at IS NOT NULL)"
 _GONE = "SELECT id FROM photos WHERE gone_at IS NOT NULL"
 _EMBEDDED = "EXISTS (SELECT 1 FROM embeddings WHERE encoder_id = :encoder AND photo_id = photos.id)"
+# How many vectors a model has of photos present: all but those of photos that are gone.
+_OWN_VECTORS = (
+    "(SELECT count(*) FROM embeddings WHERE encoder_id = encoders.id) - (SELECT count(*) FROM photos CROSS JOIN "
+    "embeddings WHERE gone_at IS NOT NULL AND photo_id = photos.id AND encoder_id = encoders.id)"
+)
 # SQLite takes the tables of a CROSS JOIN in this order: vectors as they lie, the photo of each by its id.
 _VECTORS = (
     "SELECT photo_id, vector, embeddings.crc FROM embeddings CROSS JOIN photos "
@@ -275,7 +281,7 @@ class CatalogReader:
 
     def count_vectors(self, encoder: EncoderRow) -> int:
         """Return how many photos present have a vector by this model."""
-        query = f"SELECT count(*) FROM photos WHERE gone_at IS NULL AND {_EMBEDDED}"  # noqa: S608
+        query = f"SELECT {_OWN_VECTORS} FROM encoders WHERE id = :encoder"  # noqa: S608
         with self._reading() as session:
             return _number(session, query, {"encoder": encoder.id})
 
@@ -306,23 +312,18 @@ class CatalogReader:
 
     def root_status(self) -> list[RootStatus]:
         """Return every indexed folder, whether it is reachable now, and how many photos it holds."""
-        query = (
-            "SELECT roots.path, count(photos.id) FROM roots "
-            "LEFT JOIN photos ON root_id = roots.id AND gone_at IS NULL GROUP BY roots.id ORDER BY roots.path"
-        )
         with self._reading() as session:
-            rows = session.rows(query)
-        return [RootStatus(os.fsdecode(path), os.path.isdir(path), count) for path, count in rows]
+            paths = session.rows("SELECT path, id FROM roots ORDER BY path")
+            known: dict[int, int] = dict(session.rows("SELECT root_id, count(*) FROM photos GROUP BY root_id"))
+            gone = Counter(session.ids("SELECT root_id FROM photos WHERE gone_at IS NOT NULL").tolist())
+        held = [(os.fsdecode(path), known.get(id_, 0) - gone[id_]) for path, id_ in paths]
+        return [RootStatus(path, os.path.isdir(path), count) for path, count in held]
 
     def encoder_status(self) -> list[EncoderStatus]:
         """Return every model that has vectors of photos present."""
-        query = (
-            "SELECT name, dim, count(*) FROM embeddings JOIN photos ON photos.id = photo_id "
-            "JOIN encoders ON encoders.id = encoder_id WHERE gone_at IS NULL "
-            "GROUP BY encoders.id ORDER BY encoders.id"
-        )
         with self._reading() as session:
-            return [EncoderStatus(*row) for row in session.rows(query)]
+            rows = session.rows(f"SELECT name, dim, {_OWN_VECTORS} FROM encoders ORDER BY id")  # noqa: S608
+        return [EncoderStatus(*row) for row in rows if row[2]]
 
     def last_job(self) -> JobStatus | None:
         """Return how the last piece of work on the library stands, None if there never was one."""

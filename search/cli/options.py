@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -154,6 +153,8 @@ def _report(error: errors.SearchError, settings: Settings) -> None:
 
     click.echo(f"search: {printable(str(error))}", err=True)
     if settings.json:
+        import json
+
         document = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
         click.echo(json.dumps({"error": document}))
 

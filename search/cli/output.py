@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
 import json
 import os
 import sys
@@ -77,6 +74,8 @@ def path_fields(path: str, name: str = "path") -> dict[str, str]:
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:
+        import base64
+
         return {name: path, f"{name}_bytes": base64.b64encode(os.fsencode(path)).decode()}
     return {name: path}
 
@@ -239,6 +238,9 @@ def _emit_answer(answer: Answer, *, named: bool) -> None:
 
 
 def _csv(answers: Sequence[Answer]) -> str:
+    import csv
+    import io
+
     photo = ("path", "width", "height", "taken_at", "camera", "latitude", "longitude", "labels")
     columns = ("query", "rank", "id", "score", "relevance", *photo)
     text = io.StringIO()
