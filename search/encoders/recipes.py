@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _FORMAT = 2
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _REMEMBERED = 512  # texts at once; more are the prompts of a label set, which is remembered as a whole
-_MANY = 2000  # texts at once, for which the whole model is opened
+_MANY = 1000  # texts at once, beyond which the seconds that opening the whole model takes are won back
 
 
 def save(encoder: Encoder, folder: Path) -> None:
