@@ -137,6 +137,11 @@ class OpenClipEncoder:
         """Return how many tokens each text needs, start and end included, were there room for all."""
         return [self._count(text) for text in texts]
 
+    @property
+    def tokenizer(self) -> Any:
+        """What open_clip cuts texts with."""
+        return self._tokenizer
+
     def _encode(self, features: Callable[[Any], torch.Tensor], items: Any) -> Vectors:
         rows = np.empty((len(items), self.dim), dtype=np.float32)
         with torch.inference_mode():
