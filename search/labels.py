@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 NONE_OF_THESE = "none of these"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 _LOAD_BATCH = 32
-_CACHED_SCORES = 2**18  # (photos, labels) at a time: 1 MiB, which stays in the processor's cache
+_PRODUCT_SCORES = 2**22  # (photos, labels) of one matrix product; of small ones the threads wait for each other
+_CACHED_SCORES = 2**18  # looked at together: 1 MiB, which stays in the processor's cache
 _PICKED = 32  # labels a photo, up to which picking one after the other is faster than sorting all
 _ROUNDING = 1e-3  # of logits in float32, on the safe side
 
@@ -190,12 +191,16 @@ class Classifier:
 
     def label(self, vectors: Vectors) -> list[tuple[LabelScore, ...]]:
         """Return the labels of each photo, best first.   vectors: (N, D) float32, unit rows."""
-        step = max(1, _CACHED_SCORES // len(self.names))
-        starts = range(0, len(vectors), step)
-        return [labels for start in starts for labels in self._label(vectors[start : start + step])]
+        labelled: list[tuple[LabelScore, ...]] = []
+        many, few = (max(1, size // len(self.names)) for size in (_PRODUCT_SCORES, _CACHED_SCORES))
+        for start in range(0, len(vectors), many):
+            part = vectors[start : start + many]
+            scores = part @ self.weights.T  # (N, C)
+            for low in range(0, len(part), few):
+                labelled += self._label(scores[low : low + few], part[low : low + few])
+        return labelled
 
-    def _label(self, vectors: Vectors) -> Iterator[tuple[LabelScore, ...]]:
-        scores = vectors @ self.weights.T  # (N, C)
+    def _label(self, scores: npt.NDArray[np.float32], vectors: Vectors) -> Iterator[tuple[LabelScore, ...]]:
         logits = self._logits(scores, vectors)
         best = _best(logits, self._most(logits))  # (N, K)
         probabilities = self._probabilities(logits, best)
@@ -233,7 +238,7 @@ class Classifier:
         highest = logits.max(axis=1, keepdims=True)
         powers = np.exp(logits - highest)
         shares: npt.NDArray[np.float64] = np.exp(np.float64(chosen - highest))
-        shares /= powers.sum(axis=1, dtype=np.float64, keepdims=True)
+        shares /= powers.sum(axis=1, keepdims=True)
         return shares
 
 

@@ -55,6 +55,7 @@ THIRD_PARTIES = {
     "open_clip": {"encoders/blueprints", "encoders/checkpoints", "encoders/hub"},
     "safetensors": {"encoders/checkpoints", "encoders/foreign"},
     "regex": {"encoders/tokens"},
+    "tokenizers": {"encoders/foreign_tokens"},
     "ftfy": {"encoders/tokens"},
     "huggingface_hub": {"encoders/hub"},
     "transformers": {"encoders/openclip"},

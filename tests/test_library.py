@@ -396,3 +396,28 @@ def test_weights_that_changed_behind_a_name_are_noticed(album, tmp_path, tiny_mo
             library.search("a cat")
         assert library.index([album], reencode=True).encoded == 12
         assert len(library.search("a cat", k=50)) == 12
+
+
+def test_labels_by_the_text_half_alone_are_the_whole_models(library, album, tmp_path):
+    library.index([album])
+    expected = library.label(["a red wall", "a green field"])
+    with Library.open(tmp_path / "library", offline=True) as other:
+        found = other.label(["a red wall", "a green field"])
+        partly = other.label(["a red wall", "a green field"], paths=[album / "day0"])
+        assert other._encoder is None
+    assert (found.encoder, found.labels, found.truncated_tokens) == ("builtin", expected.labels, 0)
+    for photo, other_photo in zip(expected.photos, found.photos, strict=True):
+        assert (photo.path, photo.id) == (other_photo.path, other_photo.id)
+        for label, other_label in zip(photo.labels, other_photo.labels, strict=True):
+            assert label.label == other_label.label
+            assert label.probability == pytest.approx(other_label.probability, abs=1e-3)  # 100 times fp32 rounding
+    assert partly.photos == tuple(photo for photo in found.photos if "day0" in photo.path)
+
+
+def test_a_stranger_is_labelled_by_the_whole_model(library, album, make_photo, tmp_path):
+    library.index([album])
+    stranger = make_photo(tmp_path / "elsewhere" / "x.png", 99)
+    with Library.open(tmp_path / "library", offline=True) as other:
+        found = other.label(["a red wall", "a green field"], paths=[album / "day0" / "photo00.png", stranger])
+        assert other._encoder is not None
+    assert [photo.id is None for photo in found.photos] == [False, True]

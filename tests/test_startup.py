@@ -51,6 +51,15 @@ def test_a_text_query_on_an_indexed_library_loads_no_torch(library, album, tmp_p
     assert not loaded & NOT_FOR_A_QUERY
 
 
+def test_labelling_photos_whose_vectors_are_known_loads_no_torch(library, album, tmp_path):
+    library.index([album])
+    place, photo = str(tmp_path / "library"), str(album / "day0" / "photo00.png")
+    for arguments in (["--label", "a wall"], [photo, "--labels", "everyday"], ["--label", "a wall", "--apply"]):
+        loaded = after_command("--library", place, "label", *arguments)
+        assert "sqlalchemy" in loaded
+        assert not loaded & {"torch", "torchvision", "open_clip", "transformers"}
+
+
 def test_status_and_an_index_run_with_nothing_new_load_no_model(library, album, tmp_path):
     library.index([album])
     place = str(tmp_path / "library")

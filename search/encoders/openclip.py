@@ -106,6 +106,11 @@ class OpenClipEncoder:
         """Return how many tokens each text needs, start and end included, were there room for all."""
         return [self._count(text) for text in texts]
 
+    @property
+    def tokenizer(self) -> Any:
+        """What open_clip cuts texts with."""
+        return self._tokenizer
+
     def _text_batches(self, tokens: torch.Tensor) -> list[tuple[npt.NDArray[np.intp], torch.Tensor]]:
         """Return places and tokens of batches.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _FORMAT = 2
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _REMEMBERED = 512  # texts at once; more are the prompts of a label set, which is remembered as a whole
-_MANY = 2000  # texts at once, for which the whole model is opened
+_MANY = 1000  # texts at once, beyond which the seconds that opening the whole model takes are won back
 
 
 def save(encoder: Encoder, folder: Path) -> None:
@@ -52,6 +52,7 @@ def save(encoder: Encoder, folder: Path) -> None:
             "logit_bias": encoder.logit_bias,
             "config": config,
             "tensors": str(tensors or weights),
+            "tokenizer": _tokenizer(encoder, config, folder, stated),
             "files": stated,
             "export": _export(config, tensors or weights, _exported(folder, encoder.fingerprint)),
         }
@@ -65,8 +66,13 @@ def open_text(folder: Path, fingerprint: str) -> TextEncoder | None:
     recipe = _read(folder, fingerprint)
     if recipe is None:
         return None
+    tokenizer = None
+    if facts := recipe.get("tokenizer"):
+        from search.encoders import foreign_tokens
+
+        tokenizer = foreign_tokens.load(_spelled(folder, fingerprint), recipe["context_length"], facts)
     path = _mappable(folder, fingerprint, recipe)
-    return open_text_encoder(recipe["config"], path, folder=folder)
+    return open_text_encoder(recipe["config"], path, tokenizer=tokenizer, folder=folder)
 
 
 def open_half(folder: Path, fingerprint: str, whole: Whole) -> TextHalf | None:
@@ -188,6 +194,30 @@ def _export(config: Mapping[str, Any], tensors: Path, target: Path) -> dict[str,
         return _stat(target) if text.export(config, tensors, target) else None
     except _UNREADABLE:
         return None
+
+
+def _tokenizer(
+    encoder: Encoder, config: Mapping[str, Any], folder: Path, stated: dict[str, dict[str, int]]
+) -> dict[str, Any] | None:
+    """Keep a tokenizer that is not CLIP's and return what is to be known of it; note its file.   Raises OSError."""
+    text = config["text_cfg"]
+    if not text.get("hf_tokenizer_name") or text.get("hf_model_name"):
+        return None
+    from search.encoders import foreign_tokens
+
+    clean = (text.get("tokenizer_kwargs") or {}).get("clean", "whitespace")
+    described = foreign_tokens.describe(getattr(encoder, "tokenizer", None), clean)
+    if described is None:
+        return None
+    content, facts = described
+    path = _spelled(folder, encoder.fingerprint)
+    files.atomic_write(path, content.encode())
+    stated[str(path)] = _stat(path)
+    return facts
+
+
+def _spelled(folder: Path, fingerprint: str) -> Path:
+    return folder / f"{fingerprint}.tokenizer.json"
 
 
 def _place(folder: Path, fingerprint: str) -> Path:

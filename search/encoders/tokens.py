@@ -42,6 +42,7 @@ _TABLE_CRC32 = 0x9C0098F7  # of the table: CLIP's vocabulary is what it is, and 
 
 # Nothing in such a text is for ftfy to mend: no byte beyond ASCII, no control character, no entity.
 _CLEAN = re.compile(r"[\t\n\r -%'-~]*")
+_PUNCTUATION = dict.fromkeys(map(ord, "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"))
 _PATTERN = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _ASCII_WORDS = re.compile(_PATTERN.replace(r"\p{L}", "a-z").replace(r"\p{N}", "0-9"))
 
@@ -66,7 +67,7 @@ class ClipTokenizer:
 
         Raises ModelError if open_clip is not installed: the list of merges is part of it.
         """
-        return [token for word in _words(_cleaned(text)) for token in self._word_ids(word)]
+        return [token for word in _words(lowered(text)) for token in self._word_ids(word)]
 
     def count(self, text: str) -> int:
         """Return how many tokens a text needs, start and end included, were there room for all."""
@@ -132,15 +133,29 @@ def _join(symbols: list[int], merged: int, find: Callable[[int, int], int]) -> I
             place += 1
 
 
-def _cleaned(text: str) -> str:
+def lowered(text: str) -> str:
     """Mend mojibake and HTML entities, make whitespace single spaces, and lower the case."""
-    if not _CLEAN.fullmatch(text):
-        import html
+    return spaced(text).lower()
 
-        import ftfy
 
-        text = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(text.split()).lower()
+def spaced(text: str) -> str:
+    """Mend mojibake and HTML entities, and make whitespace single spaces."""
+    return " ".join(_mended(text).split())
+
+
+def canonicalized(text: str) -> str:
+    """Do what `lowered` does, and drop ASCII's punctuation; an underscore separates words."""
+    return " ".join(_mended(text).replace("_", " ").translate(_PUNCTUATION).lower().split())
+
+
+def _mended(text: str) -> str:
+    if _CLEAN.fullmatch(text):
+        return text
+    import html
+
+    import ftfy
+
+    return html.unescape(html.unescape(ftfy.fix_text(text)))
 
 
 def _words(text: str) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from search.encoders import load_encoder
-from search.encoders.blueprints import _build, open_clip
+from search.encoders.blueprints import open_clip
 from search.encoders.text import TextEncoder, open_text_encoder
 from search.encoders.tokens import END
 from search.encoders.towers import arithmetic, clip
@@ -170,6 +170,13 @@ def test_other_sizes_give_torchs_vectors(tiny, text_cfg):
     assert_same_rows(encoder.encode_texts(TEXTS), by_torch(model.encode_text, TEXTS, length))
 
 
+def built(config: dict[str, Any]) -> torch.nn.Module:
+    """The model of a configuration, with first weights drawn."""
+    config = deepcopy(config)
+    kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
+    return (open_clip.CoCa if "multimodal_cfg" in config else kind)(**config)
+
+
 class Hashing:
     """Tokens by the words' letters, for towers whose own tokenizer is not on this machine."""
 
@@ -222,7 +229,7 @@ HUGGING_FACES = {
 @pytest.mark.parametrize("architecture", sorted(set(FORMS.values()) - HUGGING_FACES))
 def test_every_form_of_open_clips_text_transformer_gives_torchs_vectors(architecture, tmp_path):
     config = shrunk(architecture)
-    model = randomised(_build(config))
+    model = randomised(built(config))
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     text = config["text_cfg"]
     hashing = Hashing(text["context_length"], pad=1, end=text.get("eos_id", 2))
@@ -242,7 +249,7 @@ def test_of_open_clips_architectures_only_those_with_a_foreign_text_half_are_lef
 
 def test_a_tokenizer_with_more_tokens_than_the_tower_is_left_to_torch(tmp_path):
     config = shrunk("ViT-B-16-SigLIP")
-    save_file(_build(config).state_dict(), tmp_path / "model.safetensors")
+    save_file(built(config).state_dict(), tmp_path / "model.safetensors")
     hashing = Hashing(64, pad=1, end=1)
     hashing.vocabulary = 501
     assert open_text_encoder(config, tmp_path / "model.safetensors", tokenizer=hashing) is None

@@ -1,0 +1,173 @@
+"""Tokenizers of Hugging Face's kind without transformers: the ids that open_clip.HFTokenizer gives."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from search.encoders import foreign_tokens, load_encoder, recipes
+from search.encoders.openclip import open_clip
+
+transformers = pytest.importorskip("transformers")
+
+WORDS = [
+    *("the", "dog", "photo", "of", "a", "red", "car", "in", "snow", "mountain", "lake", "old", "town", "café"),
+    *("Zürich", "собака", "日本語", "写真", "don't", "it's", "42", "!"),
+]
+PIECES = [
+    *(*WORDS, " ", "  ", "\n", "_", "-", ".", "&amp;", "É", "ß", "🎉", "👨‍👩‍👧", "\x00", "\u200d"),
+    *("</s>", "[SEP]", "<pad>", "<eos>", "qzx"),
+]
+CONTEXT = 16
+
+
+def corpus() -> list[str]:
+    draw = random.Random(3)
+    return [" ".join(draw.choices(WORDS, k=8)) for _ in range(400)]
+
+
+def unigram() -> tuple[Tokenizer, dict[str, str]]:
+    """T5's kind, which SigLIP has: sentencepiece's unigrams, an end and no beginning."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>")
+    tokenizer.train_from_iterator(corpus(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return tokenizer, {"pad_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def bytes_bpe() -> tuple[Tokenizer, dict[str, str]]:
+    """Gemma's kind, which SigLIP2 has: pairs, single bytes where there is none, spaces as characters."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer.train_from_iterator(corpus(), trainers.BpeTrainer(vocab_size=500, special_tokens=special))
+    tokenizer.decoder = decoders.ByteFallback()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    return tokenizer, {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+
+
+def wordpiece() -> tuple[Tokenizer, dict[str, str]]:
+    """BERT's kind, which CLIPA has."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    tokenizer.train_from_iterator(corpus(), trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
+    ends = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    names = ("pad", "unk", "cls", "sep")
+    return tokenizer, {f"{name}_token": f"[{name.upper()}]" for name in names}
+
+
+KINDS = {"unigram": unigram, "bytes": bytes_bpe, "wordpiece": wordpiece}
+
+
+@pytest.fixture
+def save_tokenizer(tmp_path: Path) -> Callable[..., Path]:
+    """Train a tokenizer and save it as transformers does."""
+
+    def make(kind: str, **options: Any) -> Path:
+        tokenizer, special = KINDS[kind]()
+        fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, **options)
+        folder = tmp_path / kind
+        fast.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    draw = random.Random(9)
+    mixed = ["".join(draw.choices(PIECES, k=draw.randrange(30))) for _ in range(600)]
+    wide = ["".join(chr(draw.randrange(1, 0xD800)) for _ in range(12)) for _ in range(200)]
+    return ["", " ", *mixed, *wide, " ".join(WORDS) * 20]
+
+
+@pytest.mark.parametrize("clean", ["canonicalize", "lower", "whitespace"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_are_open_clips(save_tokenizer, texts, tmp_path, kind, clean):
+    strip = kind == "wordpiece" and clean == "whitespace"
+    theirs = open_clip.tokenizer.HFTokenizer(
+        str(save_tokenizer(kind)), context_length=CONTEXT, clean=clean, strip_sep_token=strip
+    )
+    content, facts = foreign_tokens.describe(theirs, clean)
+    (tmp_path / "kept.json").write_text(content, encoding="utf-8")
+    ours = foreign_tokens.load(tmp_path / "kept.json", CONTEXT, facts)
+    for text, row in zip(texts, theirs(texts).tolist(), strict=True):
+        ids = ours(text)
+        assert ids + [ours.pad] * (CONTEXT - len(ids)) == row, repr(text)
+    full = theirs.tokenizer([theirs.clean_fn(text) for text in texts], truncation=False, verbose=False).input_ids
+    assert [ours.count(text) for text in texts] == list(map(len, full))
+
+
+def test_a_tokenizer_of_another_kind_is_left_to_the_whole_model(save_tokenizer):
+    assert foreign_tokens.describe(open_clip.SimpleTokenizer(), "lower") is None
+    left = open_clip.tokenizer.HFTokenizer(str(save_tokenizer("unigram", padding_side="left")), context_length=8)
+    assert foreign_tokens.describe(left, "whitespace") is None
+
+
+def test_a_tokenizer_cleaned_otherwise_than_was_said_is_left_to_the_whole_model(save_tokenizer):
+    theirs = open_clip.tokenizer.HFTokenizer(str(save_tokenizer("bytes")), context_length=CONTEXT, clean="lower")
+    assert foreign_tokens.describe(theirs, "lower") is not None
+    assert foreign_tokens.describe(theirs, "canonicalize") is None
+
+
+@pytest.fixture
+def siglip(save_tokenizer) -> str:
+    """The name of a tiny SigLIP2."""
+    folder = save_tokenizer("bytes")
+    config = open_clip.get_model_config("ViT-B-16-SigLIP2")
+    config["text_cfg"] |= {"width": 32, "heads": 2, "layers": 2, "vocab_size": 600}
+    config |= {"embed_dim": 32, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}}
+    torch.manual_seed(3)
+    plain = {key: value for key, value in config.items() if key != "custom_text"}
+    save_file(open_clip.CustomTextCLIP(**plain).state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    return f"dir:{folder}"
+
+
+def test_a_siglips_text_half_runs_without_torch_and_transformers(siglip, texts, tmp_path):
+    encoder = load_encoder(siglip, device="cpu")
+    recipes.save(encoder, tmp_path / "kept")
+    half = recipes.open_text(tmp_path / "kept", encoder.fingerprint)
+    ours, theirs = half.encode_texts(texts[:60]), encoder.encode_texts(texts[:60])
+    assert (ours * theirs).sum(axis=1).min() >= 0.99999
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)  # fp32 reduction order
+    assert half.count_tokens(texts) == encoder.count_tokens(texts)
+    script = f"""
+import sys
+from pathlib import Path
+from search.encoders import recipes
+half = recipes.open_text(Path({str(tmp_path / "kept")!r}), {encoder.fingerprint!r})
+assert half.encode_texts(["a dog"]).shape == (1, 32)
+assert not {{"torch", "open_clip", "transformers", "huggingface_hub"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_tokenizer_whose_file_is_gone_or_changed_is_kept_again(siglip, tmp_path):
+    encoder = load_encoder(siglip, device="cpu")
+    recipes.save(encoder, tmp_path / "kept")
+    [kept] = (tmp_path / "kept").glob("*.tokenizer.json")
+    content = kept.read_bytes()
+    for damage in (kept.unlink, lambda: kept.write_bytes(content[:-20])):
+        damage()
+        assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is None
+        recipes.save(encoder, tmp_path / "kept")
+        assert kept.read_bytes() == content
+        assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is not None
