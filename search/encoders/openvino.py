@@ -28,12 +28,16 @@ _HALF = "BF16"  # how the runtime names the ability to multiply bfloat16
 
 
 class ImageTower:
-    """An exported image tower: (N, H, W, 3) uint8 → (N, dim) float32, not unit rows yet."""
+    """An exported image tower: (N, H, W, 3) uint8 → (N, dim) float32, not unit rows yet.
 
-    def __init__(self, model: Any) -> None:
+    threads: None means all cores.
+    """
+
+    def __init__(self, model: Any, *, threads: int | None = None) -> None:
         self.precision = "bfloat16" if _multiplies_bfloat16() else "float32"
         hint = "bf16" if self.precision == "bfloat16" else "f32"
-        compiled = _core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+        options = {"INFERENCE_PRECISION_HINT": hint, **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+        compiled = _core().compile_model(model, "CPU", options)
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()  # a request serves one caller at a time
 
