@@ -104,31 +104,41 @@ def compare(name: str, arguments: argparse.Namespace, threads: int) -> None:
     preprocessing = Preprocessing(size=(size, size) if isinstance(size, int) else tuple(size))
     flops = operations(model.visual, preprocessing.size)
     encoders = ways(model, preprocessing, threads)
-    clock = time.process_time if arguments.busy else time.perf_counter
-    ceiling, products = gemm(1024 if arguments.busy else 2048, torch.bfloat16)
     images = exporting.sample(preprocessing, max(arguments.batches))
     reference = encoders["open_clip float32"](images)
     for batch in arguments.batches:
-        seconds: dict[str, list[float]] = {way: [] for way in (*encoders, "")}
-        for number in range(arguments.rounds + 1):
-            for way, run in (
-                *((way, lambda e=e: e(images[:batch])) for way, e in encoders.items()),
-                ("", ceiling),
-            ):
-                started = clock()
-                run()
-                if number:  # the first round warms up
-                    seconds[way].append(clock() - started)
-        limit = products / median(seconds[""])
-        for way, encode in encoders.items():
-            rows = encode(images[:batch])
+        some = images[:batch]
+        limit, rates = measure(encoders, some, arguments)
+        for way, rate in rates.items():
+            rows = encoders[way](some)
             cosine = (rows * reference[:batch]).sum(axis=1) / np.linalg.norm(rows, axis=1)
-            rate = batch / median(seconds[way])
-            print(
-                f"| {name} ({flops / 1e9:.1f} GFLOP) | {batch} | {way} | {rate:.1f} | {rate * flops / limit:.2f} | "
-                f"{cosine.min():.5f} |",
-                flush=True,
+            share = rate * flops / limit
+            row = (
+                f"{name} ({flops / 1e9:.1f} GFLOP)",
+                batch,
+                way,
+                f"{rate:.1f}",
+                f"{share:.2f}",
+                f"{cosine.min():.5f}",
             )
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
+
+
+def measure(
+    encoders: dict[str, Encode], images: np.ndarray, arguments: argparse.Namespace
+) -> tuple[float, dict[str, float]]:
+    """Return the operations a second of a matrix product, and images a second by way, measured in turns."""
+    clock = time.process_time if arguments.busy else time.perf_counter
+    product, count = gemm(1024 if arguments.busy else 2048, torch.bfloat16)
+    seconds: dict[str, list[float]] = {way: [] for way in (*encoders, "product")}
+    for number in range(arguments.rounds + 1):
+        for way, taken in seconds.items():
+            started = clock()
+            encoders[way](images) if way in encoders else product()
+            if number:  # the first round warms up
+                taken.append(clock() - started)
+    limit = count / median(seconds.pop("product"))
+    return limit, {way: len(images) / median(taken) for way, taken in seconds.items()}
 
 
 def main() -> None:
@@ -156,9 +166,8 @@ def main() -> None:
                 product()
                 seconds.append(clock() - started)
             print(f"{str(dtype).removeprefix('torch.')} {size}³: {count / median(seconds) / 1e12:.3f} TFLOP/s")
-    print(
-        "\n| model | batch | way | images/s | share of bfloat16 product | cosine to float32 |\n|---|---|---|---|---|---|"
-    )
+    columns = ("model", "batch", "way", "images/s", "share of bfloat16 product", "cosine to float32")
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name in arguments.models:
         compare(name, arguments, threads)
 
