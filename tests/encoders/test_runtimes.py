@@ -23,11 +23,9 @@ ROOT = Path(__file__).parents[2]
 TEXTS = ["a photo of a cat", "two dogs on a beach at sunset"]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "exports"
-    monkeypatch.setattr(exports, "default_cache", lambda: folder)
-    return folder
+@pytest.fixture
+def cache(cache_of_exports: Path) -> Path:
+    return cache_of_exports
 
 
 @pytest.fixture
