@@ -63,13 +63,13 @@ _TAKEN = 256  # names noted at a time before their files are opened: a batch, or
 class IndexOptions:
     """How to index.
 
-    workers: processes that decode, threads that read.   decoder_gigabytes: memory that each of these may take.
-    confirm_removals: photos not found are gone, even where a drive may be away.   keep_gone_days: how long gone photos
-    keep vectors and labels for their return.
+    batch_size: photos encoded at a time; None takes what suits the model.   workers: processes that decode, threads
+    that read.   decoder_gigabytes: memory that each of these may take.   confirm_removals: photos not found are gone,
+    even where a drive may be away.   keep_gone_days: how long gone photos keep vectors and labels for their return.
     """
 
     scan: ScanOptions = field(default_factory=ScanOptions)
-    batch_size: int = 32
+    batch_size: int | None = None
     workers: int = field(default_factory=default_workers)
     max_megapixels: float = 200
     decoder_gigabytes: float = 1.5
@@ -77,7 +77,7 @@ class IndexOptions:
     keep_gone_days: float = 30
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.workers < 1:
+        if (self.batch_size is not None and self.batch_size < 1) or self.workers < 1:
             raise UsageError("batch size and workers begin at 1")
         if not 0 < self.max_megapixels < float("inf"):
             raise UsageError(f"a limit of {self.max_megapixels} megapixels is none")
@@ -116,6 +116,7 @@ class Run:
         self._writer = writer
         self._model = model
         self._options = options
+        self._batch_size = options.batch_size or 1
         self._progress = progress or (lambda _: None)
         self._stop = stop
         self._committed = committed or (lambda _: None)
@@ -278,6 +279,7 @@ class Run:
         with self._decoders() as decoders:
             decoders.start(total)  # while the model loads
             encoder = self._model.load()
+            self._batch_size = self._options.batch_size or encoder.batch_size
             self._writer.expect(total)
             self._progress(Progress(Stage.ENCODE, 0, total))
             done = 0
@@ -297,7 +299,7 @@ class Run:
 
         suspects: list[ScannedFile] = []
         taken = self._taken(self._but_leftovers(files, suspects))
-        for batch in _batches(ahead(submit, taken, self._look_ahead), self._options.batch_size):
+        for batch in _batches(ahead(submit, taken, self._look_ahead), self._batch_size):
             yield self._put_off([(file, _ready(file, decoded)) for file, decoded in batch])
         suspects.sort(key=lambda file: self._leftovers[file.root_id, file.place])
         for file in (*self._again, *suspects):
@@ -319,7 +321,7 @@ class Run:
 
     def _taken(self, files: Iterable[ScannedFile]) -> Iterator[ScannedFile]:
         """Yield files whose names are noted before anything opens them."""
-        for group in _batches(files, max(self._options.batch_size, _TAKEN)):
+        for group in _batches(files, max(self._batch_size, _TAKEN)):
             self._writer.take(group)
             reach("index.marked")
             yield from group
@@ -352,7 +354,7 @@ class Run:
 
     @property
     def _look_ahead(self) -> int:
-        return 2 * self._options.batch_size + self._options.workers
+        return 2 * self._batch_size + self._options.workers
 
     def _decoders(self) -> AbstractContextManager[Decoders]:
         return lend(

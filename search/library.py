@@ -177,10 +177,17 @@ class Library:
 
         if name != AUTO:
             return load_encoder(
-                name, offline=self._offline, on_download=self._downloading, trust_checkpoint=self._pin
+                name,
+                offline=self._offline,
+                on_download=self._downloading,
+                trust_checkpoint=self._pin,
+                on_export=self._exporting,
             )
         encoder, warning = resolve_auto(
-            offline=self._offline, on_download=self._downloading, trust_checkpoint=self._pin
+            offline=self._offline,
+            on_download=self._downloading,
+            trust_checkpoint=self._pin,
+            on_export=self._exporting,
         )
         if warning:
             self._notify(warning)
@@ -188,6 +195,9 @@ class Library:
 
     def _downloading(self, name: str) -> None:
         self._notify(f"downloading {name}; this happens once")
+
+    def _exporting(self, name: str) -> None:
+        self._notify(f"exporting {name} to a faster runtime; this happens once")
 
     def _row(self) -> EncoderRow | None:
         """What the catalog knows of the model that answers here; None while the library has no vectors at all.

@@ -30,7 +30,7 @@ SIBLINGS = {
 THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
-    "platformdirs": {"library", "encoders/conversion"},
+    "platformdirs": {"library", "encoders/conversion", "encoders/exports"},
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
         *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/transaction"),
@@ -40,16 +40,18 @@ THIRD_PARTIES = {
     "alembic": {"catalog/upgrades"},
     "psutil": {"catalog/places"},
     "faiss": {"vectors/faiss"},
-    "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip"},
+    "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"},
     "pi_heif": {"photos"},
     "torch": {
         "encoders/blueprints",
         "encoders/openclip",
         "encoders/tuning",
+        "encoders/exporting",
         "encoders/checkpoints",
         "encoders/foreign",
         "encoders/torchvision_ops",
     },
+    "openvino": {"encoders/openvino"},
     "timm": {"encoders/tuning"},
     "torchvision": {"encoders/torchvision_ops"},
     "open_clip": {"encoders/blueprints", "encoders/checkpoints", "encoders/hub"},

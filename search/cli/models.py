@@ -1,4 +1,4 @@
-"""search models list|info|download"""
+"""search models list|info|download|export"""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from search.cli.options import Settings, as_command, trust_option
 
 if TYPE_CHECKING:
     from search.encoders import Encoder
+    from search.encoders.exports import Record
 
 
 @click.group("models")
 def command() -> None:
-    """List, inspect and download models.
+    """List, inspect, download and export models.
 
     \b
     Examples:
@@ -57,10 +58,17 @@ def info(settings: Settings, *, name: str, trust_checkpoint: str | None) -> None
     """
     from search.encoders import load_encoder
     from search.encoders.hub import model_info
+    from search.encoders.runtimes import recorded
 
     load = partial(load_encoder, name) if name != "auto" else _recommended
-    encoder = load(offline=settings.offline, on_download=settings.downloading, trust_checkpoint=trust_checkpoint)
-    _emit(settings, model_info(encoder))
+    encoder = load(
+        offline=settings.offline,
+        on_download=settings.downloading,
+        trust_checkpoint=trust_checkpoint,
+        on_export=settings.exporting,
+    )
+    record = recorded(encoder.name)
+    _emit(settings, model_info(encoder) | {"exported": _outcome(record) if record else None})
 
 
 @as_command("download")
@@ -86,9 +94,44 @@ def download(settings: Settings, *, name: str, trust_checkpoint: str | None) -> 
     _emit(settings, document)
 
 
+@as_command("export")
+@click.argument("name")
+@trust_option
+def export(settings: Settings, *, name: str, trust_checkpoint: str | None) -> None:
+    """Export a model to OpenVINO, and use that from then on where it is the faster.
+
+    Indexing does this by itself, once, where OpenVINO is installed: pip install 'search[openvino]'.
+
+    \b
+    Example:
+      search models export ViT-B-32-256/datacomp_s34b_b86k
+    """
+    from search.encoders import RECOMMENDED
+    from search.encoders.hub import Fetcher
+    from search.encoders.runtimes import export
+
+    wanted = RECOMMENDED if name == "auto" else name
+    fetcher = Fetcher(
+        wanted, offline=settings.offline, on_download=settings.downloading, trust_checkpoint=trust_checkpoint
+    )
+    record, folder = export(wanted, fetcher=fetcher, on_export=settings.exporting)
+    paths = [str(folder / file) for file in record.exported]
+    _emit(settings, {"name": record.card["name"], **_outcome(record), "files": paths})
+
+
+def _outcome(record: Record) -> dict[str, Any]:
+    return {
+        "runtime": record.runtime,
+        "reason": record.reason,
+        "images_per_second": dict(record.images_per_second),
+        "agreement": record.agreement,
+    }
+
+
 command.add_command(list_)
 command.add_command(info)
 command.add_command(download)
+command.add_command(export)
 
 
 def _recommended(**options: Any) -> Encoder:

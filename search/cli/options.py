@@ -53,6 +53,10 @@ class Settings:
         """Tell that a model is being fetched."""
         self.talk(f"downloading {name}; this happens once")
 
+    def exporting(self, name: str) -> None:
+        """Tell that a model is being exported."""
+        self.talk(f"exporting {name} to a faster runtime; this happens once")
+
     def open_library(self, model: str = "auto", trust_checkpoint: str | None = None) -> Library:
         """Open the library that is meant."""
         from search import Library

@@ -66,7 +66,10 @@ class Encoder(TextTower, Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of the weights, the architecture and the preprocessing: equal means equal vectors."""
+        """Hex SHA-256 of the weights, the architecture and the preprocessing.
+
+        Equal means equal vectors, up to the rounding of the runtime and its precision: cosine at least 0.999.
+        """
 
     @property
     def dim(self) -> int:
@@ -84,6 +87,10 @@ class Encoder(TextTower, Protocol):
     def preprocessing(self) -> Preprocessing:
         """How an image becomes pixels of the input size, and the mean and deviation to apply."""
 
+    @property
+    def batch_size(self) -> int:
+        """How many images it encodes at a time with the least work for each."""
+
     def preprocess(self, image: Image.Image) -> Pixels:
         """Return an RGB image as (H, W, 3) uint8 of the model's input size."""
 
@@ -99,26 +106,34 @@ def load_encoder(
     on_download: Callable[[str], None] | None = None,
     trust_checkpoint: str | None = None,
     cache: Path | None = None,
+    runtime: str | None = None,
     precision: str | None = None,
+    on_export: Callable[[str], None] | None = None,
 ) -> Encoder:
     """Open a model by name; see the module's docstring for the forms a name has.
 
     device: as torch names it; None picks CUDA, then Apple's MPS, then the CPU.   offline: open no socket.
     on_download: called with the name just before something is fetched.
     trust_checkpoint: the hex SHA-256 that the weights file must have.   cache: a folder for what is converted to
-    safetensors; None means the user's own.
+    safetensors; None means the user's own.   runtime: "torch" or "openvino"; None takes what was measured to be
+    faster, and where OpenVINO is installed and a model of some size was never exported, exports it, once.
+    precision: "float32", "bfloat16" or "float16"; None takes the processor's fastest. It changes vectors by its
+    rounding only (cosine at least 0.999), and never the fingerprint.   on_export: called with the name just before
+    a model is exported.
     Raises ModelError for a name that means nothing, ModelUnavailable where the model would have to be fetched
     and can't be, CheckpointError where its weights can't be trusted to be what was meant or
     what the architecture expects.
     """
-    source, identifier = parse_name(name)
-    from search.encoders import openclip
+    parse_name(name)
+    from search.encoders import runtimes
     from search.encoders.hub import Fetcher
 
     fetcher = Fetcher(
         name, offline=offline, on_download=on_download, trust_checkpoint=trust_checkpoint, cache=cache
     )
-    return openclip.load(source, identifier, fetcher=fetcher, device=device, precision=precision)
+    return runtimes.open_encoder(
+        name, fetcher=fetcher, device=device, runtime=runtime, precision=precision, on_export=on_export
+    )
 
 
 def resolve_auto(
@@ -127,6 +142,7 @@ def resolve_auto(
     on_download: Callable[[str], None] | None = None,
     device: str | None = None,
     trust_checkpoint: str | None = None,
+    on_export: Callable[[str], None] | None = None,
 ) -> tuple[Encoder, str | None]:
     """Open the recommended model if it is here or can be fetched, else the built-in one and say so.
 
@@ -141,6 +157,7 @@ def resolve_auto(
             offline=offline,
             on_download=on_download,
             trust_checkpoint=trust_checkpoint,
+            on_export=on_export,
         )
         return encoder, None
     except ModelUnavailable:

@@ -44,7 +44,7 @@ def default_cache() -> Path:
 
 def cached(digest: str, cache: Path) -> Path | None:
     """Return what a file of this SHA-256 was converted to, if that is in the cache; not looked into."""
-    return next(cache.glob(f"{digest}.*.safetensors"), None) if _is_ours(cache) else None
+    return next(cache.glob(f"{digest}.*.safetensors"), None) if is_ours(cache) else None
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _content(path: Path) -> str:
     return path.name.split(".")[1]
 
 
-def _is_ours(folder: Path) -> bool:
+def is_ours(folder: Path) -> bool:
     """Whoever else may write to a folder may choose what is read from it."""
     try:
         stat = folder.stat()
@@ -90,7 +90,7 @@ def _convert_into(folder: Path, source: Path, digest: str) -> Path | None:
     """Return the converted file in `folder`, or None if that can't be written or is not for us alone."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not _is_ours(folder):
+        if not is_ours(folder):
             return None
         files.sweep(folder)
         return _publish(source, digest, files.temporary_name(folder / digest))

@@ -277,7 +277,12 @@ def download(
     from search.encoders import load_encoder
 
     encoder = load_encoder(
-        name, device="cpu", offline=offline, on_download=on_download, trust_checkpoint=trust_checkpoint
+        name,
+        device="cpu",
+        runtime="torch",
+        offline=offline,
+        on_download=on_download,
+        trust_checkpoint=trust_checkpoint,
     )
     return model_info(encoder)
 
@@ -299,6 +304,8 @@ def model_info(encoder: Encoder) -> dict[str, Any]:
         "logit_bias": encoder.logit_bias,
         "preprocessing": encoder.preprocessing.to_dict(),
         "parameters": getattr(encoder, "parameters", None),
+        "runtime": getattr(encoder, "runtime", None),
+        "precision": getattr(encoder, "precision", None),
         "fingerprint": encoder.fingerprint,
         "weights": None if weights is None else str(weights),
         "weights_bytes": None if weights is None else weights.stat().st_size,

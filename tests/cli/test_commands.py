@@ -8,6 +8,7 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing
+from importlib import util
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from search.catalog.storage import CATALOG_NAME
 from search.catalog.versions import HISTORY
 from search.cli import cli
 from search.cli.reference import commands
+from search.encoders import exports
 from search.resources import data_path
 
 HIT = {
@@ -288,6 +290,27 @@ def test_models_are_listed_and_described(run):
     info = run("models", "info", "builtin", "--json").json
     assert (info["dim"], info["context_length"], info["logit_bias"]) == (256, 77, None)
     assert "builtin" in run("models", "list").stdout
+
+
+def test_exporting_says_how_to_get_the_runtime_where_it_is_not(run, monkeypatch):
+    monkeypatch.setattr(exports, "is_possible", lambda: False)
+    done = run("models", "export", "builtin", "--json")
+    assert done.code == 1
+    assert "pip install 'search[openvino]'" in done.json["error"]["hint"]
+
+
+@pytest.mark.skipif(util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_an_export_is_reported_and_described_by_info(run, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(exports, "default_cache", lambda: tmp_path / "exports")
+    done = run("models", "export", tiny_model, "--json")
+    assert done.stderr == f"exporting {tiny_model} to a faster runtime; this happens once\n"
+    assert done.json.keys() == {"name", "runtime", "reason", "images_per_second", "agreement", "files"}
+    assert done.json["name"] == tiny_model
+    assert done.json["agreement"] >= 0.999
+    assert {Path(file).suffix for file in done.json["files"]} == {".xml", ".bin"}
+    info = run("models", "info", tiny_model, "--json").json
+    assert info["runtime"] == info["exported"]["runtime"] == done.json["runtime"]
+    assert info["exported"]["images_per_second"] == done.json["images_per_second"]
 
 
 def test_auto_names_a_model_too(run):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from search.encoders import Encoder, conversion, load_encoder
+from search.encoders import Encoder, conversion, exports, load_encoder
 from search.encoders.blueprints import open_clip
 
 
@@ -27,6 +27,14 @@ def conversions(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     """The cache of converted weights, a new one for each test."""
     folder = tmp_path_factory.mktemp("conversions") / "checkpoints"
     monkeypatch.setattr(conversion, "default_cache", lambda: folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache_of_exports(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of exported models, a new one for each test."""
+    folder = tmp_path_factory.mktemp("exported") / "exports"
+    monkeypatch.setattr(exports, "default_cache", lambda: folder)
     return folder
 
 

@@ -1,0 +1,156 @@
+"""An open model → the faster runtime, once: export it, hold both against each other, record the winner."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from search.encoders import blueprints, exports, openclip, tuning
+from search.encoders.exports import Record
+from search.encoders.hub import first_line
+from search.errors import StorageError
+
+if TYPE_CHECKING:
+    from search.encoders import Encoder
+    from search.encoders.openvino import ImageTower
+    from search.encoders.preprocessing import Preprocessing
+    from search.types import Pixels
+
+AGREEMENT = 0.999  # the least cosine between the runtimes' vectors of an image
+_FASTER = 1.05  # how much faster the other runtime must be to be used
+_BATCH = 16
+_LEAST_S = 1.5  # spent on holding the runtimes against each other
+_ROUNDS = 3
+_MANY = 5_000_000  # parameters of an image tower from which on exporting it pays without being asked for
+
+
+def pays(loaded: blueprints.Loaded) -> bool:
+    """Say whether to export a model unasked: not the built-in one or toys, which are quick as they are."""
+    size: int = sum(parameter.numel() for parameter in loaded.model.visual.parameters())
+    return loaded.name != "builtin" and size >= _MANY
+
+
+def export(loaded: blueprints.Loaded, cache: Path) -> tuple[openclip.OpenClipEncoder, Record]:
+    """Export a loaded model, which then belongs to the encoder returned, and record what came of it.
+
+    A model that the runtime can't take, or computes otherwise, is recorded as torch's.
+    Raises StorageError if the cache can't be written to.
+    """
+    place = exports.folder(cache)
+    if place is None:
+        raise StorageError(f"{cache} can't be written to", hint="it is where exported models are kept")
+    graph, reason = _graph(loaded)
+    encoder = openclip.encoder_of(loaded)
+    record = _held(encoder, graph, reason, exports.stated(loaded.files), card_of(encoder))
+    with _storage(cache):
+        if graph is not None and record.agreement is not None and record.agreement >= AGREEMENT:
+            from search.encoders import openvino
+
+            record = replace(record, exported=openvino.write(graph, place, exports.key(loaded.name)))
+        exports.save(loaded.name, record, place)
+    return encoder, record
+
+
+def card_of(encoder: Encoder) -> dict[str, Any]:
+    """Return what an encoder says of itself, ready for JSON."""
+    whole: Any = encoder
+    return {
+        "name": encoder.name,
+        "fingerprint": encoder.fingerprint,
+        "dim": encoder.dim,
+        "context_length": encoder.context_length,
+        "logit_scale": encoder.logit_scale,
+        "logit_bias": encoder.logit_bias,
+        "parameters": whole.parameters,
+        "preprocessing": encoder.preprocessing.to_dict(),
+        "config": whole.config,
+        "weights": str(whole.weights),
+        "tensors": None if whole.tensors is None else str(whole.tensors),
+    }
+
+
+def sample(preprocessing: Preprocessing, count: int) -> Pixels:
+    """Return (N, H, W, 3) uint8 that look somewhat like photographs: noise whose strength falls with its frequency."""
+    height, width = preprocessing.size
+    random = np.random.default_rng(0)
+    images = np.full((count, height, width, 3), 128.0, np.float32)
+    for step, strength in ((64, 60), (32, 40), (16, 25), (8, 15), (4, 10), (1, 5)):
+        grid = random.normal(0, strength, (count, -(-height // step), -(-width // step), 3)).astype(np.float32)
+        images += grid.repeat(step, axis=1).repeat(step, axis=2)[:, :height, :width]
+    return images.clip(0, 255).astype(np.uint8)
+
+
+def _graph(loaded: blueprints.Loaded) -> tuple[Any | None, str]:
+    from search.encoders import openvino
+
+    height, width = loaded.preprocessing.size
+    try:
+        with tuning.plain_attention(), warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            tower = tuning.image_tower(deepcopy(loaded.model.visual)).to("cpu", torch.float32)
+            return openvino.convert(tower, torch.zeros(2, 3, height, width), loaded.preprocessing), ""
+    except Exception as error:  # tracing and conversion have no one error for a tower they can't take
+        return None, f"it can't be exported: {first_line(error)}"
+
+
+def _held(
+    encoder: openclip.OpenClipEncoder,
+    graph: Any,
+    reason: str,
+    stated: dict[str, dict[str, int]],
+    card: dict[str, Any],
+) -> Record:
+    """Hold the runtimes against each other, in turns on the same batch."""
+    if graph is None:
+        return Record(card, stated, {}, "torch", reason, made_by=exports.made_by())
+    from search.encoders import openvino
+
+    tower = openvino.ImageTower(graph)
+    images = sample(encoder.preprocessing, _BATCH)
+    agreement = _agreement(encoder, tower, images)
+    speeds = _speeds(encoder, tower, images)
+    runtime = "torch"
+    if not agreement >= AGREEMENT:
+        reason = f"their vectors agree to {agreement:.5f} only"
+    elif speeds["openvino"] >= _FASTER * speeds["torch"]:
+        runtime, reason = "openvino", "it is faster on this machine"
+    else:
+        reason = "the other runtime is no faster on this machine"
+    return Record(card, stated, {}, runtime, reason, speeds, agreement, exports.made_by())
+
+
+def _agreement(encoder: Encoder, tower: ImageTower, images: Pixels) -> float:
+    rows = tower(images)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return float((encoder.encode_images(images) * rows).sum(axis=1).min())
+
+
+def _speeds(encoder: Encoder, tower: ImageTower, images: Pixels) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {"torch": [], "openvino": []}
+    started = perf_counter()
+    while len(seconds["torch"]) < _ROUNDS or perf_counter() - started < _LEAST_S:
+        for runtime, encode in (("torch", encoder.encode_images), ("openvino", tower)):
+            before = perf_counter()
+            encode(images)
+            seconds[runtime].append(perf_counter() - before)
+    return {runtime: round(len(images) / median(times), 2) for runtime, times in seconds.items()}
+
+
+@contextlib.contextmanager
+def _storage(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{cache} can't be written to: {error}", hint="exported models are kept there"
+        ) from None

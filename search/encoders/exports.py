@@ -1,0 +1,129 @@
+"""What is known of models that were exported to a faster runtime: one record for each name, in the user's cache.
+
+A record says which files the model was made of, where its exported form is, and which runtime was the faster one on
+this machine. It is published last, whole, and names the exported files by their SHA-256: what an interrupted export
+leaves is named by nothing. Nothing here is missed when deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from search import files
+from search.encoders.conversion import is_ours
+
+_FORMAT = 1
+_PACKAGES = ("openvino", "open_clip_torch")
+_LEFTOVER_S = 3600.0
+_GRAPH = (".xml", ".bin")
+_HUB_FOLDER = "snapshots"  # of the hub's cache; which one is meant stands in a file beside it
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A model's card and the outcome of exporting it.
+
+    card: what an encoder says of itself.   files: size and time of what it was made of, by path.   exported: the
+    SHA-256 of each exported file by name, none if there is nothing to use.   runtime: the one to use, and why.
+    images_per_second: by runtime.   agreement: the least cosine between the runtimes' vectors of one image.
+    """
+
+    card: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, int]]
+    exported: Mapping[str, str]
+    runtime: str
+    reason: str
+    images_per_second: Mapping[str, float] = field(default_factory=dict)
+    agreement: float | None = None
+    made_by: str = ""
+
+
+def default_cache() -> Path:
+    """Return the folder of exported models: the platform's user cache directory, `search/exports`."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("search", appauthor=False) / "exports"
+
+
+def made_by() -> str:
+    """Name what an export is good for: these versions of what made and runs it, on this kind of machine."""
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in _PACKAGES)
+    return f"{versions}, {platform.system()} {platform.machine()}"
+
+
+def is_possible() -> bool:
+    """Say whether the runtime is installed; it is not imported."""
+    return util.find_spec("openvino") is not None
+
+
+def find(name: str, cache: Path) -> Record | None:
+    """Return the record of the model of this canonical name, if it holds for the files as they are now."""
+    try:
+        content = json.loads(_place(name, cache).read_text(encoding="utf-8")) if is_ours(cache) else None
+        if not isinstance(content, dict) or content.pop("format") != _FORMAT:
+            return None
+        record = Record(**content)
+        same = record.made_by == made_by() and record.card["name"] == name
+        return record if same and all(stat_of(Path(path)) == stat for path, stat in record.files.items()) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, metadata.PackageNotFoundError):
+        return None
+
+
+def save(name: str, record: Record, cache: Path) -> None:
+    """Publish a record and remove what the one before it named.   Raises OSError."""
+    prefix = key(name)
+    content = {"format": _FORMAT, **asdict(record)}
+    files.atomic_write(_place(name, cache), json.dumps(content, indent=1).encode())
+    for path in cache.glob(f"{prefix}.*"):
+        if path.name not in record.exported and path.suffix in _GRAPH:
+            files.discard(path)
+
+
+def whole(record: Record, cache: Path) -> bool:
+    """Say whether every exported file is there and unchanged; reads them."""
+    with contextlib.suppress(OSError):
+        return all(files.sha256(cache / name) == digest for name, digest in record.exported.items())
+    return False
+
+
+def folder(cache: Path) -> Path | None:
+    """Return the cache made ready to be written to; None if it can't be, or others may write there."""
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if is_ours(cache):
+            files.sweep(cache)
+            for path in cache.glob(".*"):  # the runtime insists on suffixes of its own
+                if path.suffix in _GRAPH and time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                    files.discard(path)
+            return cache
+    return None
+
+
+def key(name: str) -> str:
+    """Return what the files of a model begin with."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def stated(paths: tuple[Path, ...]) -> dict[str, dict[str, int]]:
+    """Return size and time of the files a model is made of; of the hub's, also which revision is meant."""
+    named = [path.parents[1].parent / "refs" / "main" for path in paths if path.parents[1].name == _HUB_FOLDER]
+    return {str(path): stat_of(path) for path in (*paths, *named) if path.is_file()}
+
+
+def stat_of(path: Path) -> dict[str, int]:
+    """Return what tells that a file is still the same.   Raises OSError."""
+    stat = path.stat()
+    return {"size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _place(name: str, cache: Path) -> Path:
+    return cache / f"{key(name)}.json"

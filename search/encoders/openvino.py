@@ -1,0 +1,160 @@
+"""Exported models as encoders: the OpenVINO room. Opening one loads neither torch nor open_clip."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+from openvino.preprocess import PrePostProcessor
+
+from search import files
+from search.encoders.exports import Record
+from search.encoders.preprocessing import Preprocessing, require_batch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search.encoders import TextTower
+    from search.types import Pixels, Vectors
+
+BATCH_SIZE = 32
+_NORM_EPSILON = 1e-12  # torch's, in normalize
+_HALF = "BF16"  # how the runtime names the ability to multiply bfloat16
+
+
+class ImageTower:
+    """An exported image tower: (N, H, W, 3) uint8 → (N, dim) float32, not unit rows yet.
+
+    threads: None means all cores.
+    """
+
+    def __init__(self, model: Any, *, threads: int | None = None) -> None:
+        self.precision = "bfloat16" if _multiplies_bfloat16() else "float32"
+        hint = "bf16" if self.precision == "bfloat16" else "f32"
+        options = {"INFERENCE_PRECISION_HINT": hint, **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
+        compiled = _core().compile_model(model, "CPU", options)
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()  # a request serves one caller at a time
+
+    def __call__(self, images: Pixels) -> Vectors:
+        with self._lock:
+            features = self._request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)
+            return np.array(features[0], dtype=np.float32)
+
+
+class OpenVinoEncoder:
+    """An `Encoder` whose image tower was exported; `text` opens the other half when it is first needed."""
+
+    runtime = "openvino"
+
+    def __init__(self, record: Record, images: ImageTower, text: Callable[[], TextTower]) -> None:
+        card = record.card
+        self.name: str = card["name"]
+        self.fingerprint: str = card["fingerprint"]
+        self.dim: int = card["dim"]
+        self.context_length: int = card["context_length"]
+        self.logit_scale: float = card["logit_scale"]
+        self.logit_bias: float | None = card["logit_bias"]
+        self.parameters: int = card["parameters"]
+        self.config: dict[str, Any] = card["config"]
+        self.preprocessing = Preprocessing.from_dict(card["preprocessing"])
+        self.weights = Path(card["weights"])
+        self.tensors = Path(card["tensors"]) if card["tensors"] else None
+        self.batch_size = BATCH_SIZE
+        self.precision = images.precision
+        self._images = images
+        self._open_text = text
+        self._text: TextTower | None = None
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        """Return an RGB image as (H, W, 3) uint8 of the model's input size."""
+        return self.preprocessing(image)
+
+    def encode_images(self, images: Pixels) -> Vectors:
+        """Return (N, dim) float32 unit rows for images (N, H, W, 3) uint8; N = 0 gives (0, dim).
+
+        Raises DimensionError if the images are not of the model's input size.
+        """
+        require_batch(images, self.preprocessing, self.name)
+        rows = np.empty((len(images), self.dim), dtype=np.float32)
+        for start in range(0, len(images), 4 * BATCH_SIZE):
+            rows[start : start + 4 * BATCH_SIZE] = self._images(images[start : start + 4 * BATCH_SIZE])
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(_NORM_EPSILON))
+        return rows
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return (N, dim) float32 unit rows, one for each text, in order; N = 0 gives (0, dim)."""
+        return self._text_tower().encode_texts(texts)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens each text needs, start and end included, were there room for all."""
+        return self._text_tower().count_tokens(texts)
+
+    def _text_tower(self) -> TextTower:
+        if self._text is None:
+            self._text = self._open_text()
+        return self._text
+
+
+def convert(tower: Any, example: Any, preprocessing: Preprocessing) -> Any:
+    """Return a torch image tower as a graph that takes (N, H, W, 3) uint8.
+
+    example: a batch (N, 3, H, W) for tracing it.
+    """
+    height, width = preprocessing.size
+    graph = openvino.convert_model(tower, example_input=example)
+    graph.reshape([-1, 3, height, width])
+    builder = PrePostProcessor(graph)
+    given = builder.input()
+    given.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    given.model().set_layout(openvino.Layout("NCHW"))
+    steps = given.preprocess().convert_element_type(openvino.Type.f32)
+    steps.mean([255 * value for value in preprocessing.mean]).scale([255 * value for value in preprocessing.std])
+    return builder.build()
+
+
+def write(graph: Any, cache: Path, key: str) -> dict[str, str]:
+    """Put a graph into the cache and return the SHA-256 of its two files by name.   Raises OSError.
+
+    They are named by their content and mean nothing until a record names them. Weights are kept in float16, which
+    has more digits than the bfloat16 they are multiplied in, where that is what the processor has.
+    """
+    temporary = files.temporary_name(cache / key)
+    parts = {suffix: temporary.with_suffix(suffix) for suffix in (".xml", ".bin")}
+    exported = {}
+    try:
+        openvino.save_model(graph, parts[".xml"], compress_to_fp16=_multiplies_bfloat16())
+        for suffix, part in parts.items():
+            digest = files.sha256(part)
+            target = cache / f"{key}.{digest[:32]}{suffix}"
+            files.publish(part, target)
+            exported[target.name] = digest
+    except RuntimeError as error:  # how the runtime says that the disk is full
+        raise OSError(str(error)) from None
+    finally:
+        for part in parts.values():
+            files.discard(part)
+    return exported
+
+
+def open_tower(record: Record, cache: Path) -> ImageTower | None:
+    """Compile an exported tower whose files are known to be whole; None if the runtime refuses it."""
+    xml, weights = (
+        next(cache / name for name in record.exported if name.endswith(end)) for end in (".xml", ".bin")
+    )
+    with contextlib.suppress(RuntimeError):
+        return ImageTower(_core().read_model(xml, weights))
+    return None
+
+
+def _core() -> Any:
+    return openvino.Core()
+
+
+def _multiplies_bfloat16() -> bool:
+    return _HALF in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

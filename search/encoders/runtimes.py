@@ -1,0 +1,144 @@
+"""Which runtime runs a model: torch, or the one it was exported to where that was measured to be faster here.
+
+A model that has been exported is opened from its record, without torch; only its text half may take torch, later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search import files
+from search.encoders import canonical_name, exports, parse_name
+from search.encoders.exports import Record
+from search.encoders.hub import Fetcher
+from search.errors import ModelError, StorageError
+
+if TYPE_CHECKING:
+    from search.encoders import Encoder, TextTower
+
+RUNTIMES = ("torch", "openvino")
+
+
+def open_encoder(
+    name: str,
+    *,
+    fetcher: Fetcher,
+    device: str | None = None,
+    runtime: str | None = None,
+    precision: str | None = None,
+    on_export: Callable[[str], None] | None = None,
+    folder: Path | None = None,
+) -> Encoder:
+    """Open a model; `search.encoders.load_encoder` has the words.   folder: of exports, None means the user's."""
+    cache = folder or exports.default_cache()
+    if not _may_be_exported(device, runtime, precision):
+        from search.encoders import openclip
+
+        return openclip.load(*parse_name(name), fetcher=fetcher, device=device, precision=precision)
+    record = recorded(name, cache, fetcher.trust_checkpoint)
+    if record and record.exported and runtime in (None, record.runtime, "openvino"):
+        wanted = runtime == "openvino" or record.runtime == "openvino"
+        if wanted and (encoder := _exported(record, cache, fetcher)) is not None:
+            return encoder
+    return _by_torch(name, record, fetcher, device=device, runtime=runtime, on_export=on_export, cache=cache)
+
+
+def export(
+    name: str, *, fetcher: Fetcher, on_export: Callable[[str], None] | None = None, folder: Path | None = None
+) -> tuple[Record, Path]:
+    """Export a model anew, whatever is known of it.   Returns the record and the folder of its files.
+
+    Raises ModelError where the runtime is not installed, StorageError; else as `load_encoder`.
+    """
+    _require_runtime()
+    from search.encoders import blueprints, exporting
+
+    cache = folder or exports.default_cache()
+    loaded = blueprints.load(*parse_name(name), fetcher=fetcher)
+    if on_export:
+        on_export(loaded.name)
+    return exporting.export(loaded, cache)[1], cache
+
+
+def recorded(name: str, folder: Path | None = None, trust_checkpoint: str | None = None) -> Record | None:
+    """Return what is known of exporting the model of this name; None if nothing, or nothing that still holds."""
+    cache = folder or exports.default_cache()
+    record = exports.find(canonical_name(name), cache) if exports.is_possible() else None
+    if record is None or not exports.whole(record, cache):
+        return None
+    if trust_checkpoint and files.sha256(Path(record.card["weights"])) != trust_checkpoint.lower():
+        return None
+    return record
+
+
+def _may_be_exported(device: str | None, runtime: str | None, precision: str | None) -> bool:
+    """Say whether the exported form may be used at all.   Raises ModelError for what contradicts itself."""
+    if runtime not in (None, *RUNTIMES):
+        raise ModelError(f"there is no runtime {runtime!r}", hint=f"there are {', '.join(RUNTIMES)}")
+    if runtime == "openvino":
+        _require_runtime()
+        if device not in (None, "cpu") or precision is not None:
+            raise ModelError("openvino runs on the CPU, in the precision that suits it")
+    return runtime != "torch" and device in (None, "cpu") and precision is None and exports.is_possible()
+
+
+def _require_runtime() -> None:
+    if not exports.is_possible():
+        raise ModelError("openvino is not installed", hint="pip install 'search[openvino]'")
+
+
+def _by_torch(
+    name: str,
+    record: Record | None,
+    fetcher: Fetcher,
+    *,
+    device: str | None,
+    runtime: str | None,
+    on_export: Callable[[str], None] | None,
+    cache: Path,
+) -> Encoder:
+    """Load a model, and export it where it was not and that pays or was asked for."""
+    from search.encoders import blueprints, exporting, openclip
+
+    used = openclip.usable_device(device)
+    loaded = blueprints.load(*parse_name(name), fetcher=fetcher)
+    if used != "cpu" or record is not None or not (runtime == "openvino" or exporting.pays(loaded)):
+        return _checked(openclip.encoder_of(loaded, device=used), runtime, record)
+    if on_export:
+        on_export(loaded.name)
+    try:
+        encoder, made = exporting.export(loaded, cache)
+    except StorageError:
+        if runtime == "openvino":
+            raise
+        return openclip.load(*parse_name(name), fetcher=fetcher, device=used)
+    wanted = bool(made.exported) and "openvino" in (runtime, made.runtime)
+    return (_exported(made, cache, fetcher) if wanted else None) or _checked(encoder, runtime, made)
+
+
+def _checked(encoder: Encoder, runtime: str | None, record: Record | None) -> Encoder:
+    if runtime == "openvino":
+        reason = record.reason if record else "this machine has something faster"
+        raise ModelError(f"{encoder.name} can't be run by openvino: {reason}")
+    return encoder
+
+
+def _exported(record: Record, cache: Path, fetcher: Fetcher) -> Encoder | None:
+    from search.encoders import openvino
+
+    images = openvino.open_tower(record, cache)
+    return openvino.OpenVinoEncoder(record, images, lambda: _text(record.card, fetcher)) if images else None
+
+
+def _text(card: Any, fetcher: Fetcher) -> TextTower:
+    """Open the text half alone if that takes no torch, else the whole model."""
+    from search.encoders.text import open_text_encoder
+
+    found = open_text_encoder(card["config"], Path(card["tensors"])) if card["tensors"] else None
+    if found is not None:
+        return found
+    from search.encoders import openclip
+
+    return openclip.load(*parse_name(card["name"]), fetcher=fetcher, device="cpu")

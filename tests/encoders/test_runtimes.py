@@ -1,0 +1,190 @@
+"""Exported models; what needs the runtime is skipped where it is not installed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from importlib import util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.encoders import Encoder, exports, load_encoder
+from search.encoders.hub import Fetcher
+from search.encoders.runtimes import export, recorded
+from search.errors import DimensionError, ModelError, StorageError
+
+needs_runtime = pytest.mark.skipif(util.find_spec("openvino") is None, reason="openvino is not installed")
+ROOT = Path(__file__).parents[2]
+TEXTS = ["a photo of a cat", "two dogs on a beach at sunset"]
+
+
+@pytest.fixture
+def cache(cache_of_exports: Path) -> Path:
+    return cache_of_exports
+
+
+@pytest.fixture
+def exported(tiny_model: str, cache: Path) -> Encoder:
+    return load_encoder(tiny_model, runtime="openvino")
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+
+
+def test_an_unknown_runtime_is_an_error() -> None:
+    with pytest.raises(ModelError, match="no runtime 'abacus'"):
+        load_encoder("builtin", runtime="abacus")
+
+
+def test_a_runtime_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "is_possible", lambda: False)
+    with pytest.raises(ModelError, match=r"pip install 'search\[openvino\]'"):
+        load_encoder("builtin", runtime="openvino")
+
+
+def test_torch_answers_where_nothing_was_exported(tiny_model: str, cache: Path) -> None:
+    assert load_encoder(tiny_model).runtime == "torch"
+    assert not cache.exists()
+
+
+@needs_runtime
+def test_the_exported_encoder_agrees_with_torch(exported: Encoder, tiny_model: str, images: np.ndarray) -> None:
+    torch = load_encoder(tiny_model, runtime="torch", precision="float32")
+    assert (exported.runtime, torch.runtime) == ("openvino", "torch")
+    for said in ("name", "fingerprint", "dim", "context_length", "logit_scale", "logit_bias", "preprocessing"):
+        assert getattr(exported, said) == getattr(torch, said)
+    vectors = exported.encode_images(images)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)  # normalised in float32
+    assert (vectors * torch.encode_images(images)).sum(axis=1).min() >= 0.999  # bfloat16
+    np.testing.assert_allclose(exported.encode_texts(TEXTS), torch.encode_texts(TEXTS), atol=1e-5)  # fp32 order
+    assert exported.count_tokens(TEXTS) == torch.count_tokens(TEXTS)
+
+
+@needs_runtime
+def test_a_batch_of_the_exported_encoder_equals_its_singles(exported: Encoder, images: np.ndarray) -> None:
+    singles = np.concatenate([exported.encode_images(image[None]) for image in images])
+    assert (exported.encode_images(images) * singles).sum(axis=1).min() >= 0.999  # bfloat16's own noise
+    assert exported.encode_images(images[:0]).shape == (0, exported.dim)
+    images.flags.writeable = False
+    assert exported.encode_images(images[::2]).shape == (3, exported.dim)
+    with pytest.raises(DimensionError):
+        exported.encode_images(images[:, :31])
+
+
+@needs_runtime
+def test_an_exported_model_indexes_and_answers_without_torch(
+    exported: Encoder, tiny_model: str, cache: Path, album: Path, tmp_path: Path
+) -> None:
+    code = f"""
+        import sys
+        from pathlib import Path
+        from search.encoders import exports, load_encoder
+        exports.default_cache = lambda: Path({str(cache)!r})
+        from search import Library
+        runtime = "openvino"
+        Library._load = lambda self, name: load_encoder(name, runtime=runtime, offline=True)
+        with Library.open({str(tmp_path / "library")!r}, model={tiny_model!r}, offline=True) as library:
+            print(library.index([{str(album)!r}]).encoded, len(library.search("a cat", k=3)))
+        print(sorted({{"torch", "open_clip", "timm"}} & set(sys.modules)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.stdout == "12 3\n[]\n", done.stderr
+
+
+@needs_runtime
+def test_the_faster_runtime_is_recorded_and_followed(exported: Encoder, tiny_model: str, cache: Path) -> None:
+    record = recorded(tiny_model)
+    assert record is not None
+    assert record.images_per_second.keys() == {"torch", "openvino"}
+    assert record.agreement is not None and record.agreement >= 0.999
+    place = cache / f"{exports.key(tiny_model)}.json"
+    for runtime in ("torch", "openvino"):
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"runtime": runtime}))
+        assert load_encoder(tiny_model).runtime == runtime
+
+
+@needs_runtime
+def test_a_model_is_exported_once(exported: Encoder, tiny_model: str) -> None:
+    def fail(name: str) -> None:
+        raise AssertionError(f"{name} was exported again")
+
+    assert load_encoder(tiny_model, runtime="openvino", on_export=fail).runtime == "openvino"
+
+
+@needs_runtime
+@pytest.mark.parametrize("suffix", [".xml", ".bin", ".json"])
+def test_a_damaged_export_is_made_again(exported: Encoder, tiny_model: str, cache: Path, suffix: str) -> None:
+    [file] = cache.glob(f"*{suffix}")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 :] = b""
+    file.write_bytes(content)
+    said: list[str] = []
+    assert load_encoder(tiny_model, runtime="openvino", on_export=said.append).runtime == "openvino"
+    assert said == [tiny_model]
+    assert sorted(path.suffix for path in cache.iterdir()) == [".bin", ".json", ".xml"]
+
+
+@needs_runtime
+def test_other_weights_under_the_same_name_are_another_model(
+    exported: Encoder, tiny_model: str, tiny_model_again: Callable[[], None]
+) -> None:
+    tiny_model_again()
+    assert recorded(tiny_model) is None
+    assert load_encoder(tiny_model, runtime="openvino").fingerprint != exported.fingerprint
+
+
+@needs_runtime
+def test_an_export_that_dies_on_the_way_is_not_taken_for_one(
+    tiny_model: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(name: str, record: object, folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exports, "save", die)
+        with pytest.raises(KeyboardInterrupt):
+            load_encoder(tiny_model, runtime="openvino")
+    assert list(cache.glob("*.bin"))
+    assert recorded(tiny_model) is None
+    assert load_encoder(tiny_model).runtime == "torch"
+    load_encoder(tiny_model, runtime="openvino")
+    assert len(list(cache.glob("*.bin"))) == 1
+
+
+@needs_runtime
+def test_a_runtime_that_computes_something_else_is_not_used(
+    tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from search.encoders import openvino
+
+    right = openvino.ImageTower.__call__
+    monkeypatch.setattr(openvino.ImageTower, "__call__", lambda self, images: right(self, images)[:, ::-1].copy())
+    record, folder = export(tiny_model, fetcher=Fetcher(tiny_model, offline=True))
+    assert (record.runtime, dict(record.exported)) == ("torch", {})
+    assert "agree to" in record.reason
+    assert not list(folder.glob("*.bin"))
+    with pytest.raises(ModelError, match="agree to"):
+        load_encoder(tiny_model, runtime="openvino")
+
+
+@needs_runtime
+def test_a_pinned_checkpoint_is_hashed_however_it_was_exported(exported: Encoder, tiny_model: str) -> None:
+    with pytest.raises(ModelError, match="SHA-256"):
+        load_encoder(tiny_model, runtime="openvino", trust_checkpoint="0" * 64)
+
+
+@needs_runtime
+def test_a_cache_that_can_not_be_written_is_told_to_those_who_asked(tiny_model: str, cache: Path) -> None:
+    cache.touch()
+    with pytest.raises(StorageError, match="can't be written"):
+        load_encoder(tiny_model, runtime="openvino")
