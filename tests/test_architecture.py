@@ -33,7 +33,7 @@ THIRD_PARTIES = {
     "platformdirs": {"library", "encoders/conversion"},
     "sqlalchemy": {"catalog"},
     "alembic": {"catalog"},
-    "psutil": {"catalog"},
+    "psutil": {"catalog", "decoding/budget"},
     "faiss": {"vectors/faiss"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip"},
     "pi_heif": {"photos"},

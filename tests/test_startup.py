@@ -51,3 +51,12 @@ def test_status_and_an_index_run_with_nothing_new_load_no_model(library, album, 
         loaded = after_command("--library", place, *command)
         assert "sqlalchemy" in loaded
         assert not loaded & {"torch", "open_clip", "faiss", "alembic"}
+
+
+def test_an_index_run_with_nothing_new_loads_no_decoder(library, album, tmp_path):
+    library.index([album])
+    run = ["--library", str(tmp_path / "library"), "index", str(album)]
+    code = f"from search.cli import cli\ncli.main({run!r}, standalone_mode=False)"
+    names = "print({'PIL.Image', 'pi_heif', 'subprocess', 'psutil'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\n{names}"], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "set()"

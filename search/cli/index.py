@@ -19,9 +19,11 @@ _SHOWN = 20  # skipped files named in the report
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @model_option
 @trust_option
-@click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Photos a batch.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="Photos a batch. [default: the model's own]")
 @click.option(
-    "--workers", type=click.IntRange(1, 256), help="Processes that decode photos. [default: one a core + 1]"
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes that decode photos. [default: one a core + 1, fewer where memory is short]",
 )
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders of this name or path.")
 @click.option("--include-hidden", is_flag=True, help="Take files and folders that begin with a dot.")
@@ -39,7 +41,7 @@ def command(
     paths: tuple[str, ...],
     model: str,
     trust_checkpoint: str | None,
-    batch_size: int,
+    batch_size: int | None,
     workers: int | None,
     exclude: tuple[str, ...],
     include_hidden: bool,

@@ -12,7 +12,6 @@ import errno
 import functools
 import hashlib
 import importlib
-import importlib.metadata
 import logging
 import os
 import re
@@ -50,16 +49,6 @@ SUPPORTED_FORMATS = (
 )
 """Formats that are decoded, by Pillow's names. Anything else is refused unread: PDF, EPS, FITS, ..."""
 
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
-
-
-DECODER = f"pillow {PIL.__version__} pi_heif {_version('pi-heif')}"
-"""The decoders and their versions; a file that one version refused may be tried again by the next."""
 
 _PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Jpeg2K", "Ppm", "Avif", "Ico", "Tga")
 

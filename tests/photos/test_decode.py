@@ -25,7 +25,8 @@ from PIL import ExifTags, Image, ImageFile
 
 from search.errors import PhotoError
 from search.photos import decode
-from search.photos.decode import DECODER, SUPPORTED_FORMATS, content_hash, load
+from search.photos.decode import SUPPORTED_FORMATS, content_hash, load
+from search.photos.versions import DECODER
 from search.types import SkipReason
 
 FAULTS = Path(
