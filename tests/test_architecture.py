@@ -37,6 +37,7 @@ THIRD_PARTIES = {
     "faiss": {"vectors/faiss"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip"},
     "pi_heif": {"photos"},
+    "rawpy": {"photos/raw"},
     "torch": {"encoders/openclip", "encoders/checkpoints", "encoders/foreign", "encoders/torchvision_ops"},
     "torchvision": {"encoders/torchvision_ops"},
     "open_clip": {"encoders/openclip", "encoders/checkpoints", "encoders/hub"},

@@ -27,6 +27,7 @@ PHOTO_SUFFIXES = frozenset(
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"),
         *("jp2", "j2k", "j2c", "jpf", "jpx", "pnm", "ppm", "pgm", "pbm", "pfm", "tga"),
         *("avif", "heic", "heif", "hif"),
+        *("cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2", "pef"),
     )
 )
 """Endings of photo files, lower-case, with their dot. Content decides later what a file really is."""

@@ -14,5 +14,5 @@ def _version(package: str) -> str:
         return "none"
 
 
-DECODER = f"pillow {PIL.__version__} pi_heif {_version('pi-heif')}"
+DECODER = f"pillow {PIL.__version__} pi_heif {_version('pi-heif')} rawpy {_version('rawpy')}"
 """The decoders and their versions; a file that one version refused may be tried again by the next."""

@@ -14,6 +14,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -435,7 +436,7 @@ def test_every_supported_format_can_be_opened() -> None:
 
 
 def test_decoder_names_its_versions() -> None:
-    assert f"pillow {Image.__version__} pi_heif {pi_heif.__version__}" == DECODER
+    assert f"pillow {Image.__version__} pi_heif {pi_heif.__version__} rawpy {version('rawpy')}" == DECODER
 
 
 def test_content_decides_not_the_name(tmp_path: Path) -> None:
