@@ -53,7 +53,7 @@ def averaged(path: str, floor: int) -> LoadedPhoto:
     photo = load(path)
     factor = max(1, min(photo.image.size) // floor)
     frame = (0, 0, photo.image.width / factor, photo.image.height / factor)
-    return LoadedPhoto(photo.image.reduce(factor), frame, photo.info, photo.content_hash, photo.stat)
+    return LoadedPhoto(photo.image.reduce(factor), frame, photo.whole, photo.info, photo.content_hash, photo.stat)
 
 
 class Bench:
@@ -91,7 +91,7 @@ class Bench:
             photo = loader(path)
             size = (photo.info.width, photo.info.height)
             if everything or photo.image.size != size:
-                pixels.append(self._preprocess(photo.image, whole=size[::-1], frame=photo.frame))
+                pixels.append(self._preprocess(photo.image, whole=photo.whole, frame=photo.frame))
                 seconds += process_time() - started
                 which.append(number)
         if not which:

@@ -16,31 +16,31 @@ from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
 from search.catalog.scan import Recognised, Scan, ScannedFile, Settled, Verdict
 from search.catalog.scopes import is_reachable
 from search.catalog.writer import Record, Writer
-from search.decoding.pool import Decoded, Decoders, ahead, default_workers, lend
-from search.decoding.wire import Limits
+from search.decoding.budget import default_workers
 from search.errors import PhotoError, UsageError
 from search.failpoints import reach
-from search.photos.decode import DECODER, content_hash
 from search.photos.scan import ScanOptions, file_system, scan
+from search.photos.versions import DECODER
 from search.types import IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
 
 if TYPE_CHECKING:
     import threading
 
+    import numpy
     import numpy.typing as npt
 
     from search.catalog.scopes import Scope
+    from search.decoding.pool import Decoded, Decoders
     from search.encoders import Encoder
     from search.types import Pixels, Vectors
 
 T = TypeVar("T")
 
 _SCAN_BATCH = 1024
+_HASHED_AHEAD = 64
 
 # Reasons that lie in the file: it is tried again when it, the decoder or the limit changes. The others (no permission,
 # changed while it was read, a vector that one model spoiled) may be over by the next run.
@@ -63,9 +63,10 @@ _TAKEN = 256  # names noted at a time before their files are opened: a batch, or
 class IndexOptions:
     """How to index.
 
-    batch_size: photos encoded at a time; None takes what suits the model.   workers: processes that decode, threads
-    that read.   decoder_gigabytes: memory that each of these may take.   confirm_removals: photos not found are gone,
-    even where a drive may be away.   keep_gone_days: how long gone photos keep vectors and labels for their return.
+    batch_size: photos encoded and committed together; None: as many as the encoder likes.   workers: processes that
+    decode, threads that read.   decoder_gigabytes: memory that each of these may take.
+    confirm_removals: photos not found are gone, even where a drive may be away.   keep_gone_days: how long gone photos
+    keep vectors and labels for their return.
     """
 
     scan: ScanOptions = field(default_factory=ScanOptions)
@@ -116,7 +117,6 @@ class Run:
         self._writer = writer
         self._model = model
         self._options = options
-        self._batch_size = options.batch_size or 1
         self._progress = progress or (lambda _: None)
         self._stop = stop
         self._committed = committed or (lambda _: None)
@@ -231,6 +231,8 @@ class Run:
 
     def _recognise(self, found: Scan, pool: ThreadPoolExecutor) -> None:
         """Hash the files that may be known under another name or time; then settle who is gone."""
+        from search.decoding.pool import ahead
+
         if self._stopping():
             return
         confirmed = self._options.confirm_removals
@@ -240,7 +242,7 @@ class Run:
         hashes: list[tuple[ScannedFile, bytes | None]] = []
         if total:
             self._progress(Progress(Stage.RECOGNISE, 0, total))
-        hashing = ahead(lambda file: pool.submit(_hash, file), files, self._look_ahead)
+        hashing = ahead(lambda file: pool.submit(_hash, file), files, _HASHED_AHEAD)
         for done, hashed in enumerate(hashing, start=1):
             hashes.append(hashed)
             if len(hashes) == _SCAN_BATCH or self._stopping():
@@ -279,7 +281,6 @@ class Run:
         with self._decoders() as decoders:
             decoders.start(total)  # while the model loads
             encoder = self._model.load()
-            self._batch_size = self._options.batch_size or encoder.batch_size
             self._writer.expect(total)
             self._progress(Progress(Stage.ENCODE, 0, total))
             done = 0
@@ -293,13 +294,17 @@ class Run:
         self, files: Iterable[ScannedFile], decoders: Decoders, encoder: Encoder
     ) -> Iterator[Sequence[tuple[ScannedFile, Ready | Skip]]]:
         """Yield batches of loaded files; then, one by one, what must be tried again and what must be tried alone."""
+        from search.decoding.pool import ahead
+
+        size = self._options.batch_size or encoder.batch_size
 
         def submit(file: ScannedFile) -> Future[Decoded | Skip]:
             return decoders.submit(file.stat.path, encoder.preprocessing)
 
         suspects: list[ScannedFile] = []
-        taken = self._taken(self._but_leftovers(files, suspects))
-        for batch in _batches(ahead(submit, taken, self._look_ahead), self._batch_size):
+        taken = self._taken(self._but_leftovers(files, suspects), size)
+        # Two batches wait while one is encoded: what they take is small, the pictures themselves are gone already.
+        for batch in _batches(ahead(submit, taken, 2 * size + self._options.workers), size):
             yield self._put_off([(file, _ready(file, decoded)) for file, decoded in batch])
         suspects.sort(key=lambda file: self._leftovers[file.root_id, file.place])
         for file in (*self._again, *suspects):
@@ -319,9 +324,9 @@ class Run:
             else:
                 yield file
 
-    def _taken(self, files: Iterable[ScannedFile]) -> Iterator[ScannedFile]:
+    def _taken(self, files: Iterable[ScannedFile], size: int) -> Iterator[ScannedFile]:
         """Yield files whose names are noted before anything opens them."""
-        for group in _batches(files, max(self._batch_size, _TAKEN)):
+        for group in _batches(files, max(size, _TAKEN)):
             self._writer.take(group)
             reach("index.marked")
             yield from group
@@ -352,11 +357,10 @@ class Run:
         reach("index.marked")
         return None
 
-    @property
-    def _look_ahead(self) -> int:
-        return 2 * self._batch_size + self._options.workers
-
     def _decoders(self) -> AbstractContextManager[Decoders]:
+        from search.decoding.pool import lend
+        from search.decoding.wire import Limits
+
         return lend(
             workers=self._options.workers,
             max_megapixels=self._options.max_megapixels,
@@ -365,6 +369,8 @@ class Run:
 
     def _commit(self, batch: Sequence[tuple[ScannedFile, Ready | Skip]], encoder: Encoder) -> int:
         """Encode what was loaded and commit photos with their vectors, then what was skipped; return how many."""
+        import numpy as np
+
         ready = [loaded for _, loaded in batch if isinstance(loaded, Ready)]
         skipped = [(file, loaded) for file, loaded in batch if isinstance(loaded, Skip)]
         if ready:
@@ -408,15 +414,19 @@ def _folder_first(path: str) -> tuple[str, str]:
     return (path if os.path.isdir(path) else os.path.dirname(path)), path
 
 
-def are_unit(vectors: Vectors) -> npt.NDArray[np.bool_]:
+def are_unit(vectors: Vectors) -> npt.NDArray[numpy.bool_]:
     """Tell which rows are finite and of length 1; float32 encoders keep it to 1e-3 by far."""
+    import numpy as np
+
     norms = np.linalg.norm(vectors, axis=1)
-    sound: npt.NDArray[np.bool_] = np.abs(norms - 1) < 1e-3  # NaN and infinity fail the comparison
+    sound: npt.NDArray[numpy.bool_] = np.abs(norms - 1) < 1e-3  # NaN and infinity fail the comparison
     return sound
 
 
 def _hash(file: ScannedFile) -> bytes | None:
     """None where the file can't be read now: loading it will say why."""
+    from search.photos.decode import content_hash
+
     try:
         return content_hash(file.stat.path)
     except PhotoError:

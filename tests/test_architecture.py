@@ -38,10 +38,11 @@ THIRD_PARTIES = {
         "catalog/storage",  # its types; what it imports at once is told below
     },
     "alembic": {"catalog/upgrades"},
-    "psutil": {"catalog/places"},
+    "psutil": {"catalog/places", "decoding/budget"},
     "faiss": {"vectors/faiss"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"},
     "pi_heif": {"photos"},
+    "rawpy": {"photos/raw"},
     "torch": {
         "encoders/blueprints",
         "encoders/openclip",

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.decoding import wire
+from search.decoding import budget, wire
+from search.decoding.budget import default_workers, free_memory
 from search.decoding.pool import Decoded, Decoders, ahead, close_warm, lend
 from search.decoding.wire import Garbled, Limits
 from search.encoders.preprocessing import Preprocessing
@@ -134,6 +135,26 @@ def wait_until(true) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+# ---- how many
+
+
+@pytest.mark.parametrize(
+    ("cores", "free", "workers"),
+    [(2, 64e9, 3), (16, 64e9, 8), (1, 64e9, 2), (8, 4e9, 2), (8, 1.7e9, 1), (8, 0, 1)],
+)
+def test_children_are_as_many_as_cores_and_free_memory_feed(cores, free, workers):
+    assert default_workers(cores=cores, free_bytes=int(free)) == workers
+
+
+def test_a_container_with_little_memory_counts(tmp_path, monkeypatch):
+    (tmp_path / "max").write_text("3000000000\n")
+    (tmp_path / "current").write_text("1000000000\n")
+    monkeypatch.setattr(budget, "_LIMITS", ((tmp_path / "max", tmp_path / "current"), ("/no/max", "/no/current")))
+    assert 0 < free_memory() <= 2_000_000_000
+    (tmp_path / "max").write_text("max\n")
+    assert free_memory() == budget._of_the_machine() or free_memory() > 2_000_000_000
 
 
 # ---- what comes back

@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 from search import IndexOptions
 from search.errors import UsageError
@@ -432,3 +434,90 @@ def test_a_vector_that_is_not_finite_and_unit_is_refused_and_tried_again(library
     assert library.index([album]).added == 1
     assert library.skipped() == []
     assert library.check(full=True).ok
+
+
+# ---- an unchanged run
+
+
+def statements(library, folder) -> list[str]:
+    """What SQLite is told while a folder is indexed."""
+    seen: list[str] = []
+
+    def listen(connection, _):
+        connection.set_trace_callback(seen.append)
+
+    event.listen(Pool, "connect", listen)
+    try:
+        library.index([folder])
+    finally:
+        event.remove(Pool, "connect", listen)
+    return seen
+
+
+def test_an_unchanged_run_takes_as_many_statements_for_few_files_as_for_many(open_library, tmp_path, make_photo):
+    told = []
+    for count in (3, 60):
+        for number in range(3, count):
+            make_photo(tmp_path / "many" / f"{number % 7}" / f"{number}.png", number, size=(8, 8))
+        for number in range(3):
+            make_photo(tmp_path / "many" / f"{number}.png", number, size=(8, 8))
+        with open_library() as library:
+            library.index([tmp_path / "many"])
+            before = library.index([tmp_path / "many"])
+            assert before.unchanged == count
+            told.append(statements(library, tmp_path / "many"))
+    assert len(told[0]) == len(told[1]) > 10
+    assert not [text for text in told[1] if "INSERT INTO scanned" in text]
+
+
+def deviate(kind: str, album: Path, make_photo) -> dict[str, int]:
+    """Change something in the album; return what the next run should count."""
+    files = photos(album)
+    if kind == "last gone":
+        files[-1].unlink()
+        return {"photos": 11, "unchanged": 11, "gone": 1}
+    if kind == "first gone":
+        files[0].unlink()
+        return {"photos": 11, "unchanged": 11, "gone": 1}
+    if kind == "new in the middle":
+        make_photo(files[5].with_name(files[5].name + "a.png"), 100)
+        return {"photos": 13, "added": 1, "unchanged": 12, "encoded": 1}
+    if kind == "new at the end":
+        make_photo(album / "zzz.png", 100)
+        return {"photos": 13, "added": 1, "unchanged": 12, "encoded": 1}
+    if kind == "touched":
+        touch(files[4])
+        return {"photos": 12, "unchanged": 12}
+    (album / "bad.png").write_bytes(b"no picture")
+    return {"photos": 12, "unchanged": 12, "skipped": 1}
+
+
+@pytest.mark.parametrize(
+    "kind", ["last gone", "first gone", "new in the middle", "new at the end", "touched", "unreadable"]
+)
+def test_one_difference_among_files_as_known_is_all_that_is_counted(library, album, make_photo, kind):
+    library.index([album])
+    expected = deviate(kind, album, make_photo)
+    assert counts(library.index([album])) == expected
+    skipped = {"skipped": 1} if kind == "unreadable" else {}
+    assert counts(library.index([album])) == {
+        "photos": expected["photos"],
+        "unchanged": expected["photos"],
+        **skipped,
+    }
+
+
+def test_of_several_folders_one_that_differs_hides_nothing_of_the_others(library, album):
+    library.index([album])
+    folders = [album / "day0", album / "day1", album / "day2"]
+    assert counts(library.index(folders)) == {"photos": 12, "unchanged": 12}
+    photos(folders[1])[1].unlink()
+    assert counts(library.index(folders)) == {"photos": 11, "unchanged": 11, "gone": 1}
+
+
+def test_gone_photos_are_forgotten_by_a_run_that_finds_nothing_new(library, album):
+    library.index([album])
+    photos(album)[0].unlink()
+    library.index([album])
+    report = library.index([album], options=IndexOptions(keep_gone_days=0))
+    assert (report.unchanged, report.purged) == (11, 1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -31,10 +33,10 @@ from sqlalchemy import (
 )
 
 from search.catalog.moves import Known, Place, Waiting, resolve
-from search.catalog.roots import within_any
+from search.catalog.roots import within, within_any
 from search.catalog.rows import checksum, chunks, to_bytes, to_path
 from search.catalog.schema import embeddings, photos, roots, scanned, skips
-from search.catalog.scopes import Scope, is_reachable
+from search.catalog.scopes import Scope, is_inside, is_reachable
 from search.catalog.transaction import commit, now
 from search.types import FileStat, Skip, Withheld
 
@@ -45,6 +47,7 @@ _PAGE = 1024  # files handed out at a time
 _MANY_MISSING = 100  # photos; and
 _MANY_MISSING_SHARE = 0.2  # of those looked for: more than both is no tidying up, but a drive that is away
 _PROBED = 500  # photos of a root outside the run that are looked for before one of them may move
+_MATCHED = 20  # scopes in a run that are held against what is known; many more are single files
 _MAX_TERMS = 200  # scopes in one statement: SQLite allows an expression no more than 1,000 levels
 
 # What a copy of a photo takes over with its content.
@@ -149,6 +152,8 @@ class Scan:
         self._doubted: set[int] = set()  # roots of this run whose drive may be away
         self._away: dict[int, bool] = {}  # the same of other roots, as far as asked
         self._strays: set[tuple[int, int]] = set()  # root and size of the files that are no photos as they stand
+        self._matched: list[_Matching] = []  # scopes whose files are all as known; the last may be under way
+        self._is_filled = False  # whether the temporary table holds what was found
         with connection.begin():
             scanned.drop(connection, checkfirst=True)
             scanned.create(connection)
@@ -160,23 +165,87 @@ class Scan:
         """
         self._scopes.append(scope)
         self._file_systems[scope.root_id] = file_system
+        if not self._matched or self._matched[-1].scope != scope:
+            self._fill()
 
     def unknown(self, scope: Scope, path: str) -> None:
         """Except a file or folder that could not be looked at: nothing there is gone."""
+        self._fill()
         self._unknown.append(Scope(scope.root_id, scope.root, os.path.relpath(path, scope.root)))
 
+    # A run that finds nothing new is the most frequent one, and it must not write down a library to see that. As long
+    # as the walk, which comes in the order of places, meets just the photos that lack nothing, it is enough to hold
+    # it against them; what was met so far can be told from them at the first file that differs.
+
     def record(self, scope: Scope, files: Iterable[FileStat]) -> None:
-        """Note files found in a scope."""
-        values = [
-            {
-                "root_id": scope.root_id,
-                "path": to_bytes(os.path.relpath(file.path, scope.root)),
-                "size_bytes": file.size_bytes,
-                "mtime_ns": file.mtime_ns,
-                "ctime_ns": file.ctime_ns,
-            }
+        """Note files found in a scope; scope after scope."""
+        below = os.path.join(scope.root, "")
+        rows = [
+            (to_bytes(file.path.removeprefix(below)), file.size_bytes, file.mtime_ns, file.ctime_ns)
             for file in files
         ]
+        if not (self._is_filled or self._takes(scope, rows)):
+            self._fill()
+        if self._is_filled:
+            self._insert(scope.root_id, rows)
+
+    def _takes(self, scope: Scope, rows: list[tuple[Any, ...]]) -> bool:
+        """Whether files are just what is next among the known photos of their scope."""
+        if not self._matched or self._matched[-1].scope != scope:
+            if not self._may_match(scope):
+                return False
+            self._matched.append(_Matching(scope, self._known_files(scope)))
+        return self._matched[-1].take(rows)
+
+    def _may_match(self, scope: Scope) -> bool:
+        """Whether a scope shares no file with those before, and all of theirs were found."""
+        if self._connection.dialect.name != "sqlite" or len(self._matched) >= _MATCHED:
+            return False
+        before = [matching.scope.path for matching in self._matched]
+        lone = not any(is_inside(path, scope.path) or is_inside(scope.path, path) for path in before)
+        return lone and all(matching.is_complete for matching in self._matched)
+
+    def _known_files(self, scope: Scope) -> Generator[tuple[Any, ...], None, None]:
+        """Yield what the files of photos that lack nothing are like, in the order of their places."""
+        query = select(photos.c.path, photos.c.size_bytes, photos.c.mtime_ns, photos.c.ctime_ns)
+        query = query.where(self._lacks_nothing(scope)).order_by(photos.c.path)
+        compiled = query.compile(self._connection, compile_kwargs={"render_postcompile": True})
+        # By the driver: what SQLAlchemy does for each row takes longer than all else in an unchanged run.
+        cursor: Any = self._connection.connection.cursor()
+        with closing(cursor):
+            cursor.execute(str(compiled), [compiled.params[name] for name in compiled.positiontup or ()])
+            yield from cursor
+
+    def _lacks_nothing(self, scope: Scope) -> ColumnElement[bool]:
+        return and_(within(photos, scope), photos.c.gone_at.is_(None), embedded(self._encoder_id))
+
+    def _is_as_known(self) -> bool:
+        """Whether there are just the files that are known, each as it was, and no other is remembered."""
+        if not self._is_filled:
+            complete = all(matching.is_complete for matching in self._matched)
+            with self._connection.begin():
+                skipped = self._connection.execute(select(exists().select_from(skips))).scalar()
+            if not complete or skipped:
+                self._fill()
+        return not self._is_filled
+
+    def _fill(self) -> None:
+        """Write down what was found so far; from now on everything is."""
+        if self._is_filled:
+            return
+        self._is_filled = True
+        columns = select(
+            photos.c.root_id, photos.c.path, photos.c.size_bytes, photos.c.mtime_ns, photos.c.ctime_ns
+        )
+        with self._connection.begin():
+            for matching in self._matched:
+                matching.close()
+                found = columns.where(self._lacks_nothing(matching.scope), photos.c.path <= matching.last)
+                self._connection.execute(insert(scanned).from_select(list(scanned.c), found))
+
+    def _insert(self, root_id: int, rows: Sequence[tuple[Any, ...]]) -> None:
+        names = ("root_id", "path", "size_bytes", "mtime_ns", "ctime_ns")
+        values = [dict(zip(names, (root_id, *row), strict=True)) for row in rows]
         if values:
             with self._connection.begin():
                 self._connection.execute(insert(scanned).prefix_with("OR IGNORE", dialect="sqlite"), values)
@@ -186,6 +255,8 @@ class Scan:
 
         Where only the change time differs the content decides, once it is known.
         """
+        if self._is_as_known():
+            return
         another = or_(photos.c.size_bytes != scanned.c.size_bytes, photos.c.mtime_ns != scanned.c.mtime_ns)
         columns = select(photos.c.id, photos.c.root_id, photos.c.path)
         query = columns.join(scanned, _here()).where(photos.c.gone_at.is_not(None), another)
@@ -199,6 +270,8 @@ class Scan:
         It could not be read, so it may still be theirs.
         """
         back = []
+        if not self._freed:
+            return
         with self._connection.begin():
             for row in self._freed:
                 here = and_(photos.c.root_id == row.root_id, photos.c.path == row.path)
@@ -212,6 +285,9 @@ class Scan:
 
     def verdicts(self) -> dict[Verdict, int]:
         """Count the files by verdict, as things stand now."""
+        if self._is_as_known():
+            none = dict.fromkeys(Verdict, 0)
+            return none | {Verdict.UNCHANGED: sum(matching.found for matching in self._matched)}
         query = select(self._classified.c.verdict, func.count()).group_by(self._classified.c.verdict)
         with self._connection.begin():
             found = {Verdict(verdict): count for verdict, count in self._connection.execute(query)}
@@ -219,6 +295,9 @@ class Scan:
 
     def files(self, *wanted: Verdict) -> Iterator[list[ScannedFile]]:
         """Yield the files of these verdicts, page by page; what is committed meanwhile drops out."""
+        if self._is_as_known() and Verdict.UNCHANGED not in wanted:
+            return
+        self._fill()
         table = self._classified.c
         query = (
             select(self._classified, roots.c.path.label("root"))
@@ -238,6 +317,8 @@ class Scan:
 
     def settled_skips(self) -> list[Skip]:
         """Return the files that are not tried again, with the reasons they had."""
+        if self._is_as_known():
+            return []
         table = self._classified.c
         query = (
             select(roots.c.path.label("root"), skips.c.path, skips.c.reason, skips.c.detail)
@@ -264,6 +345,7 @@ class Scan:
         gone, says the user; else the photos of a drive that may be away stay, and files with their content are
         copies.
         """
+        self._fill()
         self._unread |= {
             file.photo_id for file, content in hashes if content is None and file.photo_id is not None
         }
@@ -439,6 +521,10 @@ class Scan:
         are photos as they stand now, are forgotten. Where so many are missing that a drive may be away, or the root
         lies on another file system than before, all stay.   confirmed: the user says that they are gone.
         """
+        if self._is_as_known():
+            with commit(self._connection):
+                self._adopt_file_systems()
+            return Settlement(0, 0, ())
         returned = and_(photos.c.gone_at.is_not(None), embedded(self._encoder_id), _scanned_as_is())
         with commit(self._connection) as seq:
             back = self._connection.execute(update(photos).where(returned).values(gone_at=None, seq=seq))
@@ -527,6 +613,36 @@ class Scan:
 
     def _hidden(self) -> set[tuple[int, bytes]]:
         return {(scope.root_id, to_bytes(scope.relative)) for scope in self._unknown}
+
+
+class _Matching:
+    """The walk of a scope beside what is known there, both in the order of places."""
+
+    def __init__(self, scope: Scope, known: Generator[tuple[Any, ...], None, None]) -> None:
+        self.scope = scope
+        self.found = 0
+        self.last = b""  # the place of the last file that was as known
+        self._known = known
+        self._is_complete: bool | None = None
+
+    def take(self, rows: list[tuple[Any, ...]]) -> bool:
+        """Whether files are just what is known next; if not, this is over."""
+        if list(islice(self._known, len(rows))) != rows:
+            return False
+        self.found += len(rows)
+        self.last = rows[-1][0] if rows else self.last
+        return True
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything known was found; to be asked when the walk of the scope is over."""
+        if self._is_complete is None:
+            self._is_complete = next(self._known, None) is None
+        return self._is_complete
+
+    def close(self) -> None:
+        """Stop reading what is known."""
+        self._known.close()
 
 
 def embedded(encoder_id: int | ScalarSelect[Any]) -> ColumnElement[bool]:

@@ -21,7 +21,9 @@ _SHOWN = 20  # skipped files named in the report
 @trust_option
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Photos a batch. [default: what suits the model]")
 @click.option(
-    "--workers", type=click.IntRange(1, 256), help="Processes that decode photos. [default: one a core + 1]"
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes that decode photos. [default: one a core + 1, fewer where memory is short]",
 )
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files and folders of this name or path.")
 @click.option("--include-hidden", is_flag=True, help="Take files and folders that begin with a dot.")

@@ -1,5 +1,6 @@
 """Photos decoded in child processes: whatever a file does to its decoder, the run goes on.
 
+    budget    how many children there are by default
     pool      Decoders: gives files to children, limits them, replaces the one that failed
     worker    the child: one file after another, nothing of the library in its memory
     wire      what they say to each other, checked word by word

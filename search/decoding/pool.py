@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 import numpy as np
 
 from search.decoding import wire
+from search.decoding.budget import default_workers
 from search.decoding.wire import Garbled, Limits
 from search.errors import SearchError
 from search.types import FileStat, PhotoInfo, Skip, SkipReason
@@ -45,11 +46,6 @@ _BOOT = (
 )
 _STARTING_S = 60.0  # a child that is not ready by then never will be
 _SETTLING_S = 1.0  # from a child's last word to its end
-
-
-def default_workers() -> int:
-    """Return how many children are worth having: one a core, and one that works while another awaits its next file."""
-    return min(8, (os.cpu_count() or 1) + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,7 @@ class _Decoder:
                 min_side=self._preprocessing.min_side,
                 on_header=self._allow_more,
             )
-            whole = (photo.info.height, photo.info.width)
-            pixels = self._preprocessing(photo.image, whole=whole, frame=photo.frame)
+            pixels = self._preprocessing(photo.image, whole=photo.whole, frame=photo.frame)
         except PhotoError as error:
             said, pixels = {"reason": error.reason, "detail": error.message}, None
         except MemoryError:

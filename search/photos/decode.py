@@ -12,7 +12,6 @@ import errno
 import functools
 import hashlib
 import importlib
-import importlib.metadata
 import logging
 import os
 import re
@@ -22,13 +21,13 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import PIL
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, _imaging
 
 from search.errors import PhotoError
-from search.photos import metadata
+from search.photos import metadata, raw
 from search.photos.colour import to_rgb
 from search.types import FileStat, PhotoInfo, SkipReason
 
@@ -50,16 +49,6 @@ SUPPORTED_FORMATS = (
 )
 """Formats that are decoded, by Pillow's names. Anything else is refused unread: PDF, EPS, FITS, ..."""
 
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "none"
-
-
-DECODER = f"pillow {PIL.__version__} pi_heif {_version('pi-heif')}"
-"""The decoders and their versions; a file that one version refused may be tried again by the next."""
 
 _PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Gif", "Bmp", "Tiff", "Jpeg2K", "Ppm", "Avif", "Ico", "Tga")
 
@@ -105,12 +94,14 @@ class LoadedPhoto:
 
     image: mode RGB, sRGB, upright, without metadata; smaller than `info` says if that was asked for.
     frame: where the picture lies in the image, (left, top, right, bottom): a last row or column scaled down from less
-    than a whole number of pixels reaches beyond it.
+    than a whole number of pixels reaches beyond it.   whole: (height, width) of what was decoded, before scaling: what
+    `info` says, but for the preview of a RAW file.
     content_hash: 32 bytes, SHA-256 of the whole file.   stat: of the very bytes that were decoded.
     """
 
     image: Image.Image
     frame: tuple[float, float, float, float]
+    whole: tuple[int, int]
     info: PhotoInfo
     content_hash: bytes
     stat: FileStat
@@ -136,12 +127,19 @@ def load(
     with _open_regular(path) as file:
         before = _stat(file.fileno())
         try:
-            image = _open(file, max_pixels, is_tga=path.lower().endswith(".tga"))
+            found = _raw(file, max_pixels) if raw.is_raw(path) else None
+            image = found.image if found else _open(file, max_pixels, is_tga=path.lower().endswith(".tga"))
             if on_header:
                 on_header(image.width * image.height, before.st_size)
-            upright, frame, info = _decode(
-                image, max_pixels=max_pixels, min_side=min_side, mtime_ns=before.st_mtime_ns
-            )
+            if found:
+                photo = _decode_preview(found, path, min_side=min_side, mtime_ns=before.st_mtime_ns)
+            else:
+                photo = _decode(
+                    cast(ImageFile.ImageFile, image),
+                    max_pixels=max_pixels,
+                    min_side=min_side,
+                    mtime_ns=before.st_mtime_ns,
+                )
             digest = _digest(file)
         except Exception as error:
             _refuse_changed(file, before)  # half a file is no damaged file
@@ -149,9 +147,7 @@ def load(
                 raise
             raise _verdict(error) from error
         _refuse_changed(file, before)
-    return LoadedPhoto(
-        upright, frame, info, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns)
-    )
+    return LoadedPhoto(*photo, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns))
 
 
 def content_hash(path: str) -> bytes:
@@ -305,7 +301,7 @@ def _open(file: BinaryIO, max_pixels: int, *, is_tga: bool) -> ImageFile.ImageFi
 
 def _decode(
     image: ImageFile.ImageFile, *, max_pixels: int, min_side: int | None, mtime_ns: int
-) -> tuple[Image.Image, _Box, PhotoInfo]:
+) -> tuple[Image.Image, _Box, tuple[int, int], PhotoInfo]:
     full_size = image.size
     drafted = min_side is not None and _draft(image, min_side)
     turned_by_decoder = _own_orientation(image)
@@ -325,7 +321,38 @@ def _decode(
     found = _first_content(image, min_side)
     upright = _turn(found, to_do)
     upright.info.clear()
-    return upright, _turned(_frame(size, found.size), found.size, to_do), info
+    return upright, _turned(_frame(size, found.size), found.size, to_do), (info.height, info.width), info
+
+
+def _raw(file: BinaryIO, max_pixels: int) -> raw.Preview | None:
+    """Return what stands for a RAW file, None if it is none and may be another picture."""
+    _settle_pillow(max_pixels)
+    _openers()
+    _refuse_empty(file.read(_HEAD_BYTES))
+    found = raw.preview(file, max_pixels=max_pixels)
+    file.seek(0)
+    return found
+
+
+def _decode_preview(
+    preview: raw.Preview, path: str, *, min_side: int | None, mtime_ns: int
+) -> tuple[Image.Image, _Box, tuple[int, int], PhotoInfo]:
+    size = preview.image.size
+    if min_side is not None and isinstance(preview.image, ImageFile.ImageFile):
+        _draft(preview.image, min_side)
+    preview.image.load()
+    info = metadata.photo_info(
+        preview.exif,
+        format=path.rpartition(".")[2],
+        size=preview.size,
+        orientation=preview.orientation,
+        mtime_ns=mtime_ns,
+    )
+    found = to_rgb(preview.image, min_side=min_side)
+    upright = _turn(found, preview.to_do)
+    upright.info.clear()
+    whole = size if preview.to_do >= 5 else size[::-1]
+    return upright, _turned(_frame(size, found.size), found.size, preview.to_do), whole, info
 
 
 def _identify(file: BinaryIO, *, is_tga: bool) -> ImageFile.ImageFile:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,6 +27,7 @@ PHOTO_SUFFIXES = frozenset(
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"),
         *("jp2", "j2k", "j2c", "jpf", "jpx", "pnm", "ppm", "pgm", "pbm", "pfm", "tga"),
         *("avif", "heic", "heif", "hif"),
+        *("cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2", "pef"),
     )
 )
 """Endings of photo files, lower-case, with their dot. Content decides later what a file really is."""
@@ -75,7 +77,8 @@ _DEFAULT = ScanOptions()
 def scan(root: str, options: ScanOptions = _DEFAULT, *, on_error: OnError | None = None) -> Iterator[FileStat]:
     """Yield the photo files under a folder, or the one file named, as they are met.
 
-    The order is that of the names, folder by folder; one folder's names are held at a time, not the tree's.
+    The order is that of their paths below the root, with / between folders, so that it can be held against a sorted
+    list; one folder's names are held at a time, not the tree's.
     root: a folder, or a file, which is yielded whatever its suffix.   on_error: gets the path of a file or
     folder that can't be examined, and why; the walk goes on, and everything at or below that path is unknown.
     Only regular files are yielded. Names that are no valid text survive (surrogateescape).
@@ -137,6 +140,10 @@ def _ignore(path: str, error: OSError) -> None:
     """Stand in for the caller who doesn't ask."""
 
 
+_Entry: TypeAlias = tuple[str, os.DirEntry[str], str | None]
+_NAME = itemgetter(0)
+
+
 class _Walk:
     """One walk: its options, whom to tell of errors, and the folders already entered."""
 
@@ -159,28 +166,48 @@ class _Walk:
 
     def _below(self, root: str) -> Iterator[FileStat]:
         # A stack rather than recursion: a tree may be deeper than Python's call stack.
+        follow = self._options.follow_symlinks
         stack = self._list(root, "")
         while stack:
-            entry, relative = stack.pop()
+            _, entry, below = stack.pop()
+            if below is not None:
+                stack += self._list(entry.path, below)
+                continue
             try:
-                if entry.is_dir(follow_symlinks=self._options.follow_symlinks):
-                    stack += self._list(entry.path, relative + "/")
-                elif found := self._photo(entry):
-                    yield found
+                found = entry.stat(follow_symlinks=follow)
             except OSError as error:
                 self._on_error(entry.path, error)
+                continue
+            if stat.S_ISREG(found.st_mode):
+                yield FileStat(entry.path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
-    def _list(self, folder: str, prefix: str) -> list[tuple[os.DirEntry[str], str]]:
-        """Return the wanted entries of a folder with their relative paths, the first name last."""
+    def _list(self, folder: str, prefix: str) -> list[_Entry]:
+        """Return folders and photos in a folder, the last first: name to sort by, entry, a folder's relative path."""
         try:
             if self._seen(folder):
                 return []
             with os.scandir(folder) as entries:
-                wanted = [(entry, prefix + entry.name) for entry in entries if self._wants(entry.name, prefix)]
+                found = [wanted for entry in entries if (wanted := self._wanted(entry, prefix)) is not None]
         except OSError as error:
             self._on_error(folder, error)
             return []
-        return sorted(wanted, key=lambda pair: pair[0].name, reverse=True)
+        found.sort(key=_NAME, reverse=True)
+        return found
+
+    def _wanted(self, entry: os.DirEntry[str], prefix: str) -> _Entry | None:
+        """Return what `_list` does of one entry, None if it is left out."""
+        name = entry.name
+        has_suffix = _has_photo_suffix(name)
+        try:
+            # The kind comes with the listing; only what is neither, or a link to follow, costs a look.
+            is_folder = entry.is_dir(follow_symlinks=self._options.follow_symlinks)
+        except OSError as error:
+            if self._wants(name, prefix):
+                self._on_error(entry.path, error)
+            return None
+        if not (is_folder or has_suffix) or not self._wants(name, prefix):
+            return None
+        return (name + "/", entry, f"{prefix}{name}/") if is_folder else (name, entry, None)
 
     def _seen(self, folder: str) -> bool:
         """Remember a folder; say whether it was entered before.
@@ -198,21 +225,12 @@ class _Walk:
         return False
 
     def _wants(self, name: str, prefix: str) -> bool:
-        folded = name.casefold()
+        folded = name.lower() if name.isascii() else name.casefold()
         if folded in _JUNK_NAMES or folded.startswith(_JUNK_PREFIXES):
             return False
         if name.startswith(".") and not self._options.include_hidden:
             return False
         return not any(fnmatch(name, glob) or fnmatch(prefix + name, glob) for glob in self._excluded)
-
-    def _photo(self, entry: os.DirEntry[str]) -> FileStat | None:
-        """Return the entry if it is a regular file with a photo's suffix. Raises OSError if unknown."""
-        if not _has_photo_suffix(entry.name):
-            return None
-        found = entry.stat(follow_symlinks=self._options.follow_symlinks)
-        if not stat.S_ISREG(found.st_mode):
-            return None
-        return FileStat(entry.path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _has_photo_suffix(name: str) -> bool:

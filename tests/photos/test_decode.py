@@ -14,6 +14,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from PIL import ExifTags, Image, ImageFile
 
 from search.errors import PhotoError
 from search.photos import decode
-from search.photos.decode import DECODER, SUPPORTED_FORMATS, content_hash, load
+from search.photos.decode import SUPPORTED_FORMATS, content_hash, load
+from search.photos.versions import DECODER
 from search.types import SkipReason
 
 FAULTS = Path(
@@ -434,7 +436,7 @@ def test_every_supported_format_can_be_opened() -> None:
 
 
 def test_decoder_names_its_versions() -> None:
-    assert f"pillow {Image.__version__} pi_heif {pi_heif.__version__}" == DECODER
+    assert f"pillow {Image.__version__} pi_heif {pi_heif.__version__} rawpy {version('rawpy')}" == DECODER
 
 
 def test_content_decides_not_the_name(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_link_that_leads_nowhere_is_unknown(tmp_path: Path) -> None:
     errors = Errors()
     found = names(scan(str(tmp_path), ScanOptions(follow_symlinks=True), on_error=errors), tmp_path)
     assert found == ["a.jpg"]
-    assert errors.seen == [
+    assert sorted(errors.seen) == [
         (str(tmp_path / "gone.jpg"), errno.ENOENT),
         (str(tmp_path / "round.jpg"), errno.ELOOP),
     ]
@@ -189,6 +189,13 @@ def test_names_that_are_no_text_survive(tmp_path: Path) -> None:
     raw = os.fsencode(tmp_path) + b"/\xff\n.jpg"
     Path(os.fsdecode(raw)).write_bytes(b"x")
     assert [os.fsencode(file.path) for file in scan(str(tmp_path))] == [raw]
+
+
+def test_files_come_in_the_order_of_their_paths_bytes(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.jpg", "a.jpg", "a-b/1.jpg", "a0.jpg", "é/1.jpg", "é.jpg", "z.jpg", "Z.jpg")
+    found = [os.fsencode(os.path.relpath(file.path, tmp_path)) for file in scan(str(tmp_path))]
+    assert found == sorted(found)
+    assert len(found) == 8
 
 
 def test_deep_tree_is_walked_to_its_end(tmp_path: Path) -> None:

@@ -1,0 +1,18 @@
+"""Which decoders there are, told without loading them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import PIL
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+DECODER = f"pillow {PIL.__version__} pi_heif {_version('pi-heif')} rawpy {_version('rawpy')}"
+"""The decoders and their versions; a file that one version refused may be tried again by the next."""
