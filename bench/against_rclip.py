@@ -101,41 +101,33 @@ class Bench:
     def indexing(self) -> Iterator[Row]:
         """Both index the photographs, then those of 12 megapixels, then these again with nothing new."""
         large = photographs(self.sizes.large_photos, megapixels=(12.0, 12.0))
-        small = self._indexed(self.photos)
+        small, _ = self._indexed(self.photos)
         yield Row(f"index {count_files(self.photos):,} photos, a first query included", *small, goal=4)
-        whole = self._indexed(large)
+        whole, used = self._indexed(large)
         yield Row(f"index {self.sizes.large_photos} photos of 12 MP, likewise", *whole, goal=7)
-        known = self._known(large)
+        known = in_turn(
+            lambda _: used[0].rescan(large) + self._first(used[0], large),
+            lambda _: used[1].index(large),
+            self.sizes.rounds,
+        )
         rest = [[all_ - none for all_, none in zip(*runs, strict=True)] for runs in zip(whole, known, strict=True)]
         yield Row("– less a run that knows them", *rest)
 
-    def _indexed(self, photos: Path) -> tuple[list[Took], list[Took]]:
-        """Index a folder from nothing, by both in turn."""
+    def _indexed(self, photos: Path) -> tuple[tuple[list[Took], list[Took]], tuple[Ours, Rclip]]:
+        """Index a folder from nothing, by both in turn; return with the runs two that know it now."""
         read(photos)
-        programs: list[tuple[Ours, Rclip]] = [
-            (Ours(self._place()), Rclip(self._place())) for _ in range(self.sizes.rounds)
-        ]
-        found = in_turn(
-            lambda i: (
-                programs[i][0].index(photos)
-                + programs[i][0].find(self.texts(), wanted=min(10, count_files(photos)))
-            ),
-            lambda i: programs[i][1].index(photos),
+        pairs = [(Ours(self._place()), Rclip(self._place())) for _ in range(self.sizes.rounds)]
+        runs = in_turn(
+            lambda i: pairs[i][0].index(photos) + self._first(pairs[i][0], photos),
+            lambda i: pairs[i][1].index(photos),
             self.sizes.rounds,
         )
-        self.notes.append(agreement(programs[0][0], rclip_vectors(programs[0][1])))
-        return found
+        self.notes.append(agreement(pairs[0][0], rclip_vectors(pairs[0][1])))
+        return runs, pairs[0]
 
-    def _known(self, photos: Path) -> tuple[list[Took], list[Took]]:
-        """The same with nothing to index."""
-        ours, theirs = Ours(self._place()), Rclip(self._place())
-        ours.index(photos), theirs.index(photos)
-        wanted = min(10, count_files(photos))
-        return in_turn(
-            lambda _: ours.rescan(photos) + ours.find(self.texts(), wanted=wanted),
-            lambda _: theirs.index(photos),
-            self.sizes.rounds,
-        )
+    def _first(self, ours: Ours, photos: Path) -> Took:
+        """Ask for as many photos as rclip names by itself."""
+        return ours.find(self.texts(), wanted=min(10, count_files(photos)))
 
     # ---- answering
 
