@@ -12,27 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from pictures import photographs
 from rivals import ARCHITECTURE, Ours, Rclip, agreement, fill_rclip, rclip_vectors, rclip_versions
 from search import Library
 from stopwatch import CACHE, Row, Took, in_turn, print_head, print_table, workshop
-from synthetic import cached_library, list_files, make_library, vector_batches
-
-if TYPE_CHECKING:
-    from search.encoders import Encoder
-    from search.types import FileStat
+from synthetic import Identity, cached_library, list_files, make_library, vector_batches
 
 # A comment makes each file another; only their names, sizes and times are looked at.
 _TINY_JPEG = bytes.fromhex("ffd8fffe0012") + b"%016d" + bytes.fromhex("ffd9")
+
+PARTS = ("index", "query", "rows", "rescan", "million")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +66,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="a folder of photos in place of 1,000 that are made")
     parser.add_argument("--quick", action="store_true", help="a few of everything, to see that it works")
     parser.add_argument("--rounds", type=int, default=1, help="how often both index")
-    parser.add_argument("--only", choices=["index", "query", "rows", "million", "rescan"], help="one part alone")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some parts alone")
     arguments = parser.parse_args()
     sizes = Sizes.quick() if arguments.quick else Sizes(rounds=arguments.rounds)
     photos = (arguments.photos or photographs(sizes.photos, megapixels=(0.2, 1.0))).resolve()
@@ -93,59 +89,45 @@ class Bench:
         self.notes: list[str] = []
         self._made = count()
 
-    def run(self, only: str | None) -> Iterator[Row]:
-        """Measure everything, or one part."""
-        parts: dict[str, Callable[[], Iterable[Row]]] = {
-            "index": self.indexing,
-            "query": self.answering,
-            "rows": self.many_rows,
-            "rescan": self.looking_again,
-            "million": self.most_rows,
-        }
-        for name, part in parts.items():
-            if only in (None, name):
-                yield from part()
+    def run(self, wanted: Sequence[str]) -> Iterator[Row]:
+        """Measure these parts."""
+        measures = (self.indexing, self.answering, self.many_rows, self.looking_again, self.most_rows)
+        for name, measure in zip(PARTS, measures, strict=True):
+            if name in wanted:
+                yield from measure()
 
     # ---- indexing
 
     def indexing(self) -> Iterator[Row]:
         """Both index the photographs, then those of 12 megapixels, then these again with nothing new."""
         large = photographs(self.sizes.large_photos, megapixels=(12.0, 12.0))
-        small = self._indexed(self.photos)
+        small, _ = self._indexed(self.photos)
         yield Row(f"index {count_files(self.photos):,} photos, a first query included", *small, goal=4)
-        whole = self._indexed(large)
+        whole, used = self._indexed(large)
         yield Row(f"index {self.sizes.large_photos} photos of 12 MP, likewise", *whole, goal=7)
-        known = self._known(large)
+        known = in_turn(
+            lambda _: used[0].rescan(large) + self._first(used[0], large),
+            lambda _: used[1].index(large),
+            self.sizes.rounds,
+        )
         rest = [[all_ - none for all_, none in zip(*runs, strict=True)] for runs in zip(whole, known, strict=True)]
         yield Row("– less a run that knows them", *rest)
 
-    def _indexed(self, photos: Path) -> tuple[list[Took], list[Took]]:
-        """Index a folder from nothing, by both in turn."""
+    def _indexed(self, photos: Path) -> tuple[tuple[list[Took], list[Took]], tuple[Ours, Rclip]]:
+        """Index a folder from nothing, by both in turn; return with the runs two that know it now."""
         read(photos)
-        programs: list[tuple[Ours, Rclip]] = [
-            (Ours(self._place()), Rclip(self._place())) for _ in range(self.sizes.rounds)
-        ]
-        found = in_turn(
-            lambda i: (
-                programs[i][0].index(photos)
-                + programs[i][0].find(self.texts(), wanted=min(10, count_files(photos)))
-            ),
-            lambda i: programs[i][1].index(photos),
+        pairs = [(Ours(self._place()), Rclip(self._place())) for _ in range(self.sizes.rounds)]
+        runs = in_turn(
+            lambda i: pairs[i][0].index(photos) + self._first(pairs[i][0], photos),
+            lambda i: pairs[i][1].index(photos),
             self.sizes.rounds,
         )
-        self.notes.append(agreement(programs[0][0], rclip_vectors(programs[0][1])))
-        return found
+        self.notes.append(agreement(pairs[0][0], rclip_vectors(pairs[0][1])))
+        return runs, pairs[0]
 
-    def _known(self, photos: Path) -> tuple[list[Took], list[Took]]:
-        """The same with nothing to index."""
-        ours, theirs = Ours(self._place()), Rclip(self._place())
-        ours.index(photos), theirs.index(photos)
-        wanted = min(10, count_files(photos))
-        return in_turn(
-            lambda _: ours.rescan(photos) + ours.find(self.texts(), wanted=wanted),
-            lambda _: theirs.index(photos),
-            self.sizes.rounds,
-        )
+    def _first(self, ours: Ours, photos: Path) -> Took:
+        """Ask for as many photos as rclip names by itself."""
+        return ours.find(self.texts(), wanted=min(10, count_files(photos)))
 
     # ---- answering
 
@@ -167,8 +149,7 @@ class Bench:
     def most_rows(self) -> list[Row]:
         """Ours alone: a million rows against the small library, in turn."""
         small, number = self.small[0], self.sizes.most_rows
-        with encoder_of(small) as encoder:
-            large = Ours(cached_library(str(number), number, encoder=encoder))
+        large = Ours(cached_library(str(number), number, encoder=self.encoder))
         for program in (large, small):
             program.find(self.texts())
         many, few = in_turn(
@@ -220,40 +201,35 @@ class Bench:
 
     @cached_property
     def small(self) -> tuple[Ours, Rclip]:
-        """Both knowing the photographs; rclip has random vectors for them, which saves it the indexing."""
-        ours, theirs = Ours(self._place()), Rclip(self._place())
-        ours.index(self.photos)
-        fill(theirs, list_files(self.photos))
-        return ours, theirs
+        """Both knowing the photographs."""
+        return self._knowing(self.photos)
+
+    @cached_property
+    def large(self) -> tuple[Ours, Rclip]:
+        """Both knowing the tree."""
+        return self._knowing(self.tree)
 
     @cached_property
     def tree(self) -> Path:
         return tree_of(self.sizes.rows)
 
     @cached_property
-    def large(self) -> tuple[Ours, Rclip]:
-        """Both knowing the tree, by random vectors."""
-        files = list_files(self.tree)
+    def encoder(self) -> Identity:
+        """Who the model is, as catalogs know it."""
+        ours = Ours(self._place())
+        with Library.open(ours.library, model=ours.model, offline=True) as library:
+            return Identity.of(library.encoder)
+
+    def _knowing(self, photos: Path) -> tuple[Ours, Rclip]:
+        """Both knowing a folder's files as they are now, by random vectors, as if they had been indexed."""
+        files = list_files(photos)
         ours, theirs = Ours(self._place()), Rclip(self._place())
-        with encoder_of(self.small[0]) as encoder:
-            make_library(ours.library, len(files), encoder=encoder, root=str(self.tree), files=files)
-        fill(theirs, files)
+        make_library(ours.library, len(files), encoder=self.encoder, root=str(photos), files=files)
+        fill_rclip(theirs, [file.path for file in files], vector_batches(len(files), theirs.dim))
         return ours, theirs
 
     def _place(self) -> Path:
         return self.work / str(next(self._made))
-
-
-def fill(rclip: Rclip, files: Sequence[FileStat]) -> None:
-    """Let rclip know files, as they are now, by random vectors."""
-    fill_rclip(rclip, [file.path for file in files], vector_batches(len(files), rclip.dim))
-
-
-@contextmanager
-def encoder_of(ours: Ours) -> Iterator[Encoder]:
-    """Open the model of a library."""
-    with Library.open(ours.library, offline=True) as library:
-        yield library.encoder
 
 
 def tree_of(number: int) -> Path:

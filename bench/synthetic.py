@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -42,6 +42,11 @@ class Identity:
     context_length: int = 77
     logit_scale: float = 100.0
     logit_bias: float | None = None
+
+    @classmethod
+    def of(cls, encoder: EncoderIdentity) -> Identity:
+        """Keep who an open model is without keeping it open."""
+        return cls(**{field.name: getattr(encoder, field.name) for field in fields(cls)})
 
 
 def make_library(
