@@ -34,7 +34,7 @@ THIRD_PARTIES = {
     "sqlalchemy": {"catalog"},
     "alembic": {"catalog"},
     "psutil": {"catalog"},
-    "faiss": {"vectors/faiss"},
+    "faiss": {"vectors/scan", "vectors/coarse"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip"},
     "pi_heif": {"photos"},
     "torch": {"encoders/openclip", "encoders/checkpoints", "encoders/foreign", "encoders/torchvision_ops"},
@@ -143,7 +143,7 @@ RUN_BY_NAME = {"eval", "exec"}
 WRITE_MODES = set("wxa+")
 WRITERS = {
     "files": "the helper itself",
-    "generations": "written under a temporary folder's name, which is what gets renamed",
+    "generations/writing": "written under a temporary folder's name, which is what gets renamed",
     "catalog/lock": "the lock file: it belongs to the open file and is never replaced",
 }
 

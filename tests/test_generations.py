@@ -342,7 +342,15 @@ def test_a_manifest_that_is_none_is_refused(indexed):
     path = generation(indexed) / "MANIFEST.json"
     whole = json.loads(path.read_text())
     stranger = {"name": "../../x", "size_bytes": 1, "sha256": ""}
-    changes = [{"format": 2}, {"format": None}, {"encoders": 3}, {"files": []}, {"more": 1}]
+    changes = [
+        {"format": 3},
+        {"format": 0},
+        {"format": True},
+        {"format": None},
+        {"encoders": 3},
+        {"files": []},
+        {"more": 1},
+    ]
     changes += [{"files": [*whole["files"], stranger]}, {"seq": "many"}, {"seq": -1}, {"number": True}]
     changes += [
         {"seq": whole["seq"] + 1},
@@ -629,7 +637,7 @@ def test_a_write_that_fails_leaves_no_files_behind(indexed, album, make_photo, m
         raise OSError(28, "No space left on device")
 
     make_photo(album / "late.png", 900)
-    monkeypatch.setattr(module, "fsync_file", full)
+    monkeypatch.setattr("search.generations.writing.fsync_file", full)
     report = indexed.index([album])
     assert "No space left on device" in report.not_published
     assert list((place(indexed) / "tmp").iterdir()) == []
