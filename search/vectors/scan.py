@@ -34,7 +34,7 @@ def top(halves: Halves, queries: Vectors, count: int, *, permitted: Bits | None 
 
     halves: (N, D) contiguous.   queries: (Q, D) float32.   permitted: (ceil(N / 8),) bits.
     """
-    if not len(halves) or count < 1:
+    if not len(halves):
         return [np.empty(0, np.int64) for _ in queries]
     if len(halves) <= FEW or len(queries) >= _MANY:
         return _by_product(halves, queries, count, permitted)
@@ -61,6 +61,8 @@ def _by_product(halves: Halves, queries: Vectors, count: int, permitted: Bits | 
 
 def scanned(halves: Halves, query: Vectors, count: int, *, permitted: Bits | None = None) -> Positions:
     """Do what `top` does for one query, (D,), by FAISS's scanner whatever the number of rows."""
+    if not len(halves):
+        return np.empty(0, np.int64)
     slices = _slices(len(halves), halves.nbytes)
     found: list[tuple[npt.NDArray[np.float32], Positions]] = [
         (np.full(count, -np.inf, np.float32), np.full(count, -1, np.int64)) for _ in slices
@@ -104,5 +106,5 @@ def _scan(
 def _slices(rows: int, size_bytes: int) -> list[slice]:
     """Part rows among threads, at whole bytes of a bitmap."""
     threads = max(1, min(size_bytes // _WORTH_A_THREAD, os.cpu_count() or 1, _MOST_THREADS))
-    step = -(-rows // threads // 8) * 8
+    step = max(8, -(-rows // threads // 8) * 8)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -71,12 +71,12 @@ def test_only_what_is_permitted_is_found(halves, content):
 
 
 def test_buried_rows_are_no_reason_to_find_fewer(halves, content):
-    ids = np.arange(COUNT)
-    index, exact = MappedIndex(ids, halves, opened(content)), MappedIndex(ids, halves)
-    near, _ = exact.search(texts(1), 3000)
-    for layer in (index, exact):
-        layer.remove(near[0])
-    assert recall(index, exact, texts(1)) == 1
+    index = MappedIndex(np.arange(COUNT), halves, opened(content))
+    near, _ = MappedIndex(np.arange(COUNT), halves).search(texts(1), 3000)
+    index.remove(near[0])
+    found, _ = index.search(texts(1), 10)
+    assert (found >= 0).all()
+    assert not set(found[0].tolist()) & set(near[0].tolist())
 
 
 def test_codes_of_unchanged_rows_are_taken_over(halves, content, monkeypatch):
