@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
     from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
+    from search.vectors import VectorIndex
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -541,6 +542,20 @@ class Library:
             every = self.catalog.all_ids() if selection is None else selection
             selection = np.setdiff1d(every, np.asarray(without, np.int64))
         return selection
+
+    @_surviving
+    def vector_index(self) -> VectorIndex:
+        """Return the index that answers, brought up to the last commit. Not for two threads at a time."""
+        with self._lock:
+            return self._live.of(self._answering())
+
+    @_surviving
+    def text_vectors(self, texts: Sequence[str]) -> Vectors:
+        """Return texts as the library's model sees them: (N, D) unit rows."""
+        row = self._answering()
+        if not texts:
+            return np.empty((0, row.dim), np.float32)
+        return self._text_tower(row).encode_texts(list(texts))
 
     # ---- labels
 

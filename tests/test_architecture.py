@@ -17,7 +17,7 @@ LAYERS = (
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "inspection", "generations", "live"},
     {"library"},
-    set(),  # evaluate, train, engines, interop
+    {"evaluate"},  # train, engines, interop
     {"cli"},
 )
 SIBLINGS = {
@@ -59,6 +59,7 @@ THIRD_PARTIES = {
         "generations",
         "live",
         "library",
+        "evaluate",
     },
 }
 

@@ -60,6 +60,13 @@ class VectorIndex(Protocol):
         Raises DimensionError if D differs from self.dim.
         """
 
+    @property
+    def ids(self) -> Ids:
+        """The ids it holds, (N,), in no order."""
+
+    def exact(self) -> VectorIndex:
+        """Return the same vectors, searched by scoring every one of them."""
+
     def sample(self, size: int) -> tuple[Ids, Vectors]:
         """Return about `size` of the vectors it holds, taken evenly: ids (M,) and unit rows (M, D)."""
 

@@ -69,6 +69,9 @@ class ExactIndex:
             self._room = self.ids[keep], self._rows[keep]
             self._count = len(self._room[0])
 
+    def exact(self) -> ExactIndex:
+        return self
+
     def sample(self, size: int) -> tuple[Ids, Vectors]:
         order = np.argsort(self.ids)[:: max(1, self._count // max(size, 1))]
         return self.ids[order], self._rows[order]

@@ -79,6 +79,16 @@ class MappedIndex:
         places = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         return np.unique(places[self._ids[places] == ids])
 
+    @property
+    def ids(self) -> Ids:
+        own = self._ids if self._alive is None else self._ids[self._alive]
+        return np.concatenate([own, self._new.ids])
+
+    def exact(self) -> MappedIndex:
+        twin = MappedIndex(self._ids, self._halves)
+        twin._alive, twin._new = self._alive, self._new
+        return twin
+
     def sample(self, size: int) -> tuple[Ids, Vectors]:
         every = max(1, len(self) // max(size, 1))
         places = np.arange(0, len(self._ids), every)
