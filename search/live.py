@@ -55,9 +55,8 @@ class LiveIndex:
 
     def background(self, row: EncoderRow) -> Vectors:
         """Return photos taken evenly over the library, (M, D), to know what an unrelated photo scores."""
-        index = self.of(row)
         if self._background is None:
-            _, self._background = index.sample(BACKGROUND)
+            _, self._background = self.of(row).sample(BACKGROUND)
         return self._background
 
     def misplaced(self, row: EncoderRow) -> list[Problem]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -115,3 +118,18 @@ def test_threads_share_a_scan_without_a_gap(count, threads, monkeypatch):
     expected = np.argsort(-scores)[: min(10, permitted.sum())]
     found = scan.scanned(rows, query, 10, permitted=np.packbits(permitted, bitorder="little"))
     assert sorted(found.tolist()) == sorted(expected.tolist())
+
+
+def test_a_small_library_is_searched_without_importing_faiss():
+    script = """
+import sys
+import subprocess
+import sys
+
+import numpy as np
+from search.vectors.mapped import MappedIndex
+rows = np.eye(64, dtype=np.float16)
+assert MappedIndex(np.arange(64), rows).search(rows[[5]].astype(np.float32), 1)[0].tolist() == [[5]]
+assert "faiss" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
