@@ -99,7 +99,7 @@ def repair(
 class Publishing(Generations, Protocol):
     """Generations that can be written and read back."""
 
-    def publish(self, catalog: Catalog, writer: Writer) -> int: ...
+    def publish(self, catalog: Catalog, writer: Writer, *, wish: str | None = None) -> int: ...
     def newest_sound(self) -> Restorable | None: ...
 
 
@@ -111,16 +111,17 @@ class Restorable(_Held, Protocol):
     def restore_catalog(self) -> str | None: ...
 
 
-def rebuild(catalog: Catalog, generations: Publishing) -> RebuildReport:
+def rebuild(catalog: Catalog, generations: Publishing, *, wish: str | None = None) -> RebuildReport:
     """Write a generation anew and compact the catalog; make a catalog that can't be read anew from a generation.
 
+    wish: the kind of index asked for, None for that of before.
     Raises LibraryError where there is nothing to rebuild from, LibraryBusy, StorageError.
     """
     try:
         with catalog.writing() as writer:
             writer.compact()
             if catalog.count():
-                generations.publish(catalog, writer)
+                generations.publish(catalog, writer, wish=wish)
         return RebuildReport(catalog.count(), catalog.publication().number)
     except (DamagedLibrary, LibraryNotFound) as damage:
         return _restored(catalog, generations, damage)

@@ -46,7 +46,7 @@ from search.types import (
     Skip,
     SkipReason,
 )
-from search.vectors import FLAT, flat_size_bytes, normalize
+from search.vectors import EXACT, cosines, normalize
 
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Writer
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
     from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
+    from search.vectors import VectorIndex
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -383,9 +384,12 @@ class Library:
         if why:
             self._notify(f"warning: {why}")
 
-    def rebuild(self) -> RebuildReport:
+    def rebuild(self, *, index: str | None = None) -> RebuildReport:
         """Write the index anew and compact the catalog; make a catalog that is damaged or missing anew from the
         newest sound generation.
+
+        index: its kind from now on: "exact" scores every vector, "pq" has codes tell which to score, "auto" takes
+        codes for more than 50,000 vectors. None: as before.
 
         Nothing is encoded. The damaged catalog stays beside the new one; what was committed after the generation
         is only in there, and the next `index` brings those photos in again.
@@ -399,7 +403,7 @@ class Library:
                 f"{self.catalog.location} is kept by a database server, which mends it by its own means"
             )
         self.close()  # what answers may be a copy, what was read may be damaged
-        report = rebuild(self.catalog, self._generations)
+        report = rebuild(self.catalog, self._generations, wish=index)
         return replace(report, seconds=perf_counter() - started)
 
     def _fall_back(self, failed: Catalog, error: LibraryError) -> bool:
@@ -484,7 +488,7 @@ class Library:
             index = self._live.of(row)
             candidates = len(index) if selection is None else len(selection)
             ids, scores = index.search(vector, min(k, max(candidates, 1)), within=selection)
-            background = self._live.background(row) @ vector[0]
+            background = cosines(self._live.background(row), vector[0])
         found = ids[0] >= 0
         meanings = relevance(scores[0][found], background, len(index))
         photos = {photo.id: photo for photo in self.catalog.get(ids[0][found].tolist())}
@@ -555,6 +559,20 @@ class Library:
             every = self.catalog.all_ids() if selection is None else selection
             selection = np.setdiff1d(every, np.asarray(without, np.int64))
         return selection
+
+    @_surviving
+    def vector_index(self) -> VectorIndex:
+        """Return the index that answers, brought up to the last commit. Not for two threads at a time."""
+        with self._lock:
+            return self._live.of(self._answering())
+
+    @_surviving
+    def text_vectors(self, texts: Sequence[str]) -> Vectors:
+        """Return texts as the library's model sees them: (N, D) unit rows."""
+        row = self._answering()
+        if not texts:
+            return np.empty((0, row.dim), np.float32)
+        return self._text_tower(row).encode_texts(list(texts))
 
     # ---- labels
 
@@ -690,17 +708,25 @@ class Library:
         encoders = self.catalog.encoder_status()
         current = self.catalog.encoder()
         vectors = self.catalog.count_vectors(current) if current else 0
-        size_bytes = flat_size_bytes(vectors, current.dim) if current else 0
         return LibraryStatus(
             path=self.catalog.location,
             photos=self.catalog.count(),
             roots=tuple(self.catalog.root_status()),
             encoders=tuple(encoders),
-            index={"kind": FLAT, "vectors": vectors, "bytes": size_bytes, **self._generation_status()},
+            index={"vectors": vectors, **self._index_status(current, vectors), **self._generation_status()},
             skipped=len(self.catalog.skipped()),
             schema=self.catalog.revision(),
             job=self.catalog.last_job(),
         )
+
+    def _index_status(self, row: EncoderRow | None, vectors: int) -> dict[str, int | str]:
+        """What kind of index answers, what it takes on the disk, and what kind was asked for."""
+        manifest = self._generations.manifest(self.catalog) if self._generations else None
+        wanted = manifest.wish if manifest else generations.AUTO
+        published = manifest.encoder(row.fingerprint) if manifest and row else None
+        if published is not None:
+            return {"kind": published.kind, "bytes": published.size_bytes, "wanted": wanted}
+        return {"kind": EXACT, "bytes": vectors * (4 * row.dim + 8) if row else 0, "wanted": wanted}
 
     def _generation_status(self) -> dict[str, int | None]:
         """The published generation, and how many photos were changed since."""

@@ -1,4 +1,4 @@
-"""The vector index that answers, a cache: filled from the published generation, kept up with the catalog's commits."""
+"""The vector index that answers: the published generation where it lies, and the catalog's commits since on top."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.generations import Unsound, merged
+from search.generations.manifest import Unsound
 from search.relevance import BACKGROUND
 from search.types import Problem, ProblemKind
-from search.vectors import normalize, open_index
+from search.vectors import normalize
+from search.vectors.exact import ExactIndex
+from search.vectors.mapped import MappedIndex
 
 if TYPE_CHECKING:
-    from search.catalog import Catalog, EncoderRow
+    from search.catalog import Catalog, Changes, EncoderRow
     from search.generations import Generation, Generations
+    from search.generations.manifest import EncoderFiles
     from search.types import Vectors
     from search.vectors import VectorIndex
 
@@ -53,10 +56,7 @@ class LiveIndex:
     def background(self, row: EncoderRow) -> Vectors:
         """Return photos taken evenly over the library, (M, D), to know what an unrelated photo scores."""
         if self._background is None:
-            ids = self._catalog.all_ids()
-            every = max(1, len(ids) // BACKGROUND)
-            _, vectors = self._catalog.embeddings(row, ids[::every].tolist())
-            self._background = normalize(vectors)
+            _, self._background = self.of(row).sample(BACKGROUND)
         return self._background
 
     def misplaced(self, row: EncoderRow) -> list[Problem]:
@@ -84,23 +84,23 @@ class LiveIndex:
         with self._catalog.changes(row, seq) as changes:
             if changes.rebuild:
                 return None
-            index.remove(changes.gone)
-            for ids, vectors in changes.added:
-                index.add(ids, normalize(vectors))
-            self._reflects, self._photos = (row.id, changes.seq), changes.photos
+            self._apply(changes, index, row)
         return index
 
+    def _apply(self, changes: Changes, index: VectorIndex, row: EncoderRow) -> None:
+        index.remove(changes.gone)
+        for ids, vectors in changes.added:
+            index.add(ids, normalize(vectors))
+        self._reflects, self._photos = (row.id, changes.seq), changes.photos
+
     def _filled(self, row: EncoderRow) -> VectorIndex:
-        """Fill an index from the published generation and what was committed since, else from the catalog alone."""
-        index = open_index("faiss:", row.dim)
+        """Lay what was committed since over the published generation, else over nothing."""
         with self._base() as base:
             since = base.manifest.seq if base else -1
             with self._catalog.changes(row, since) as changes:
                 known = base.encoder(row.fingerprint) if base and not changes.rebuild else None
-                parts = merged(base, known.id, changes) if base and known else changes.added
-                for ids, vectors in parts:
-                    index.add(ids, normalize(vectors))
-                self._reflects, self._photos = (row.id, changes.seq), changes.photos
+                index: VectorIndex = _mapped(base, known) if base and known else ExactIndex(row.dim)
+                self._apply(changes, index, row)
         return index
 
     @contextmanager
@@ -117,3 +117,10 @@ class LiveIndex:
         finally:
             if found is not None:
                 found.close()
+
+
+def _mapped(base: Generation, encoder: EncoderFiles) -> MappedIndex:
+    """An encoder's vectors in a generation; photos whose file was not found when it was made are left out."""
+    index = MappedIndex(*base.vectors(encoder.id), base.codes(encoder.id))
+    index.remove(base.gone)
+    return index

@@ -17,7 +17,7 @@ LAYERS = (
     {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "inspection", "generations", "live"},
     {"library"},
-    set(),  # evaluate, train, engines, interop
+    {"evaluate"},  # train, engines, interop
     {"cli"},
 )
 SIBLINGS = {
@@ -39,7 +39,7 @@ THIRD_PARTIES = {
     },
     "alembic": {"catalog/upgrades"},
     "psutil": {"catalog/places", "decoding/budget"},
-    "faiss": {"vectors/faiss"},
+    "faiss": {"vectors/scan", "vectors/coarse"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"},
     "pi_heif": {"photos"},
     "rawpy": {"photos/raw"},
@@ -76,6 +76,7 @@ THIRD_PARTIES = {
         "generations",
         "live",
         "library",
+        "evaluate",
     },
 }
 
@@ -159,7 +160,15 @@ def at_once(path: Path) -> set[str]:
 
 # What a text query imports. None of it may import what only writing, servers or a whole model need.
 QUERY_PATH = [
-    *("library.py", "query.py", "relevance.py", "live.py", "generations.py", "cli/find.py", "cli/output.py"),
+    *(
+        "library.py",
+        "query.py",
+        "relevance.py",
+        "live.py",
+        "generations/__init__.py",
+        "cli/find.py",
+        "cli/output.py",
+    ),
     *("catalog/__init__.py", "catalog/reading.py", "catalog/copies.py", "catalog/lite.py", "catalog/storage.py"),
     *("vectors/__init__.py", "encoders/__init__.py", "encoders/recipes.py", "encoders/text.py"),
 ]
@@ -204,7 +213,7 @@ RUN_BY_NAME = {"eval", "exec"}
 WRITE_MODES = set("wxa+")
 WRITERS = {
     "files": "the helper itself",
-    "generations": "written under a temporary folder's name, which is what gets renamed",
+    "generations/writing": "written under a temporary folder's name, which is what gets renamed",
     "catalog/lock": "the lock file: it belongs to the open file and is never replaced",
 }
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -343,7 +345,15 @@ def test_a_manifest_that_is_none_is_refused(indexed):
     path = generation(indexed) / "MANIFEST.json"
     whole = json.loads(path.read_text())
     stranger = {"name": "../../x", "size_bytes": 1, "sha256": ""}
-    changes = [{"format": 2}, {"format": None}, {"encoders": 3}, {"files": []}, {"more": 1}]
+    changes = [
+        {"format": 3},
+        {"format": 0},
+        {"format": True},
+        {"format": None},
+        {"encoders": 3},
+        {"files": []},
+        {"more": 1},
+    ]
     changes += [{"files": [*whole["files"], stranger]}, {"seq": "many"}, {"seq": -1}, {"number": True}]
     changes += [
         {"seq": whole["seq"] + 1},
@@ -630,7 +640,7 @@ def test_a_write_that_fails_leaves_no_files_behind(indexed, album, make_photo, m
         raise OSError(28, "No space left on device")
 
     make_photo(album / "late.png", 900)
-    monkeypatch.setattr(module, "fsync_file", full)
+    monkeypatch.setattr("search.generations.writing.fsync_file", full)
     report = indexed.index([album])
     assert "No space left on device" in report.not_published
     assert list((place(indexed) / "tmp").iterdir()) == []
@@ -803,3 +813,153 @@ def test_a_generation_that_is_missing_is_written_anew_by_the_next_run(indexed, a
     assert (report.encoded, report.unchanged) == (0, 12)
     assert len(numbers(indexed)) == 1
     assert indexed.check().ok
+
+
+# ---- the kind of index
+
+
+@pytest.fixture
+def coded(library, album, make_photo, monkeypatch) -> Library:
+    """A library of 20 photos, which takes itself to be large enough for codes."""
+    monkeypatch.setattr("search.generations.manifest.LEAST", 20)
+    monkeypatch.setattr("search.vectors.scan.FEW", 0)
+    for number in range(8):
+        make_photo(album / f"more{number}.png", 100 + number)
+    library.index([album])
+    library.rebuild(index="pq")
+    return library
+
+
+def kind(library: Library) -> tuple[str, str]:
+    index = library.status().index
+    return index["kind"], index["wanted"]
+
+
+def test_large_libraries_get_codes_and_small_ones_none(coded, monkeypatch):
+    coded.rebuild(index="auto")
+    assert kind(coded) == ("exact", "auto")
+    monkeypatch.setattr("search.generations.manifest.EXACT_UP_TO", 19)
+    coded.rebuild()
+    assert kind(coded) == ("pq", "auto")
+    assert sorted(os.listdir(generation(coded))) == sorted([*FILES, "codes-1.pq"])
+    assert coded._generations.problems(coded.catalog, full=True) == []
+    coded.rebuild(index="exact")
+    assert kind(coded) == ("exact", "exact")
+    assert sorted(os.listdir(generation(coded))) == FILES
+
+
+def test_codes_change_no_answer(coded):
+    expected = brute(coded)
+    assert answers(coded) == expected
+    assert coded._live.of(coded._answering()).kind == "pq"
+
+
+def test_the_kind_asked_for_is_followed_by_later_generations(coded, album, make_photo):
+    make_photo(album / "late.png", 900)
+    make_photo(album / "later.png", 901)
+    coded.index([album])
+    assert (coded.status().index["generation"], kind(coded)) == (3, ("pq", "pq"))
+    coded.rebuild(index="auto")
+    assert kind(coded) == ("exact", "auto")
+
+
+def test_codes_are_kept_until_there_are_twice_as_many(coded, album, make_photo, monkeypatch):
+    from search.vectors.coarse import Codebook
+
+    learned = []
+    real = Codebook.learn.__func__
+    monkeypatch.setattr(
+        Codebook, "learn", classmethod(lambda cls, rows: learned.append(len(rows)) or real(cls, rows))
+    )
+    make_photo(album / "late.png", 900)
+    make_photo(album / "later.png", 901)
+    coded.index([album])
+    assert learned == []
+    with Generation(generation(coded)) as published:
+        [row] = published.manifest.encoders
+        assert (row.count, row.learned_from) == (22, 20)
+    assert answers(coded) == brute(coded)
+    for number in range(18):
+        make_photo(album / f"yet_more{number}.png", 200 + number)
+    coded.index([album])
+    assert learned == [40]
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "delete", "extend"])
+def test_damaged_codes_cost_time_only(coded, told_of, how):
+    expected = answers(coded)
+    spoil(generation(coded) / "codes-1.pq", how)
+    assert answers(coded) == expected
+    assert coded._live.of(coded._answering()).kind == "exact"
+    assert told_of(coded) == []
+    [problem] = coded._generations.problems(coded.catalog, full=True)
+    assert "codes-1.pq" in problem
+    assert coded.check(repair=True).ok
+    assert answers(coded) == expected
+    assert coded._live.of(coded._answering()).kind == "pq"
+
+
+@pytest.fixture
+def told_of():
+    """What a library told its user."""
+    return lambda library: sorted(library._told)
+
+
+def test_a_catalog_is_made_anew_beside_damaged_codes(coded):
+    spoil(generation(coded) / "codes-1.pq", "flip")
+    damage(coded, "lost")
+    assert coded.rebuild().recovered == 20
+
+
+def test_a_manifest_of_format_1_is_read_and_what_follows_it_is_new(indexed, album, make_photo):
+    old = Generation(generation(indexed))
+    with old:
+        content = dataclasses.replace(old.manifest, format=1).to_bytes()
+    assert set(json.loads(content)) == {
+        *("number", "catalog", "seq", "created_at", "encoders", "files", "previous", "lacks", "keeps", "format"),
+        "check",
+    }
+    assert set(json.loads(content)["encoders"][0]) == {"id", "name", "fingerprint", "dim", "count"}
+    (generation(indexed) / "MANIFEST.json").write_bytes(content)
+    indexed.close()
+    with closing(sqlite3.connect(place(indexed) / CATALOG_NAME)) as connection, connection:
+        values = (hashlib.sha256(content).hexdigest(),)
+        connection.execute("UPDATE state SET generation_hash = ?", values)
+    expected = brute(indexed)
+    assert answers(indexed) == expected
+    assert indexed._told == set()
+    assert kind(indexed) == ("exact", "auto")
+    make_photo(album / "late.png", 900)
+    indexed.index([album])
+    with Generation(generation(indexed)) as published:
+        assert (published.manifest.format, published.manifest.previous) == (2, 1)
+
+
+def test_the_first_search_after_publishing_reads_no_file_to_check_it(coded, monkeypatch):
+    def never(path):
+        raise AssertionError(f"{path} is read")
+
+    coded.close()
+    monkeypatch.setattr("search.generations.generation.sha256", never)
+    assert len(coded.search("a wall", k=5)) == 5
+    os.utime(generation(coded) / "vectors-1.f16")
+    coded.close()
+    with pytest.raises(AssertionError, match=r"vectors-1\.f16"):
+        coded.search("a wall")
+
+
+def test_vectors_are_searched_where_they_lie(coded, album, make_photo, monkeypatch):
+    monkeypatch.setattr(Generations, "is_due", lambda *_, **__: False)
+    make_photo(album / "late.png", 900)
+    coded.index([album])
+    coded.close()
+    coded.search("a wall")
+    index = coded._live.of(coded._answering())
+    assert isinstance(index._halves, np.memmap)
+    assert (len(index._ids), len(index._new), len(index)) == (20, 1, 21)
+
+
+def test_a_query_asks_the_catalog_for_no_list_of_all_photos(indexed, monkeypatch):
+    indexed.close()
+    monkeypatch.delattr(type(indexed.catalog), "all_ids")
+    assert len(indexed.search("a wall", k=50)) == 12

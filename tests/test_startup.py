@@ -86,6 +86,8 @@ def test_the_interpreter_ends_without_a_look_through_all_modules():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_an_index_run_with_nothing_new_loads_no_decoder(library, album, tmp_path):
     library.index([album])
     run = ["--library", str(tmp_path / "library"), "index", str(album)]

@@ -8,7 +8,13 @@ from search.cli.options import Settings, as_command
 
 
 @as_command("rebuild")
-def command(settings: Settings) -> None:
+@click.option(
+    "--index",
+    type=click.Choice(["auto", "exact", "pq"]),
+    help="The kind of index from now on: exact scores every vector, pq has small codes tell which to score, auto "
+    "takes pq for more than 50,000 vectors. [default: as before]",
+)
+def command(settings: Settings, *, index: str | None) -> None:
     """Write the index anew; make a catalog that is damaged or lost anew from its newest copy.
 
     Nothing is encoded again. A damaged catalog is kept beside the new one.
@@ -20,7 +26,7 @@ def command(settings: Settings) -> None:
     from search.cli.output import emit_json, printable
 
     with settings.open_library() as library:
-        report = library.rebuild()
+        report = library.rebuild(index=index)
     if settings.json:
         emit_json(
             {

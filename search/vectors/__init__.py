@@ -2,13 +2,18 @@
 
 One convention everywhere: unit float32 rows in, cosine out, higher is better. The index is a cache: the
 catalog keeps the vectors, and any index can be rebuilt from them.
+
+    exact.py    rows in memory, one matrix product
+    mapped.py   float16 rows where they lie on the disk, with changes in memory on top
+    scan.py     every row of such a file, exactly
+    coarse.py   4-bit codes of such a file, which say which rows are worth looking at
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from search.errors import DimensionError, UsageError
+from search.errors import DimensionError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +35,7 @@ class VectorIndex(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Memory the vectors take."""
+        """What the vectors take, in memory and in mapped files."""
 
     def __len__(self) -> int: ...
 
@@ -51,35 +56,23 @@ class VectorIndex(Protocol):
 
         vectors: (Q, D) float32, unit rows.   within: ids to consider; None means all, empty means none.
         Returns ids (Q, k) int64, padded with -1, and scores (Q, k) float32: cosine, descending, padded
-        with -inf.
+        with -inf; of equal scores the lower id comes first.
         Raises DimensionError if D differs from self.dim.
         """
 
+    @property
+    def ids(self) -> Ids:
+        """The ids it holds, (N,), in no order."""
 
-FLAT = "faiss-flat"
-"""The kind of the index that libraries use."""
+    def exact(self) -> VectorIndex:
+        """Return the same vectors, searched by scoring every one of them."""
+
+    def sample(self, size: int) -> tuple[Ids, Vectors]:
+        """Return about `size` of the vectors it holds, taken evenly: ids (M,) and unit rows (M, D)."""
 
 
-def flat_size_bytes(count: int, dim: int) -> int:
-    """Return what a flat index of `count` vectors takes: float32 rows and int64 ids."""
-    return count * (4 * dim + 8)
-
-
-def open_index(url: str, dim: int) -> VectorIndex:
-    """Open an empty index of the kind that `url` names: `faiss:` or `exact:`.
-
-    dim: width of its vectors.   Raises UsageError for a kind that does not exist.
-    """
-    kind = url.partition(":")[0]
-    if kind == "faiss":
-        from search.vectors.faiss import FaissIndex
-
-        return FaissIndex(dim)
-    if kind == "exact":
-        from search.vectors.exact import ExactIndex
-
-        return ExactIndex(dim)
-    raise UsageError(f"there is no vector index of kind {kind!r}", hint="use 'faiss:' or 'exact:'")
+EXACT, CODES = "exact", "pq"
+"""The kinds of index over a library: every row is scored, or 4-bit codes tell which rows are."""
 
 
 def normalize(vectors: npt.ArrayLike) -> Vectors:
@@ -96,7 +89,26 @@ def normalize(vectors: npt.ArrayLike) -> Vectors:
     return unit
 
 
+def cosines(rows: Vectors, vector: Vectors) -> npt.NDArray[np.float32]:
+    """Return the cosine of unit rows (N, D) with one unit vector (D,), each the same whatever rows are beside it.
+
+    A matrix product sums in an order that depends on the size of the matrix; scores that are shown must not.
+    """
+    scores: npt.NDArray[np.float32] = (rows * vector).sum(axis=1)
+    return scores
+
+
 def check_width(vectors: Vectors, dim: int) -> None:
     """Raise DimensionError unless `vectors` is (N, dim)."""
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise DimensionError(f"expected vectors of shape (N, {dim}), got {vectors.shape}")
+
+
+def best(ids: Ids, scores: npt.NDArray[np.float32], k: int) -> tuple[Ids, npt.NDArray[np.float32]]:
+    """Return the k best of scored ids, padded: (k,) and (k,); of equal scores the lower id comes first."""
+    import numpy as np
+
+    order = np.lexsort((ids, -scores))[:k]
+    padded = np.full(k, -1, np.int64), np.full(k, -np.inf, np.float32)
+    padded[0][: len(order)], padded[1][: len(order)] = ids[order], scores[order]
+    return padded

@@ -1,4 +1,4 @@
-"""Exact search in plain numpy: the yardstick every other index is held to."""
+"""Exact search over rows in memory, in plain numpy."""
 
 from __future__ import annotations
 
@@ -6,51 +6,93 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.vectors import check_width
+from search.vectors import EXACT, best, check_width, cosines
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.types import Ids, Vectors
 
+_SPARE = 32  # candidates beyond k whose order a matrix product may have got wrong by its rounding
+
 
 class ExactIndex:
     """All rows in one array; a search is one matrix product. See VectorIndex for the contract."""
 
-    kind = "exact"
+    kind = EXACT
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
-        self._ids: Ids = np.empty(0, np.int64)
-        self._rows: Vectors = np.empty((0, dim), np.float32)
+        self._count = 0
+        self._room: tuple[Ids, Vectors] = (np.empty(0, np.int64), np.empty((0, dim), np.float32))
+        self._last = -1  # no id is higher
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return self._count
 
     @property
     def size_bytes(self) -> int:
-        return self._rows.nbytes
+        return self._count * (4 * self.dim + 8)
+
+    @property
+    def ids(self) -> Ids:
+        """The ids it holds, in no order."""
+        return self._room[0][: self._count]
+
+    @property
+    def _rows(self) -> Vectors:
+        return self._room[1][: self._count]
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         check_width(vectors, self.dim)
-        self.remove(ids)
-        self._ids = np.concatenate([self._ids, ids])
-        self._rows = np.concatenate([self._rows, vectors])
+        if not len(ids):
+            return
+        if ids.min() <= self._last:
+            self.remove(ids)
+        self._grow(self._count + len(ids))
+        new = slice(self._count, self._count + len(ids))
+        self._room[0][new], self._room[1][new] = ids, vectors
+        self._count += len(ids)
+        self._last = max(self._last, int(ids.max()))
+
+    def _grow(self, count: int) -> None:
+        """Make room in steps of half the size, so that filling it in small parts stays cheap."""
+        if count > len(self._room[0]):
+            size = max(count, 3 * len(self._room[0]) // 2)
+            room = np.empty(size, np.int64), np.empty((size, self.dim), np.float32)
+            room[0][: self._count], room[1][: self._count] = self.ids, self._rows
+            self._room = room
 
     def remove(self, ids: Ids) -> None:
-        keep = ~np.isin(self._ids, ids)
-        self._ids, self._rows = self._ids[keep], self._rows[keep]
+        keep = ~np.isin(self.ids, ids)
+        if not keep.all():
+            self._room = self.ids[keep], self._rows[keep]
+            self._count = len(self._room[0])
+
+    def exact(self) -> ExactIndex:
+        return self
+
+    def sample(self, size: int) -> tuple[Ids, Vectors]:
+        order = np.argsort(self.ids)[:: max(1, self._count // max(size, 1))]
+        return self.ids[order], self._rows[order]
 
     def search(
         self, vectors: Vectors, k: int, *, within: Ids | None = None
     ) -> tuple[Ids, npt.NDArray[np.float32]]:
         check_width(vectors, self.dim)
-        permitted = slice(None) if within is None else np.isin(self._ids, within)
-        ids, rows = self._ids[permitted], self._rows[permitted]
-        scores = vectors @ rows.T  # (Q, N)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        found_ids = np.full((len(vectors), k), -1, np.int64)
-        found_scores = np.full((len(vectors), k), -np.inf, np.float32)
-        found_ids[:, : best.shape[1]] = ids[best]
-        found_scores[:, : best.shape[1]] = np.take_along_axis(scores, best, axis=1)
-        return found_ids, found_scores
+        k = max(k, 0)
+        permitted = slice(None) if within is None else np.isin(self.ids, within)
+        ids, rows = self.ids[permitted], self._rows[permitted]
+        found = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
+        if k and len(vectors):
+            near = _nearest(vectors @ rows.T, k + _SPARE)
+            for query, some in enumerate(near):
+                found[0][query], found[1][query] = best(ids[some], cosines(rows[some], vectors[query]), k)
+        return found
+
+
+def _nearest(scores: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.intp]:
+    """The columns of the highest scores of each row, in no order.   scores: (Q, N)."""
+    if scores.shape[1] <= count:
+        return np.tile(np.arange(scores.shape[1]), (len(scores), 1))
+    return np.argpartition(-scores, count, axis=1)[:, :count]

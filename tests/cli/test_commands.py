@@ -216,7 +216,7 @@ def test_status(indexed, photographs, place):
     assert {root["state"] for root in status["roots"]} == {"online"}
     assert sum(root["photos"] for root in status["roots"]) == 4
     assert status["encoders"] == [{"name": "builtin", "dim": 256, "photos": 4}]
-    assert set(status["index"]) == {"kind", "vectors", "bytes", "generation", "delta"}
+    assert set(status["index"]) == {"kind", "vectors", "bytes", "wanted", "generation", "delta"}
     assert "builtin (4 photos" in indexed("status").stdout
 
 

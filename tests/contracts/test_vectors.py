@@ -4,16 +4,47 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from search.errors import DimensionError, UsageError
-from search.vectors import normalize, open_index
+from search.errors import DimensionError
+from search.vectors import best, cosines, mapped, normalize, scan
+from search.vectors.coarse import LEAST, Coarse, Codebook, Layout, encode
+from search.vectors.exact import ExactIndex
+from search.vectors.mapped import MappedIndex
 
 DIM = 16
+KINDS = ["memory", "mapped", "scanned", "codes"]
+STRANGERS = np.arange(10_000, 10_300)  # ids of what lies in a base and is gone
 
 
-@pytest.fixture(params=["exact:", "faiss:"])
-def index(request):
-    return open_index(request.param, DIM)
+@pytest.fixture(params=KINDS)
+def index(request, monkeypatch):
+    return make(request.param, monkeypatch)
+
+
+def make(kind: str, monkeypatch):
+    """An index that holds nothing; the mapped ones over a base of which everything was removed."""
+    if kind == "memory":
+        return ExactIndex(DIM)
+    made = over(STRANGERS, unit(len(STRANGERS), seed=77), kind, monkeypatch)
+    made.remove(STRANGERS)
+    return made
+
+
+def over(ids: np.ndarray, vectors: np.ndarray, kind: str, monkeypatch) -> MappedIndex:
+    """An index whose base holds these vectors, in float16."""
+    halves = vectors.astype(np.float16)
+    if kind != "mapped":
+        monkeypatch.setattr(scan, "FEW", 0)
+        monkeypatch.setattr(mapped, "_WORTH_CODES", 30)
+    return MappedIndex(ids, halves, codes(ids, halves) if kind == "codes" else None)
+
+
+def codes(ids: np.ndarray, halves: np.ndarray) -> Coarse:
+    content = b"".join(encode(ids, halves, Codebook.learn(halves)))
+    return Coarse(np.frombuffer(content, np.uint8), Layout(*halves.shape))
 
 
 def unit(n: int, seed: int = 0) -> np.ndarray:
@@ -114,24 +145,88 @@ def test_another_width_is_refused(index):
         index.search(np.zeros((1, 17), np.float32), 1)
 
 
-def test_faiss_agrees_with_exact_after_a_history_of_changes():
-    exact, flat = open_index("exact:", DIM), open_index("faiss:", DIM)
-    random = np.random.default_rng(3)
-    for step in range(30):
-        ids = random.choice(60, 10, replace=False).astype(np.int64)
-        for index in (exact, flat):
-            index.add(ids, unit(10, seed=step)) if step % 3 else index.remove(ids)
-        assert len(exact) == len(flat)
-        within = random.choice(60, 20, replace=False).astype(np.int64) if step % 2 else None
-        queries = unit(4, seed=100 + step)
-        a, b = exact.search(queries, 8, within=within), flat.search(queries, 8, within=within)
-        assert a[0].tolist() == b[0].tolist()
-        np.testing.assert_allclose(a[1], b[1], atol=1e-6)
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_base_is_searched_as_if_it_had_been_added(kind, monkeypatch):
+    ids, vectors = np.arange(0, 900, 3), unit(300)
+    base, added = over(ids, vectors, kind, monkeypatch), ExactIndex(DIM)
+    added.add(ids, normalize(vectors.astype(np.float16)))
+    assert (len(base), base.dim) == (300, DIM)
+    for within in (None, ids[::2], ids[:5], np.array([1, 2]), np.empty(0, np.int64)):
+        mine, expected = (i.search(unit(6, seed=5), 12, within=within) for i in (base, added))
+        assert mine[0].tolist() == expected[0].tolist()
+        assert mine[1].tolist() == expected[1].tolist()  # to the last bit, whichever part a row is in
 
 
-def test_an_unknown_kind_is_refused():
-    with pytest.raises(UsageError, match="nope"):
-        open_index("nope:", 4)
+def test_equal_scores_come_by_id_wherever_they_lie(monkeypatch):
+    one = np.repeat(unit(1), 6, axis=0)
+    index = over(np.array([3, 5, 7, 9, 11, 13]), one, "mapped", monkeypatch)
+    index.add(np.array([4, 9]), normalize(one[:2].astype(np.float16)))
+    assert index.search(one[:1], 8)[0].tolist() == [[3, 4, 5, 7, 9, 11, 13, -1]]
+
+
+@pytest.mark.parametrize("size", [1, 50, 10_000])
+def test_a_sample_is_taken_evenly_from_what_is_there(index, size):
+    ids, vectors = filled(index)
+    index.remove(ids[:20])
+    found, rows = index.sample(size)
+    assert set(found.tolist()) <= set(ids[20:].tolist())
+    assert len(found) == len(set(found.tolist())) >= min(size, 180)
+    np.testing.assert_array_equal(rows, vectors[found - ids[0]])
+
+
+class Histories(RuleBasedStateMachine):
+    """Any history of changes and searches, held against a dictionary."""
+
+    kind = "mapped"
+
+    @initialize(count=st.integers(0, 300), step=st.sampled_from([1, 3]), seed=st.integers(0, 9))
+    def begin(self, count, step, seed):
+        self.patch = pytest.MonkeyPatch()
+        ids, vectors = np.arange(5, 5 + count * step, step, dtype=np.int64), unit(count, seed=seed)
+        kind = self.kind if count >= LEAST or self.kind != "codes" else "scanned"
+        self.index = over(ids, vectors, kind, self.patch)
+        self.rows = dict(zip(ids.tolist(), normalize(vectors.astype(np.float16)), strict=True))
+
+    def teardown(self):
+        if hasattr(self, "patch"):
+            self.patch.undo()
+
+    @rule(ids=st.sets(st.integers(0, 1000), min_size=1, max_size=40), seed=st.integers(0, 99))
+    def add(self, ids, seed):
+        vectors = unit(len(ids), seed=seed)
+        self.index.add(np.array(sorted(ids)), vectors)
+        self.rows |= dict(zip(sorted(ids), vectors, strict=True))
+
+    @rule(ids=st.sets(st.integers(0, 1000), max_size=200))
+    def remove(self, ids):
+        self.index.remove(np.array(sorted(ids), np.int64))
+        for id_ in ids:
+            self.rows.pop(id_, None)
+
+    @rule(seed=st.integers(0, 99), k=st.integers(1, 40), within=st.none() | st.sets(st.integers(0, 1000)))
+    def search(self, seed, k, within):
+        query = unit(1, seed=1000 + seed)
+        chosen = None if within is None else np.array(sorted(within), np.int64)
+        found, scores = self.index.search(query, k, within=chosen)
+        ids = np.array(sorted(set(self.rows) if within is None else within & set(self.rows)), np.int64)
+        rows = np.array([self.rows[id_] for id_ in ids.tolist()], np.float32).reshape(-1, DIM)
+        expected = best(ids, cosines(rows, query[0]), k)
+        assert found[0].tolist() == expected[0].tolist()
+        assert scores[0].tolist() == expected[1].tolist()
+        assert len(self.index) == len(self.rows)
+
+
+class ScannedHistories(Histories):
+    kind = "scanned"
+
+
+class CodedHistories(Histories):
+    kind = "codes"
+
+
+for histories in (Histories, ScannedHistories, CodedHistories):
+    histories.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+TestHistories, TestScanned, TestCoded = Histories.TestCase, ScannedHistories.TestCase, CodedHistories.TestCase
 
 
 def test_normalize_keeps_zero_rows_and_float32():

@@ -1,0 +1,173 @@
+"""Vectors searched in the files where they were published, with what changed since in memory on top."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.vectors import CODES, EXACT, best, check_width, cosines, normalize, scan
+from search.vectors.coarse import depth
+from search.vectors.exact import ExactIndex
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from search.types import Halves, Ids, Vectors
+    from search.vectors.coarse import Coarse
+    from search.vectors.scan import Bits, Positions
+
+    Mask = npt.NDArray[np.bool_]
+
+_SPARE = 32  # candidates beyond k: float16 rows are unit only to their precision, which may swap near ties
+_WORTH_CODES = 20_000  # permitted rows from which codes are faster than scoring each
+
+
+class MappedIndex:
+    """Rows that never change, laid over by what was added, replaced and removed. See VectorIndex for the contract.
+
+    A score is the cosine of the row as it is kept, scaled to length 1 in float32, whichever part it comes from.
+    """
+
+    def __init__(self, ids: Ids, halves: Halves, coarse: Coarse | None = None) -> None:
+        """ids: (N,), ascending.   halves: (N, D), contiguous; both may be mapped and are only read.
+
+        coarse: codes of these rows; without, every row is scored.
+        """
+        self.dim = halves.shape[1]
+        self._ids = ids
+        self._halves = halves
+        self._coarse = coarse
+        self._alive: Mask | None = None  # None: all
+        self._new = ExactIndex(self.dim)
+
+    @property
+    def kind(self) -> str:
+        return EXACT if self._coarse is None else CODES
+
+    def __len__(self) -> int:
+        alive = len(self._ids) if self._alive is None else int(np.count_nonzero(self._alive))
+        return alive + len(self._new)
+
+    @property
+    def size_bytes(self) -> int:
+        codes = self._coarse.size_bytes if self._coarse else 0
+        return self._ids.nbytes + self._halves.nbytes + codes + self._new.size_bytes
+
+    def add(self, ids: Ids, vectors: Vectors) -> None:
+        check_width(vectors, self.dim)
+        self._bury(ids)
+        self._new.add(ids, vectors)
+
+    def remove(self, ids: Ids) -> None:
+        self._bury(ids)
+        self._new.remove(ids)
+
+    def _bury(self, ids: Ids) -> None:
+        """Leave out rows of the base from now on."""
+        places = self._places(ids)
+        if len(places):
+            alive = np.ones(len(self._ids), bool) if self._alive is None else self._alive
+            alive[places] = False
+            self._alive = alive
+
+    def _places(self, ids: Ids) -> Positions:
+        """Where ids are in the base; those that are not there are left out."""
+        if not len(ids) or not len(self._ids):
+            return np.empty(0, np.int64)
+        places = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+        return np.unique(places[self._ids[places] == ids])
+
+    @property
+    def ids(self) -> Ids:
+        own = self._ids if self._alive is None else self._ids[self._alive]
+        return np.concatenate([own, self._new.ids])
+
+    def exact(self) -> MappedIndex:
+        twin = MappedIndex(self._ids, self._halves)
+        twin._alive, twin._new = self._alive, self._new
+        return twin
+
+    def sample(self, size: int) -> tuple[Ids, Vectors]:
+        every = max(1, len(self) // max(size, 1))
+        places = np.arange(0, len(self._ids), every)
+        if self._alive is not None:
+            places = places[self._alive[places]]
+        ids, vectors = self._new.sample(max(1, len(self._new) // every))
+        return np.concatenate([self._ids[places], ids]), np.concatenate([normalize(self._halves[places]), vectors])
+
+    def search(
+        self, vectors: Vectors, k: int, *, within: Ids | None = None
+    ) -> tuple[Ids, npt.NDArray[np.float32]]:
+        check_width(vectors, self.dim)
+        k = max(k, 0)
+        found = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
+        if not k or not len(vectors):
+            return found
+        new_ids, new_scores = self._new.search(vectors, k, within=within)
+        for query, places in enumerate(self._nearest(vectors, k + _SPARE, within)):
+            own = new_ids[query] >= 0
+            ids = np.concatenate([self._ids[places], new_ids[query][own]])
+            scores = cosines(normalize(self._halves[places]), vectors[query])
+            scores = np.concatenate([scores, new_scores[query][own]])
+            found[0][query], found[1][query] = best(ids, scores, k)
+        return found
+
+    def _nearest(self, vectors: Vectors, count: int, within: Ids | None) -> list[Positions]:
+        """Where the `count` best rows of the base are for each query, and a few more or less by rounding."""
+        if within is None:
+            if self._coarse is not None:
+                return [self._by_codes(vector, count, self._coarse) for vector in vectors]
+            return scan.top(self._halves, vectors, count, permitted=_bits(self._alive))
+        places = self._permitted(within)
+        if len(places) <= scan.FEW:
+            near = scan.top(self._halves[places], vectors, count)
+            return [places[some] for some in near]
+        bits = _bits(_mask(places, len(self._ids)))
+        if self._coarse is None or len(places) < _WORTH_CODES:
+            return scan.top(self._halves, vectors, count, permitted=bits)
+        return [
+            self._refined(v, self._coarse.search(v, depth(len(places), count), permitted=bits), count)
+            for v in vectors
+        ]
+
+    def _by_codes(self, vector: Vectors, count: int, coarse: Coarse) -> Positions:
+        """Everything permitted; rows that are buried are left out afterwards, which is faster where they are few."""
+        wanted = depth(len(self._ids), count)
+        places = coarse.search(vector, wanted)
+        if self._alive is not None:
+            places = places[self._alive[places]]
+            if len(places) < wanted // 2:
+                places = coarse.search(vector, wanted, permitted=_bits(self._alive))
+        return self._refined(vector, places, count)
+
+    def _refined(self, vector: Vectors, places: Positions, count: int) -> Positions:
+        """The best of some rows by their exact scores."""
+        places = np.sort(places)  # the file is read forwards
+        return places[scan.scanned(self._halves[places], vector, count)]
+
+    def _permitted(self, within: Ids) -> Positions:
+        if len(within) <= scan.FEW and not self._is_dense:
+            places = self._places(within)
+        elif self._is_dense:
+            inside = within[(within >= self._ids[0]) & (within <= self._ids[-1])] - self._ids[0]
+            places = np.flatnonzero(_mask(inside, len(self._ids)))
+        else:
+            places = np.flatnonzero(np.isin(self._ids, within))
+        return places if self._alive is None else places[self._alive[places]]
+
+    @cached_property
+    def _is_dense(self) -> bool:
+        """Whether ids have no gaps, so that where one is needs no looking up."""
+        return len(self._ids) > 0 and int(self._ids[-1] - self._ids[0]) == len(self._ids) - 1
+
+
+def _mask(places: Positions, count: int) -> Mask:
+    mask = np.zeros(count, bool)
+    mask[places] = True
+    return mask
+
+
+def _bits(mask: Mask | None) -> Bits | None:
+    return None if mask is None else np.packbits(mask, bitorder="little")
