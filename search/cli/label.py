@@ -73,7 +73,7 @@ def command(
         multi=multi,
         threshold=threshold if threshold is not None else 0.5 if multi else 0.0,
         none_of_these=none_of_these,
-        k=k,
+        k=k or (None if settings.json or apply else _SHOWN),  # what is not shown need not be made
     )
     label_set = _label_set(names, source, templates, template_source)
     with settings.open_library(model, trust_checkpoint) as library, progress_bar(settings) as progress:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search import files
-
 if TYPE_CHECKING:
     from search.encoders.towers.arithmetic import Array, Stored
 
@@ -80,6 +78,8 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     The file is whole or not there.   Raises OSError.
     """
+    from search import files
+
     files.atomic_write_parts(path, _parts(tensors))
 
 
