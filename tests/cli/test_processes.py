@@ -127,7 +127,7 @@ def test_a_full_disk_is_an_exit_of_its_own(place, album, library):
     """A catalog that may not grow stands for a disk that is full."""
     library.index([album])
     script = (
-        "import search.catalog.storage as s, sys\n"
+        "import search.catalog.engines as s, sys\n"
         "s._WRITER_PRAGMAS += ('PRAGMA max_page_count = 1',)\n"
         "sys.argv = ['search', '--library', sys.argv[1], 'label', '--label', 'x', '--apply', '--model', 'builtin']\n"
         "from search.cli import main\nmain()"
