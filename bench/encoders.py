@@ -45,7 +45,7 @@ def gemm(size: int, dtype: torch.dtype) -> tuple[Callable[[], object], float]:
 
 def operations(tower: torch.nn.Module, size: tuple[int, int]) -> float:
     """Count the operations of one image; the fused attention of torch hides its own."""
-    with tuning.plain_attention(), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with tuning.plain_attention(), FlopCounterMode(display=False) as counter:
         tower(torch.zeros(1, 3, *size))
     return float(counter.get_total_flops())
 
