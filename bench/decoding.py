@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 from search import load_encoder
-from search.decoding.pool import Decoders, ahead, default_workers
+from search.decoding.budget import default_workers
+from search.decoding.pool import Decoders, ahead
 from search.photos.decode import load
 
 SIZES = {"12 megapixels": ((4000, 3000), 64), "640 × 480": ((640, 480), 1500), "160 × 120": ((160, 120), 4000)}
@@ -79,13 +80,18 @@ def main() -> None:
                 compare(name, paths, encoder, encode, arguments)
 
 
+def in_thread(path: str, preprocessing) -> np.ndarray:
+    photo = load(path, min_side=preprocessing.min_side)
+    return preprocessing(photo.image, whole=photo.whole, frame=photo.frame)
+
+
 def compare(name: str, paths: list[str], encoder, encode: Callable | None, arguments: argparse.Namespace) -> None:
     """Print one row: both ways in turn, several times."""
     workers, preprocessing = arguments.workers, encoder.preprocessing
     rates: dict[str, list[float]] = {"threads": [], "children": []}
     with ThreadPoolExecutor(workers) as pool, Decoders(workers=workers) as decoders:
         ways = {
-            "threads": lambda path: pool.submit(lambda: preprocessing(load(path).image)),
+            "threads": lambda path: pool.submit(in_thread, path, preprocessing),
             "children": lambda path: decoders.submit(path, preprocessing),
         }
         for way in ways.values():

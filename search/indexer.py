@@ -231,8 +231,6 @@ class Run:
 
     def _recognise(self, found: Scan, pool: ThreadPoolExecutor) -> None:
         """Hash the files that may be known under another name or time; then settle who is gone."""
-        from search.decoding.pool import ahead
-
         if self._stopping():
             return
         confirmed = self._options.confirm_removals
@@ -242,8 +240,7 @@ class Run:
         hashes: list[tuple[ScannedFile, bytes | None]] = []
         if total:
             self._progress(Progress(Stage.RECOGNISE, 0, total))
-        hashing = ahead(lambda file: pool.submit(_hash, file), files, _HASHED_AHEAD)
-        for done, hashed in enumerate(hashing, start=1):
+        for done, hashed in enumerate(_hashed(files, pool) if total else (), start=1):
             hashes.append(hashed)
             if len(hashes) == _SCAN_BATCH or self._stopping():
                 self._count_known(found.recognise(hashes, last=False, confirmed=confirmed))
@@ -421,6 +418,12 @@ def are_unit(vectors: Vectors) -> npt.NDArray[numpy.bool_]:
     norms = np.linalg.norm(vectors, axis=1)
     sound: npt.NDArray[numpy.bool_] = np.abs(norms - 1) < 1e-3  # NaN and infinity fail the comparison
     return sound
+
+
+def _hashed(files: Iterable[ScannedFile], pool: ThreadPoolExecutor) -> Iterator[tuple[ScannedFile, bytes | None]]:
+    from search.decoding.pool import ahead
+
+    return ahead(lambda file: pool.submit(_hash, file), files, _HASHED_AHEAD)
 
 
 def _hash(file: ScannedFile) -> bytes | None:

@@ -92,6 +92,6 @@ def test_an_index_run_with_nothing_new_loads_no_decoder(library, album, tmp_path
     library.index([album])
     run = ["--library", str(tmp_path / "library"), "index", str(album)]
     code = f"from search.cli import cli\ncli.main({run!r}, standalone_mode=False)"
-    names = "print({'PIL.Image', 'pi_heif', 'subprocess', 'psutil'} & set(sys.modules))"
+    names = "print({'PIL.Image', 'pi_heif', 'psutil', 'search.decoding.pool'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\n{names}"], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"

@@ -17,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     ScalarSelect,
     Select,
+    Table,
     and_,
     bindparam,
     case,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     select,
     true,
     tuple_,
+    union_all,
     update,
 )
 
@@ -140,6 +142,7 @@ class Scan:
         self._connection = connection
         self._file_system = file_system
         self._encoder_id = encoder_id
+        self._settled = settled
         self._classified = _classified(encoder_id, settled).subquery()
         self._scopes: list[Scope] = []
         self._unknown: list[Scope] = []
@@ -153,6 +156,7 @@ class Scan:
         self._away: dict[int, bool] = {}  # the same of other roots, as far as asked
         self._strays: set[tuple[int, int]] = set()  # root and size of the files that are no photos as they stand
         self._matched: list[_Matching] = []  # scopes whose files are all as known; the last may be under way
+        self._whole: bool | None = None  # whether that is all there is to know, once it was asked
         self._is_filled = False  # whether the temporary table holds what was found
         with connection.begin():
             scanned.drop(connection, checkfirst=True)
@@ -206,9 +210,9 @@ class Scan:
         return lone and all(matching.is_complete for matching in self._matched)
 
     def _known_files(self, scope: Scope) -> Generator[tuple[Any, ...], None, None]:
-        """Yield what the files of photos that lack nothing are like, in the order of their places."""
-        query = select(photos.c.path, photos.c.size_bytes, photos.c.mtime_ns, photos.c.ctime_ns)
-        query = query.where(self._lacks_nothing(scope)).order_by(photos.c.path)
+        """Yield what the files of photos that lack nothing and of settled skips are like, in the order of places."""
+        query = union_all(*(select(*_file(table)).where(as_is) for table, as_is in self._known_rows(scope)))
+        query = query.order_by("path")
         compiled = query.compile(self._connection, compile_kwargs={"render_postcompile": True})
         # By the driver: what SQLAlchemy does for each row takes longer than all else in an unchanged run.
         cursor: Any = self._connection.connection.cursor()
@@ -216,32 +220,42 @@ class Scan:
             cursor.execute(str(compiled), [compiled.params[name] for name in compiled.positiontup or ()])
             yield from cursor
 
-    def _lacks_nothing(self, scope: Scope) -> ColumnElement[bool]:
-        return and_(within(photos, scope), photos.c.gone_at.is_(None), embedded(self._encoder_id))
+    def _known_rows(self, scope: Scope) -> list[tuple[Table, ColumnElement[bool]]]:
+        """The rows whose files, if they are as these say, give a scope nothing to do."""
+        photo = and_(within(photos, scope), photos.c.gone_at.is_(None), embedded(self._encoder_id))
+        holds = and_(skips.c.decoder == self._settled.decoder, skips.c.reason.in_(self._settled.reasons))
+        return [(photos, photo), (skips, and_(within(skips, scope), holds))]
 
     def _is_as_known(self) -> bool:
-        """Whether there are just the files that are known, each as it was, and no other is remembered."""
-        if not self._is_filled:
-            complete = all(matching.is_complete for matching in self._matched)
-            with self._connection.begin():
-                skipped = self._connection.execute(select(exists().select_from(skips))).scalar()
-            if not complete or skipped:
-                self._fill()
+        """Whether there are just the files that are known, each as it was."""
+        if not self._is_filled and not self._is_known_whole():
+            self._fill()
         return not self._is_filled
+
+    def _is_known_whole(self) -> bool:
+        """Whether all that is known was found, and all skips of these scopes are settled."""
+        if self._whole is None:
+            self._whole = all(matching.is_complete for matching in self._matched)
+            with self._connection.begin():
+                for matching in self._matched:
+                    every = select(func.count()).select_from(skips).where(within(skips, matching.scope))
+                    settled = self._known_rows(matching.scope)[1][1]
+                    matching.skips = self._connection.execute(every).scalar_one()
+                    self._whole &= matching.skips == self._connection.execute(every.where(settled)).scalar_one()
+        return self._whole
 
     def _fill(self) -> None:
         """Write down what was found so far; from now on everything is."""
         if self._is_filled:
             return
         self._is_filled = True
-        columns = select(
-            photos.c.root_id, photos.c.path, photos.c.size_bytes, photos.c.mtime_ns, photos.c.ctime_ns
-        )
         with self._connection.begin():
             for matching in self._matched:
                 matching.close()
-                found = columns.where(self._lacks_nothing(matching.scope), photos.c.path <= matching.last)
-                self._connection.execute(insert(scanned).from_select(list(scanned.c), found))
+                for table, as_is in self._known_rows(matching.scope):
+                    found = select(table.c.root_id, *_file(table)).where(as_is, table.c.path <= matching.last)
+                    into = insert(scanned).prefix_with("OR IGNORE", dialect="sqlite")
+                    self._connection.execute(into.from_select(list(scanned.c), found))
 
     def _insert(self, root_id: int, rows: Sequence[tuple[Any, ...]]) -> None:
         names = ("root_id", "path", "size_bytes", "mtime_ns", "ctime_ns")
@@ -286,8 +300,9 @@ class Scan:
     def verdicts(self) -> dict[Verdict, int]:
         """Count the files by verdict, as things stand now."""
         if self._is_as_known():
-            none = dict.fromkeys(Verdict, 0)
-            return none | {Verdict.UNCHANGED: sum(matching.found for matching in self._matched)}
+            files = sum(matching.found for matching in self._matched)
+            skipped = sum(matching.skips for matching in self._matched)
+            return dict.fromkeys(Verdict, 0) | {Verdict.UNCHANGED: files - skipped, Verdict.SETTLED: skipped}
         query = select(self._classified.c.verdict, func.count()).group_by(self._classified.c.verdict)
         with self._connection.begin():
             found = {Verdict(verdict): count for verdict, count in self._connection.execute(query)}
@@ -295,7 +310,7 @@ class Scan:
 
     def files(self, *wanted: Verdict) -> Iterator[list[ScannedFile]]:
         """Yield the files of these verdicts, page by page; what is committed meanwhile drops out."""
-        if self._is_as_known() and Verdict.UNCHANGED not in wanted:
+        if self._is_as_known() and not {Verdict.UNCHANGED, Verdict.SETTLED} & set(wanted):
             return
         self._fill()
         table = self._classified.c
@@ -317,16 +332,14 @@ class Scan:
 
     def settled_skips(self) -> list[Skip]:
         """Return the files that are not tried again, with the reasons they had."""
-        if self._is_as_known():
-            return []
         table = self._classified.c
-        query = (
-            select(roots.c.path.label("root"), skips.c.path, skips.c.reason, skips.c.detail)
-            .join_from(skips, roots)
-            .join(self._classified, and_(table.root_id == skips.c.root_id, table.path == skips.c.path))
-            .where(table.verdict == Verdict.SETTLED)
-            .order_by(skips.c.root_id, skips.c.path)
-        )
+        query = select(roots.c.path.label("root"), skips.c.path, skips.c.reason, skips.c.detail)
+        query = query.join_from(skips, roots).order_by(skips.c.root_id, skips.c.path)
+        if self._is_as_known():
+            query = query.where(within_any(skips, [matching.scope for matching in self._matched]))
+        else:
+            same = and_(table.root_id == skips.c.root_id, table.path == skips.c.path)
+            query = query.join(self._classified, same).where(table.verdict == Verdict.SETTLED)
         with self._connection.begin():
             rows = self._connection.execute(query).all()
         return [Skip(to_path(row.root, row.path), row.reason, row.detail) for row in rows]
@@ -621,6 +634,7 @@ class _Matching:
     def __init__(self, scope: Scope, known: Generator[tuple[Any, ...], None, None]) -> None:
         self.scope = scope
         self.found = 0
+        self.skips = 0  # of those found
         self.last = b""  # the place of the last file that was as known
         self._known = known
         self._is_complete: bool | None = None
@@ -643,6 +657,11 @@ class _Matching:
     def close(self) -> None:
         """Stop reading what is known."""
         self._known.close()
+
+
+def _file(table: Table) -> tuple[Column[Any], ...]:
+    """What a row says of its file."""
+    return table.c.path, table.c.size_bytes, table.c.mtime_ns, table.c.ctime_ns
 
 
 def embedded(encoder_id: int | ScalarSelect[Any]) -> ColumnElement[bool]:

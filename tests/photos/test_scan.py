@@ -54,7 +54,7 @@ def test_file_is_described_unopened(tmp_path: Path) -> None:
 
 def test_suffixes_are_compared_without_case() -> None:
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in PHOTO_SUFFIXES)
-    assert len(PHOTO_SUFFIXES) == 27
+    assert len(PHOTO_SUFFIXES) == 36
 
 
 def test_upper_case_suffix_is_a_photo(tmp_path: Path) -> None:
