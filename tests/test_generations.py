@@ -17,6 +17,7 @@ import pytest
 from search import Library, failpoints
 from search import generations as module
 from search.catalog.lock import writer_lock
+from search.catalog.reading import CatalogReader
 from search.catalog.rows import checksum
 from search.catalog.storage import CATALOG_NAME
 from search.errors import DamagedLibrary, LibraryBusy, LibraryError, LibraryNotFound, StorageError
@@ -961,5 +962,5 @@ def test_vectors_are_searched_where_they_lie(coded, album, make_photo, monkeypat
 
 def test_a_query_asks_the_catalog_for_no_list_of_all_photos(indexed, monkeypatch):
     indexed.close()
-    monkeypatch.delattr(type(indexed.catalog), "all_ids")
+    monkeypatch.delattr(CatalogReader, "all_ids")
     assert len(indexed.search("a wall", k=50)) == 12

@@ -60,7 +60,7 @@ def test_stored_vectors_are_open_clips_own(library, photographs):
             assert "icc_profile" not in image.info
             theirs = model.eval().encode_image(transform(image.convert("RGB"))[None], normalize=True)[0].numpy()
         _, ours = library.catalog.embeddings(library.catalog.encoder(), [library.photo(path).id])
-        assert ours[0] @ theirs / np.linalg.norm(ours[0]) >= 0.9999  # float16 in the catalog
+        assert ours[0] @ theirs / np.linalg.norm(ours[0]) >= 0.999  # bfloat16 in the model, float16 in the catalog
 
 
 def test_an_image_finds_itself_and_its_like_finds_others(pictures, photographs):

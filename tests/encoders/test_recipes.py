@@ -57,7 +57,7 @@ def half_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[tor
         tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
         save_file(tensors, folder / "open_clip_model.safetensors")
         (folder / "open_clip_config.json").write_bytes(data_path("builtin", "open_clip_config.json").read_bytes())
-        return load_encoder(f"dir:{folder}", device="cpu")
+        return load_encoder(f"dir:{folder}", device="cpu", precision="float32")
 
     return make
 
@@ -326,7 +326,9 @@ def test_a_long_clips_positions_are_merged_without_torch(tmp_path):
     model = open_clip.CLIP(embed_dim=32, vision_cfg=vision, text_cfg=words, quick_gelu=True)
     state = model.state_dict() | {"positional_embedding_res": torch.randn(248, 64)}
     torch.save(state, tmp_path / "longclip.pt")
-    encoder = load_encoder(f"longclip:{tmp_path / 'longclip.pt'}", device="cpu", cache=tmp_path / "cache")
+    encoder = load_encoder(
+        f"longclip:{tmp_path / 'longclip.pt'}", device="cpu", cache=tmp_path / "cache", precision="float32"
+    )
     recipes.save(encoder, tmp_path / "kept")
     half = recipes.open_text(tmp_path / "kept", encoder.fingerprint)
     texts = [*TEXTS, "word " * 300]

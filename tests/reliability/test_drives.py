@@ -10,9 +10,10 @@ from concurrent.futures import Future
 
 import pytest
 
-from search import IndexOptions, indexer
+from search import IndexOptions
 from search.decoding.pool import Decoders
 from search.errors import PhotoError, UsageError
+from search.photos import decode
 from search.photos.scan import file_system
 from search.types import Skip, SkipReason
 
@@ -198,7 +199,7 @@ def test_a_gone_photo_whose_file_is_back_but_cannot_be_read_is_not_forgotten(
 
 def forbid(monkeypatch, place) -> None:
     """Let nobody read a file."""
-    submit, hash_ = Decoders.submit, indexer.content_hash
+    submit, hash_ = Decoders.submit, decode.content_hash
 
     def submit_(self, path, preprocessing):
         if path != str(place):
@@ -213,7 +214,7 @@ def forbid(monkeypatch, place) -> None:
         return hash_(path)
 
     monkeypatch.setattr(Decoders, "submit", submit_)
-    monkeypatch.setattr(indexer, "content_hash", content_hash)
+    monkeypatch.setattr(decode, "content_hash", content_hash)
 
 
 def test_a_gone_photo_that_returns_with_another_change_time_is_told_by_content(library, album, tmp_path, counting):
