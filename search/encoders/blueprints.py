@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from search.encoders import checkpoints, unknown_name
@@ -330,12 +331,19 @@ def _build(config: Mapping[str, Any]) -> Any:
 class _Unfilled(TorchFunctionMode):
     """Skips drawing random weights: strict loading overwrites them all, and drawing takes the most time."""
 
-    _DRAWS = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_})
+    _DRAWS = frozenset(
+        {torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_}
+        | {init.normal_, init.uniform_, init.trunc_normal_, init.kaiming_uniform_, init.kaiming_normal_}
+        | {init.xavier_uniform_, init.xavier_normal_}
+    )
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return args[0] if func in self._DRAWS else func(*args, **(kwargs or {}))
+        given = kwargs or {}
+        if func not in self._DRAWS:
+            return func(*args, **given)
+        return args[0] if args else given["tensor"]
 
 
 def _identify(path: Path, fetcher: Fetcher, pin: str = "") -> checkpoints.Weights:
