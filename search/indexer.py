@@ -90,11 +90,11 @@ class IndexOptions:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An encoder the catalog knows by id; loaded only if a photo needs it."""
+    """An encoder the catalog knows by id; loaded, for how many photos is told, only if one needs it."""
 
     id: int
     name: str
-    load: Callable[[], Encoder]
+    load: Callable[[int], Encoder]
 
 
 class Run:
@@ -277,7 +277,7 @@ class Run:
             return
         with self._decoders() as decoders:
             decoders.start(total)  # while the model loads
-            encoder = self._model.load()
+            encoder = self._model.load(total)
             self._writer.expect(total)
             self._progress(Progress(Stage.ENCODE, 0, total))
             done = 0

@@ -173,7 +173,7 @@ class Library:
             self._encoder = self._load(current.name if current else self._model)
         return self._encoder
 
-    def _load(self, name: str) -> Encoder:
+    def _load(self, name: str, *, photos: int = 0) -> Encoder:
         from search.encoders import load_encoder, resolve_auto
 
         if name != AUTO:
@@ -182,13 +182,11 @@ class Library:
                 offline=self._offline,
                 on_download=self._downloading,
                 trust_checkpoint=self._pin,
+                photos=photos,
                 on_export=self._exporting,
             )
         encoder, warning = resolve_auto(
-            offline=self._offline,
-            on_download=self._downloading,
-            trust_checkpoint=self._pin,
-            on_export=self._exporting,
+            offline=self._offline, on_download=self._downloading, trust_checkpoint=self._pin
         )
         if warning:
             self._notify(warning)
@@ -229,6 +227,16 @@ class Library:
                 f"the weights behind {row.name} are not those {self.catalog.location} was indexed with",
                 hint="run 'search index --reencode' to use them",
             )
+        return self.encoder
+
+    def _encoder_for(self, photos: int) -> Encoder:
+        """Return the loaded model, by the runtime that is worth preparing for so many photos."""
+        from search.encoders.runtimes import is_worth_exporting
+
+        name = self.encoder.name
+        if is_worth_exporting(name, photos):
+            self._encoder = None  # two in memory are one too many
+            self._encoder = self._load(name, photos=photos)
         return self.encoder
 
     def _text_tower(self, row: EncoderRow) -> TextTower:
@@ -331,8 +339,13 @@ class Library:
 
         row = None if reencode else self._row()
         if row is None:
-            return Model(writer.register(self.encoder), self.encoder.name, lambda: self.encoder)
-        return Model(row.id, row.name, lambda: self._encoder_of(row))
+            return Model(writer.register(self.encoder), self.encoder.name, self._encoder_for)
+
+        def load(photos: int) -> Encoder:
+            self._encoder_of(row)
+            return self._encoder_for(photos)
+
+        return Model(row.id, row.name, load)
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget photos and folders, with vectors and labels; return how many.

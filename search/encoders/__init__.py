@@ -108,6 +108,7 @@ def load_encoder(
     cache: Path | None = None,
     runtime: str | None = None,
     precision: str | None = None,
+    photos: int = 0,
     on_export: Callable[[str], None] | None = None,
 ) -> Encoder:
     """Open a model by name; see the module's docstring for the forms a name has.
@@ -116,7 +117,8 @@ def load_encoder(
     on_download: called with the name just before something is fetched.
     trust_checkpoint: the hex SHA-256 that the weights file must have.   cache: a folder for what is converted to
     safetensors; None means the user's own.   runtime: "torch" or "openvino"; None takes what was measured to be
-    faster, and where OpenVINO is installed and a model of some size was never exported, exports it, once.
+    faster.   photos: how many it is going to encode; before many, where OpenVINO is installed and a model of some
+    size was never exported, it is exported, once.
     precision: "float32", "bfloat16" or "float16"; None takes the processor's fastest. It changes vectors by its
     rounding only (cosine at least 0.999), and never the fingerprint.   on_export: called with the name just before
     a model is exported.
@@ -132,7 +134,13 @@ def load_encoder(
         name, offline=offline, on_download=on_download, trust_checkpoint=trust_checkpoint, cache=cache
     )
     return runtimes.open_encoder(
-        name, fetcher=fetcher, device=device, runtime=runtime, precision=precision, on_export=on_export
+        name,
+        fetcher=fetcher,
+        device=device,
+        runtime=runtime,
+        precision=precision,
+        photos=photos,
+        on_export=on_export,
     )
 
 
@@ -142,7 +150,6 @@ def resolve_auto(
     on_download: Callable[[str], None] | None = None,
     device: str | None = None,
     trust_checkpoint: str | None = None,
-    on_export: Callable[[str], None] | None = None,
 ) -> tuple[Encoder, str | None]:
     """Open the recommended model if it is here or can be fetched, else the built-in one and say so.
 
@@ -157,7 +164,6 @@ def resolve_auto(
             offline=offline,
             on_download=on_download,
             trust_checkpoint=trust_checkpoint,
-            on_export=on_export,
         )
         return encoder, None
     except ModelUnavailable:

@@ -31,13 +31,13 @@ _FASTER = 1.05  # how much faster the other runtime must be to be used
 _BATCH = 16
 _LEAST_S = 1.5  # spent on holding the runtimes against each other
 _ROUNDS = 3
-_MANY = 5_000_000  # parameters of an image tower from which on exporting it pays without being asked for
+_LARGE = 5_000_000  # parameters of an image tower; those below are quick as they are
 
 
 def pays(loaded: blueprints.Loaded) -> bool:
-    """Say whether to export a model unasked: not the built-in one or toys, which are quick as they are."""
+    """Say whether to export a model unasked, once there are photos enough: not the built-in one or toys."""
     size: int = sum(parameter.numel() for parameter in loaded.model.visual.parameters())
-    return loaded.name != "builtin" and size >= _MANY
+    return loaded.name != "builtin" and size >= _LARGE
 
 
 def export(loaded: blueprints.Loaded, cache: Path) -> tuple[openclip.OpenClipEncoder, Record]:

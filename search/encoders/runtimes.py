@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from search.encoders import Encoder, TextTower
 
 RUNTIMES = ("torch", "openvino")
+_WORTH_EXPORTING = 2000  # photos: to encode them takes ten times as long as to export a model
 
 
 def open_encoder(
@@ -28,6 +29,7 @@ def open_encoder(
     device: str | None = None,
     runtime: str | None = None,
     precision: str | None = None,
+    photos: int = 0,
     on_export: Callable[[str], None] | None = None,
     folder: Path | None = None,
 ) -> Encoder:
@@ -42,7 +44,16 @@ def open_encoder(
         wanted = runtime == "openvino" or record.runtime == "openvino"
         if wanted and (encoder := _exported(record, cache, fetcher)) is not None:
             return encoder
-    return _by_torch(name, record, fetcher, device=device, runtime=runtime, on_export=on_export, cache=cache)
+    wanted = runtime == "openvino" or is_worth_exporting(name, photos, cache)
+    return _by_torch(
+        name, record, fetcher, device=device, runtime=runtime, export=wanted, on_export=on_export, cache=cache
+    )
+
+
+def is_worth_exporting(name: str, photos: int, folder: Path | None = None) -> bool:
+    """Say whether a model that torch runs should be exported before it encodes so many photos."""
+    many = photos >= _WORTH_EXPORTING and name != "builtin" and exports.is_possible()
+    return many and recorded(name, folder) is None
 
 
 def export(
@@ -96,15 +107,16 @@ def _by_torch(
     *,
     device: str | None,
     runtime: str | None,
+    export: bool,
     on_export: Callable[[str], None] | None,
     cache: Path,
 ) -> Encoder:
-    """Load a model, and export it where it was not and that pays or was asked for."""
+    """Load a model, and export it where that is wanted, was not done and pays or was asked for."""
     from search.encoders import blueprints, exporting, openclip
 
     used = openclip.usable_device(device)
     loaded = blueprints.load(*parse_name(name), fetcher=fetcher)
-    if used != "cpu" or record is not None or not (runtime == "openvino" or exporting.pays(loaded)):
+    if used != "cpu" or record is not None or not (export and (runtime == "openvino" or exporting.pays(loaded))):
         return _checked(openclip.encoder_of(loaded, device=used), runtime, record)
     if on_export:
         on_export(loaded.name)

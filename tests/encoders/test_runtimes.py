@@ -90,7 +90,7 @@ def test_an_exported_model_indexes_and_answers_without_torch(
         exports.default_cache = lambda: Path({str(cache)!r})
         from search import Library
         runtime = "openvino"
-        Library._load = lambda self, name: load_encoder(name, runtime=runtime, offline=True)
+        Library._load = lambda self, name, photos=0: load_encoder(name, runtime=runtime, offline=True)
         with Library.open({str(tmp_path / "library")!r}, model={tiny_model!r}, offline=True) as library:
             print(library.index([{str(album)!r}]).encoded, len(library.search("a cat", k=3)))
         print(sorted({{"torch", "open_clip", "timm"}} & set(sys.modules)))
@@ -111,6 +111,19 @@ def test_the_faster_runtime_is_recorded_and_followed(exported: Encoder, tiny_mod
     for runtime in ("torch", "openvino"):
         place.write_text(json.dumps(json.loads(place.read_text()) | {"runtime": runtime}))
         assert load_encoder(tiny_model).runtime == runtime
+
+
+@needs_runtime
+def test_a_model_is_exported_unasked_only_before_it_encodes_many_photos(
+    tiny_model: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    assert load_encoder(tiny_model, photos=2000, on_export=said.append).runtime == "torch"  # a toy
+    monkeypatch.setattr("search.encoders.exporting._LARGE", 1000)
+    load_encoder(tiny_model, photos=1999, on_export=said.append)
+    assert not said and recorded(tiny_model) is None
+    load_encoder(tiny_model, photos=2000, on_export=said.append)
+    assert len(said) == 1 and recorded(tiny_model) is not None
 
 
 @needs_runtime
