@@ -24,9 +24,10 @@ format: $(VENV)/installed     ## rewrite the code in the house style
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 bench: $(VENV)/installed      ## rerun the figures in bench/RESULTS.md; QUICK=1 to see that the rivals run
-	$(BIN)/python bench/against_rclip.py $(if $(QUICK),--quick) && $(BIN)/python bench/against_clip_retrieval.py $(if $(QUICK),--quick)
-	$(BIN)/python bench/quality.py && $(BIN)/python bench/incremental.py && $(BIN)/python bench/decoding.py
-	$(BIN)/python bench/reliability.py
+	@for script in against_rclip against_clip_retrieval; do \
+		$(BIN)/python bench/$$script.py $(if $(QUICK),--quick) || exit 1; done
+	@for script in encoders pipeline memory index labels incremental decoding quality reliability; do \
+		$(BIN)/python bench/$$script.py || exit 1; done
 
 docs: $(VENV)/installed       ## write the command table into README.md
 	$(BIN)/python -m search.cli.reference README.md
