@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-from search.catalog.scan import Recognised, Scan, ScannedFile, Settled, Verdict
+from search.catalog.found import Record, ScannedFile, Settled, Verdict
 from search.catalog.scopes import is_reachable
-from search.catalog.writer import Record, Writer
 from search.decoding.budget import default_workers
 from search.errors import PhotoError, UsageError
 from search.failpoints import reach
 from search.photos.scan import ScanOptions, file_system, scan
 from search.photos.versions import DECODER
-from search.types import IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
+from search.types import FileStat, IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
 
 if TYPE_CHECKING:
     import threading
+    from concurrent.futures import Future
+    from contextlib import AbstractContextManager
 
     import numpy
     import numpy.typing as npt
 
+    from search.catalog import Turn, Writer
+    from search.catalog.found import Recognised, Unchanged
+    from search.catalog.look import Look
+    from search.catalog.scan import Scan
     from search.catalog.scopes import Scope
     from search.decoding.pool import Decoded, Decoders
     from search.encoders import Encoder
@@ -106,7 +110,7 @@ class Run:
 
     def __init__(
         self,
-        writer: Writer,
+        turn: Turn,
         model: Model,
         options: IndexOptions,
         *,
@@ -114,7 +118,9 @@ class Run:
         stop: threading.Event | None = None,
         committed: Callable[[int], None] | None = None,
     ) -> None:
-        self._writer = writer
+        self._turn = turn
+        self._work = ExitStack()
+        self._opened: Writer | None = None
         self._model = model
         self._options = options
         self._progress = progress or (lambda _: None)
@@ -134,25 +140,54 @@ class Run:
 
         Raises UsageError for a source that does not exist and never did; StorageError, LibraryBusy.
         """
-        with self._writer.job("index"), ThreadPoolExecutor(self._options.workers, "photo") as pool:
-            try:
-                self._leftovers = self._writer.leftovers()
-                found = self._walk(self._scopes(sources))
-                reach("index.scanned")
-                self._recognise(found, pool)
-                self._encode(found)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
-            if self._stopping():
-                self._writer.finish_job(JobState.INTERRUPTED)
-            else:
-                self._purge(found)
+        with self._work:
+            if not self._turn.is_tidy():
+                self._account()
+            survey = self._walk(self._scopes(sources))
+            reach("index.scanned")
+            unchanged = None if self._stopping() else survey.unchanged(before=self._long_ago())
+            if unchanged is not None:
+                self._conclude(unchanged)
+            elif not self._stopping():
+                self._take_in(survey.scan)
+            if self._stopping() and self._opened:
+                self._opened.finish_job(JobState.INTERRUPTED)
         return replace(
             self._report,
             skipped=tuple(self._skipped),
             seconds=perf_counter() - self._started,
             interrupted=self._stopping(),
         )
+
+    # Nearly every run finds nothing new: it needs no writer, writes nothing, and is no job.
+
+    @property
+    def _writer(self) -> Writer:
+        """The library's writer; a run that asks for it is a job from then on."""
+        return self._opened or self._account()
+
+    def _account(self) -> Writer:
+        """Begin the job, and take over what earlier ones died with."""
+        self._opened = writer = self._turn.writer
+        self._work.enter_context(writer.job("index"))
+        self._leftovers = writer.leftovers()
+        return writer
+
+    def _conclude(self, unchanged: Unchanged) -> None:
+        """End a run that found every file as it was."""
+        reach("index.recognised")
+        self._count(unchanged=unchanged.photos)
+        self._skipped += unchanged.skips
+        if unchanged.long_gone:
+            self._count(purged=self._writer.purge(unchanged.long_gone))
+
+    def _take_in(self, found: Scan) -> None:
+        """Bring in what is new or changed, and settle who is gone."""
+        found.free_places()
+        self._recognise(found)
+        self._encode(found)
+        if not self._stopping():
+            self._purge(found)
 
     def _stopping(self) -> bool:
         return self._stop is not None and self._stop.is_set()
@@ -169,9 +204,11 @@ class Run:
             if os.path.lexists(path):
                 if not (os.path.isdir(path) or os.path.isfile(path)):
                     raise UsageError(f"{path} is neither a file nor a folder")
-                scopes.append(self._writer.add_source(path, is_folder=os.path.isdir(path)))
+                scopes.append(
+                    self._turn.source(path) or self._writer.add_source(path, is_folder=os.path.isdir(path))
+                )
                 continue
-            known = self._writer.source(path)
+            known = self._turn.source(path)
             lost = self._writer.count(known) if known else 0
             if not known or not lost:
                 raise UsageError(f"there is no file or folder {path}")
@@ -187,9 +224,13 @@ class Run:
         self._count(offline=sum(where.photos for where in withheld))
         self._report = replace(self._report, withheld=(*self._report.withheld, *withheld))
 
-    def _walk(self, scopes: Sequence[Scope]) -> Scan:
+    def _walk(self, scopes: Sequence[Scope]) -> Survey:
         settled = Settled(self._decoder, _SETTLED)
-        found = self._writer.scan(self._model.id, settled, file_system=file_system)
+        found = Survey(
+            self._work.enter_context(ExitStack()),
+            lambda: self._turn.looking(self._model.id, settled),
+            lambda: self._writer.scan(self._model.id, settled, file_system=file_system),
+        )
         seen = 0
         # Told before the walk: if a drive goes away meanwhile, what is missing then is doubted for its number.
         file_systems = {root: file_system(root) for root in {scope.root for scope in scopes}}
@@ -212,15 +253,14 @@ class Run:
             if away:
                 # An empty mount point looks like this: nothing is gone.
                 self._withhold(Withheld(scope.path, away, "no photo is there, as in a folder without its drive"))
-                found.unknown(scope, scope.path)
+                found.scan.unknown(scope, scope.path)
             else:
                 found.cover(scope, lies_on)
-        found.free_places()
         return found
 
-    def _unreadable(self, found: Scan, scope: Scope) -> Callable[[str, OSError], None]:
+    def _unreadable(self, found: Survey, scope: Scope) -> Callable[[str, OSError], None]:
         def note(path: str, error: OSError) -> None:
-            found.unknown(scope, path)
+            found.scan.unknown(scope, path)
             skip = Skip(path, SkipReason.UNREADABLE, error.strerror or str(error))
             self._writer.skip_unread(scope, skip)
             self._skipped.append(skip)
@@ -229,10 +269,8 @@ class Run:
 
     # ---- what is known by content
 
-    def _recognise(self, found: Scan, pool: ThreadPoolExecutor) -> None:
+    def _recognise(self, found: Scan) -> None:
         """Hash the files that may be known under another name or time; then settle who is gone."""
-        if self._stopping():
-            return
         confirmed = self._options.confirm_removals
         counts = found.verdicts()
         total = counts[Verdict.CHANGED] + counts[Verdict.SUSPECT]
@@ -240,7 +278,7 @@ class Run:
         hashes: list[tuple[ScannedFile, bytes | None]] = []
         if total:
             self._progress(Progress(Stage.RECOGNISE, 0, total))
-        for done, hashed in enumerate(_hashed(files, pool) if total else (), start=1):
+        for done, hashed in enumerate(self._hashed(files) if total else (), start=1):
             hashes.append(hashed)
             if len(hashes) == _SCAN_BATCH or self._stopping():
                 self._count_known(found.recognise(hashes, last=False, confirmed=confirmed))
@@ -256,6 +294,17 @@ class Run:
         self._withhold(*settled.withheld)
         self._skipped += found.settled_skips()
 
+    def _hashed(self, files: Iterable[ScannedFile]) -> Iterator[tuple[ScannedFile, bytes | None]]:
+        from concurrent.futures import ThreadPoolExecutor
+
+        from search.decoding.pool import ahead
+
+        with ThreadPoolExecutor(self._options.workers, "photo") as pool:
+            try:
+                yield from ahead(lambda file: pool.submit(_hash, file), files, _HASHED_AHEAD)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
     def _count_known(self, known: Recognised) -> None:
         self._count(
             added=known.added, updated=known.updated, moved=known.moved, unchanged=known.touched, gone=known.gone
@@ -263,9 +312,12 @@ class Run:
 
     def _purge(self, found: Scan) -> None:
         """Forget what is gone for too long, where the run could see that it still is."""
-        before = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=self._options.keep_gone_days)
         found.take_back_places()
-        self._count(purged=self._writer.purge(found.gone_since(before)))
+        self._count(purged=self._writer.purge(found.gone_since(self._long_ago())))
+
+    def _long_ago(self) -> datetime:
+        """The moment since when a photo must be gone to be forgotten, in UTC."""
+        return datetime.now(UTC).replace(tzinfo=None) - timedelta(days=self._options.keep_gone_days)
 
     # ---- what must be encoded
 
@@ -392,6 +444,55 @@ class Run:
         return len(batch)
 
 
+class Survey:
+    """What one run finds on disk: held against what is known, and written down in a scan from the first difference.
+
+    stack: holds the look open.   look, begin: open a look, where the catalog can be asked so, and a scan.
+    """
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        look: Callable[[], AbstractContextManager[Look | None]],
+        begin: Callable[[], Scan],
+    ) -> None:
+        self._stack = stack
+        self._look = stack.enter_context(look())
+        self._begin = begin
+        self._scan: Scan | None = None
+        self._covered: list[tuple[Scope, str | None]] = []
+
+    def record(self, scope: Scope, files: Sequence[FileStat]) -> None:
+        """Note files found in a scope; scope after scope."""
+        if not (self._look and self._look.take(scope, files)):
+            self.scan.record(scope, files)
+
+    def cover(self, scope: Scope, lies_on: str | None) -> None:
+        """Note that a scope was walked to its end, and what its root lies on."""
+        if self._look and self._look.take(scope, ()):
+            self._covered.append((scope, lies_on))
+        else:
+            self.scan.cover(scope, lies_on)
+
+    def unchanged(self, *, before: datetime) -> Unchanged | None:
+        """Return how the run ends if every file is as it was; `before`: since when those to forget are gone."""
+        return self._look.conclude(self._covered, before=before) if self._look else None
+
+    @property
+    def scan(self) -> Scan:
+        """What was found so far, written down; from now on everything is."""
+        if self._scan is None:
+            met = self._look.so_far() if self._look else []
+            self._look = None
+            self._stack.close()  # a state that is still read keeps the log from being folded back
+            self._scan = self._begin()
+            for matched in met:
+                self._scan.record_known(matched)
+            for scope, lies_on in self._covered:
+                self._scan.cover(scope, lies_on)
+        return self._scan
+
+
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A photo that waits for the encoder; the full-size image is gone already."""
@@ -418,12 +519,6 @@ def are_unit(vectors: Vectors) -> npt.NDArray[numpy.bool_]:
     norms = np.linalg.norm(vectors, axis=1)
     sound: npt.NDArray[numpy.bool_] = np.abs(norms - 1) < 1e-3  # NaN and infinity fail the comparison
     return sound
-
-
-def _hashed(files: Iterable[ScannedFile], pool: ThreadPoolExecutor) -> Iterator[tuple[ScannedFile, bytes | None]]:
-    from search.decoding.pool import ahead
-
-    return ahead(lambda file: pool.submit(_hash, file), files, _HASHED_AHEAD)
 
 
 def _hash(file: ScannedFile) -> bytes | None:

@@ -49,7 +49,7 @@ from search.types import (
 from search.vectors import EXACT, cosines, normalize
 
 if TYPE_CHECKING:
-    from search.catalog import EncoderRow, Scope, Writer
+    from search.catalog import EncoderRow, Scope, Turn, Writer
     from search.encoders import Encoder, TextTower
     from search.encoders.recipes import TextHalf
     from search.indexer import IndexOptions, Model
@@ -293,26 +293,27 @@ class Library:
         paths = [_real(source) for source in sources]
         if not self.catalog.exists() and (missing := [path for path in paths if not os.path.lexists(path)]):
             raise UsageError(f"there is no file or folder {missing[0]}")
-        with self._writing(stop, wait=wait) as writer:
-            model = self._target(writer, reencode)
-            committed = self._publishing(writer)
-            run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed)
+        with self._turn(stop, wait=wait) as turn:
+            model = self._target(turn, reencode)
+            committed = self._publishing(turn)
+            run = Run(turn, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed)
             report = run(paths)
             self._save_recipe()
             if reencode and not report.interrupted:
-                report = replace(report, not_encoded=writer.switch_when_complete(model.id))
-            report = replace(report, not_published=self._publish(writer))
+                report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
+            if turn.is_writing or self._is_due():
+                report = replace(report, not_published=self._publish(turn.writer))
         return replace(report, photos=self.catalog.count())
 
     @contextmanager
-    def _writing(self, stop: threading.Event | None, *, wait: bool) -> Iterator[Writer]:
-        """Yield the writer of a library that is made if need be, as soon as it is free if one may wait."""
+    def _turn(self, stop: threading.Event | None, *, wait: bool) -> Iterator[Turn]:
+        """Hold a library for writing that is made if need be, as soon as it is free if one may wait."""
         told = False
         with ExitStack() as stack:
             while True:
                 try:
                     self._create()
-                    writer = stack.enter_context(self.catalog.writing())
+                    turn = stack.enter_context(self.catalog.turn())
                     break
                 except LibraryBusy as busy:
                     if not wait or (stop and stop.is_set()):
@@ -321,7 +322,7 @@ class Library:
                         self._notify(f"{busy.message}; waiting for it")
                         told = True
                 (stop or threading.Event()).wait(_POLL_S)
-            yield writer
+            yield turn
 
     def _create(self) -> None:
         """Make the catalog if there was none ever; one that was lost must not be begun anew beside its generations."""
@@ -333,13 +334,13 @@ class Library:
             )
         self.catalog.create()
 
-    def _target(self, writer: Writer, reencode: bool) -> Model:
+    def _target(self, turn: Turn, reencode: bool) -> Model:
         """The model to index with; not loaded before a photo needs it, if the library knows it."""
         from search.indexer import Model
 
         row = None if reencode else self._row()
         if row is None:
-            return Model(writer.register(self.encoder), self.encoder.name, self._encoder_for)
+            return Model(turn.writer.register(self.encoder), self.encoder.name, self._encoder_for)
 
         def load(photos: int) -> Encoder:
             self._encoder_of(row)
@@ -380,7 +381,10 @@ class Library:
             return str(error)
         return ""
 
-    def _publishing(self, writer: Writer) -> Callable[[int], None]:
+    def _is_due(self) -> bool:
+        return self._generations is not None and self._generations.is_due(self.catalog)
+
+    def _publishing(self, turn: Turn) -> Callable[[int], None]:
         """What publishes in the middle of a long run, told of every batch that was committed."""
         waiting = 0
 
@@ -389,7 +393,7 @@ class Library:
             waiting += count
             if waiting >= generations.MOST_CHANGES:
                 waiting = 0
-                self._publish(writer)  # the end of the run tries again, and tells
+                self._publish(turn.writer)  # the end of the run tries again, and tells
 
         return committed
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,9 +48,11 @@ class TakenAtSource(StrEnum):
     FILE = "file"
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
-    """A file as the walk saw it, unopened; ctime_ns: when content or attributes changed last, None if unknown."""
+class FileStat(NamedTuple):
+    """A file as the walk saw it, unopened; ctime_ns: when content or attributes changed last, None if unknown.
+
+    A tuple: a walk makes very many of them.
+    """
 
     path: str
     size_bytes: int

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.pool import Pool
 
 from search import IndexOptions
-from search.errors import UsageError
+from search.catalog import lite
+from search.catalog.lock import is_held
+from search.errors import LibraryBusy, UsageError
 from search.photos.scan import ScanOptions
 from search.types import Stage
 
@@ -439,22 +441,26 @@ def test_a_vector_that_is_not_finite_and_unit_is_refused_and_tried_again(library
 # ---- an unchanged run
 
 
-def statements(library, folder) -> list[str]:
+def statements(library, folder, monkeypatch) -> list[str]:
     """What SQLite is told while a folder is indexed."""
     seen: list[str] = []
+    connect = lite.connect
 
-    def listen(connection, _):
+    def listening(*arguments) -> sqlite3.Connection:
+        connection = connect(*arguments)
         connection.set_trace_callback(seen.append)
+        return connection
 
-    event.listen(Pool, "connect", listen)
-    try:
+    library.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(lite, "connect", listening)
         library.index([folder])
-    finally:
-        event.remove(Pool, "connect", listen)
     return seen
 
 
-def test_an_unchanged_run_takes_as_many_statements_for_few_files_as_for_many(open_library, tmp_path, make_photo):
+def test_an_unchanged_run_takes_as_many_statements_for_few_files_as_for_many(
+    open_library, tmp_path, make_photo, monkeypatch
+):
     told = []
     for count in (3, 60):
         for number in range(3, count):
@@ -465,9 +471,159 @@ def test_an_unchanged_run_takes_as_many_statements_for_few_files_as_for_many(ope
             library.index([tmp_path / "many"])
             before = library.index([tmp_path / "many"])
             assert before.unchanged == count
-            told.append(statements(library, tmp_path / "many"))
+            told.append(statements(library, tmp_path / "many", monkeypatch))
     assert len(told[0]) == len(told[1]) > 10
-    assert not [text for text in told[1] if "INSERT INTO scanned" in text]
+    assert not [text for text in told[1] if text.startswith(("INSERT", "UPDATE", "DELETE", "CREATE"))]
+
+
+def state_of(library) -> tuple[int, bytes, object]:
+    catalog = library.catalog.folder / "catalog.db"
+    return library.catalog.sequence(), catalog.read_bytes(), library.status().job
+
+
+def test_a_run_that_finds_nothing_new_writes_nothing_and_is_no_job(library, album):
+    (album / "bad.png").write_bytes(b"no picture")
+    library.index([album])
+    before = state_of(library)
+    report = library.index([album])
+    assert counts(report) == {"photos": 12, "unchanged": 12, "skipped": 1}
+    assert state_of(library) == before
+    (album / "bad.png").unlink()
+    library.index([album])
+    assert state_of(library) != before
+
+
+def test_a_run_that_finds_nothing_new_holds_the_library(library, album):
+    library.index([album])
+    held = []
+    library.index([album], progress=lambda _: held.append(is_held(library.catalog.folder)))
+    assert held == [True]
+    with library.catalog.writing(), pytest.raises(LibraryBusy):
+        library.index([album])
+
+
+def execute(library, *statements: str) -> None:
+    """Change the catalog as another program would."""
+    library.close()
+    with closing(sqlite3.connect(library.catalog.folder / "catalog.db")) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def test_a_run_that_finds_nothing_new_accounts_for_one_that_died(library, album):
+    library.index([album])
+    with library.catalog.writing() as writer:
+        writer.begin_job("index")
+    query = "SELECT count(*) FROM jobs WHERE finished_at IS NULL"
+    with library.catalog._reading() as session:
+        assert session.rows(query) == [(1,)]
+    assert library.index([album]).unchanged == 12
+    with library.catalog._reading() as session:
+        assert session.rows(query) == [(0,)]
+
+
+def test_a_run_that_finds_nothing_new_clears_suspects_whose_job_is_over(library, album):
+    library.index([album])
+    execute(
+        library,
+        "INSERT INTO in_flight (root_id, path, job_id, alone, deaths) SELECT 1, x'61', max(id), 0, 1 FROM jobs",
+    )
+    assert library.index([album]).unchanged == 12
+    with library.catalog._reading() as session:
+        assert session.rows("SELECT count(*) FROM in_flight") == [(0,)]
+
+
+def test_a_run_that_finds_nothing_new_folds_back_a_log_that_was_left(library, album, tmp_path):
+    library.index([album])
+    library.close()
+    catalog = library.catalog.folder / "catalog.db"
+    with closing(sqlite3.connect(catalog)) as connection:
+        connection.execute("UPDATE photos SET camera = 'left in the log' WHERE id = 1")
+        connection.commit()
+        names = ("catalog.db", "catalog.db-wal")
+        left = {name: catalog.with_name(name).read_bytes() for name in names}
+    for name, content in left.items():
+        catalog.with_name(name).write_bytes(content)
+    assert b"left in the log" not in catalog.read_bytes()
+    assert library.index([album]).unchanged == 12
+    assert b"left in the log" in catalog.read_bytes()
+
+
+def test_a_run_that_finds_nothing_new_removes_copies_that_were_not_finished(library, album):
+    library.index([album])
+    part = library.catalog.folder / "catalog.db.x.bak.part"
+    part.touch()
+    library.index([album])
+    assert not part.exists()
+
+
+def test_a_run_that_finds_nothing_new_remembers_another_file_system(library, album):
+    library.index([album])
+    query = "SELECT file_system FROM roots"
+    with library.catalog._reading() as session:
+        known = session.rows(query)
+    if known == [(None,)]:
+        pytest.skip("file systems have no identity here")
+    execute(library, "UPDATE roots SET file_system = 'another'")
+    assert library.index([album]).unchanged == 12
+    with library.catalog._reading() as session:
+        assert session.rows(query) == known
+
+
+def test_a_run_that_finds_nothing_new_publishes_the_generation_that_is_missing(library, album):
+    library.index([album])
+    shutil.rmtree(library.catalog.folder / "gen")
+    assert library.index([album]).unchanged == 12
+    assert list(library.catalog.folder.glob("gen/*/MANIFEST.json"))
+
+
+def test_a_file_as_it_was_whose_photo_lacks_its_vector_is_encoded(library, album):
+    library.index([album])
+    execute(library, "DELETE FROM embeddings WHERE photo_id = 12")
+    assert counts(library.index([album])) == {"photos": 12, "updated": 1, "unchanged": 11, "encoded": 1}
+
+
+def test_a_file_as_it_was_that_an_older_decoder_skipped_is_tried_again(library, album, make_photo):
+    make_photo(album / "zzz.png", 50)
+    library.index([album], options=IndexOptions(max_megapixels=0.0001))
+    assert len(library.skipped()) == 13
+    assert counts(library.index([album])) == {"photos": 13, "added": 13, "encoded": 13}
+
+
+def test_a_skip_that_is_not_settled_and_has_no_file_any_more_is_forgotten(library, album):
+    (album / "bad.png").write_bytes(b"no picture")
+    library.index([album])
+    execute(library, "UPDATE skips SET reason = 'unreadable'")
+    (album / "bad.png").unlink()
+    assert counts(library.index([album])) == {"photos": 12, "unchanged": 12}
+    assert library.skipped() == []
+
+
+def test_a_gone_photo_whose_place_has_a_file_is_not_forgotten_by_a_run_that_finds_nothing_new(library, album):
+    first, second = photos(album)[:2]
+    library.index([album])
+    first.unlink()
+    second.unlink()
+    library.index([album])
+    first.write_bytes(b"no picture")
+    library.index([album])
+    execute(library, f"UPDATE photos SET path = CAST('{first.relative_to(album)}' AS BLOB) WHERE id = 1")
+    report = library.index([album], options=IndexOptions(keep_gone_days=0))
+    assert (report.unchanged, len(report.skipped), report.purged) == (10, 1, 1)
+    with library.catalog._reading() as session:
+        assert session.rows("SELECT id FROM photos WHERE gone_at IS NOT NULL") == [(1,)]
+
+
+def test_of_a_part_of_a_root_only_what_is_gone_there_is_forgotten(library, album):
+    library.index([album])
+    for day in ("day0", "day1"):
+        next((album / day).iterdir()).unlink()
+    library.index([album])
+    report = library.index([album / "day1"], options=IndexOptions(keep_gone_days=0))
+    assert report.purged == 1
+    with library.catalog._reading() as session:
+        [(place,)] = session.rows("SELECT path FROM photos WHERE gone_at IS NOT NULL")
+    assert place.startswith(b"day0/")
 
 
 def deviate(kind: str, album: Path, make_photo) -> dict[str, int]:

@@ -7,7 +7,7 @@ looking for damage import SQLAlchemy when they are wanted.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from search.catalog.reading import CatalogReader, Changes
 from search.catalog.rows import EncoderRow, KnownFile
 from search.catalog.scopes import Scope
 from search.catalog.storage import CATALOG_NAME
+from search.catalog.turn import Turn
 from search.errors import LibraryBusy, LibraryError, LibraryNotFound, NewerLibrary, OldLibrary, StorageError
 from search.types import Problem, ProblemKind
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from search.catalog.repair import Copy
     from search.catalog.writer import Writer
 
-__all__ = ["Catalog", "Changes", "EncoderRow", "KnownFile", "Scope", "Writer"]
+__all__ = ["Catalog", "Changes", "EncoderRow", "KnownFile", "Scope", "Turn", "Writer"]
 
 
 def __getattr__(name: str) -> Any:
@@ -65,13 +66,17 @@ class Catalog(CatalogReader):
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """Yield the library's only writer. Raises LibraryBusy, StorageError, NewerLibrary."""
+        with self.turn() as turn:
+            yield turn.writer
+
+    @contextmanager
+    def turn(self) -> Iterator[Turn]:
+        """Hold the library for writing; the writer is opened when it is asked for. Raises what `writing` does."""
         self._check()
         if self._newer is not None:
             raise self._newer
-        from search.catalog.writer import Writer
-
-        with self._storage.writing() as connection:
-            yield Writer(connection)
+        with self._storage.locked(), ExitStack() as stack:
+            yield Turn(self._storage, stack)
 
     def switch_generation(self, writer: Writer, number: int, *, seq: int, manifest_hash: str) -> None:
         """Let readers use this generation from now on. Raises StorageError."""

@@ -21,9 +21,6 @@ from search.catalog.session import Row, Session, Values, lite_values
 from search.errors import LibraryError
 from search.files import fsync_file, fsync_folder
 
-PART = ".part"
-"""The end of the name of a copy that is being made."""
-
 # 16 KiB pages hold float16 vectors with the least waste.
 _WRITER_PRAGMAS = ("PRAGMA page_size = 16384", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL")
 _SCRATCH_PRAGMAS = (
@@ -123,7 +120,7 @@ def copying(source: Path, target: Path, *, page_size: int) -> Iterator[Connectio
 
 def copy_to(connection: Connection, target: str) -> None:
     """Write a consistent copy of a SQLite catalog to a file, all of it or none, durable when this returns."""
-    part = Path(f"{target}{PART}")
+    part = Path(f"{target}{lite.PART}")
     part.unlink(missing_ok=True)
     make_file(part)
     with closing(connection.connection.cursor()) as cursor:

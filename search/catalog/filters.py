@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from search.types import Filter
 
+EMBEDDED = "EXISTS (SELECT 1 FROM embeddings WHERE encoder_id = :encoder AND photo_id = photos.id)"
+"""Photos that have a vector by a model."""
+
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 KM_PER_DEGREE = EARTH_RADIUS_KM * np.pi / 180
 

@@ -21,7 +21,7 @@ from search.types import JobState
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from search.catalog.scan import ScannedFile
+    from search.catalog.found import ScannedFile
 
 _KEPT = 100
 

@@ -21,6 +21,8 @@ from search.catalog.session import LiteSession, Session
 from search.errors import LibraryBusy
 
 CATALOG_NAME = "catalog.db"
+PART = ".part"
+"""The end of the name of a copy that is being made."""
 
 # Safety against damaged files, and patience with the writer.
 _PRAGMAS = (
@@ -144,6 +146,11 @@ def _look(path: Path, mode: str) -> None:
     """Read something: only then does SQLite open its files."""
     with contextlib.closing(connect(path, mode)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+
+def has_logs(folder: Path) -> bool:
+    """Whether SQLite left a log with something in it beside the catalog."""
+    return bool(_left(folder, *_LOGS))
 
 
 def _left(folder: Path, *logs: str) -> list[Path]:

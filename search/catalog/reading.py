@@ -44,7 +44,6 @@ _CHUNK = 4096  # rows read at a time
 
 _COUNT = "SELECT (SELECT count(*) FROM photos) - (SELECT count(*) FROM photos WHERE gone_at IS NOT NULL)"
 _GONE = "SELECT id FROM photos WHERE gone_at IS NOT NULL"
-_EMBEDDED = "EXISTS (SELECT 1 FROM embeddings WHERE encoder_id = :encoder AND photo_id = photos.id)"
 # How many vectors a model has of photos present: all but those of photos that are gone.
 _OWN_VECTORS = (
     "(SELECT count(*) FROM embeddings WHERE encoder_id = encoders.id) - (SELECT count(*) FROM photos CROSS JOIN "
@@ -259,7 +258,9 @@ class CatalogReader:
         with self._reading() as session:
             now, purged = session.one("SELECT seq, purge_seq FROM state")
             since = since if since >= purged else -1
-            without = f"SELECT id FROM photos WHERE seq > :since AND (gone_at IS NOT NULL OR NOT {_EMBEDDED})"  # noqa: S608
+            without = (
+                f"SELECT id FROM photos WHERE seq > :since AND (gone_at IS NOT NULL OR NOT {filters.EMBEDDED})"  # noqa: S608
+            )
             yield Changes(
                 seq=now,
                 rebuild=since < 0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, false, insert, or_, select, text, true, update
 
-from search.catalog import filters
+from search.catalog import filters, scopes
 from search.catalog.rows import to_bytes
 from search.catalog.schema import in_flight, photos, roots, skips
 from search.catalog.scopes import Scope, is_inside
@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 def find_scope(connection: Connection, path: str) -> Scope | None:
     """Return the scope of an absolute path in the root that holds it, None if no root does."""
-    for row in connection.execute(select(roots)):
-        root = os.fsdecode(row.path)
-        if is_inside(path, root):
-            return Scope(row.id, root, os.path.relpath(path, root))
-    return None
+    return scopes.find_scope(connection.execute(select(roots.c.id, roots.c.path)), path)
 
 
 def add_root(connection: Connection, folder: str, seq: int) -> int:
@@ -60,6 +56,6 @@ def within(table: Any, scope: Scope) -> ColumnElement[bool]:
     return and_(true(), text(condition.sql).bindparams(*own))
 
 
-def within_any(table: Any, scopes: Sequence[Scope]) -> ColumnElement[bool]:
+def within_any(table: Any, among: Sequence[Scope]) -> ColumnElement[bool]:
     """Rows that some scope covers."""
-    return or_(false(), *(within(table, scope) for scope in scopes))
+    return or_(false(), *(within(table, scope) for scope in among))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -17,7 +14,6 @@ from sqlalchemy import (
     ColumnElement,
     ScalarSelect,
     Select,
-    Table,
     and_,
     bindparam,
     case,
@@ -28,17 +24,19 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    text,
     true,
     tuple_,
-    union_all,
     update,
 )
 
+from search.catalog.found import Matched, Recognised, ScannedFile, Settled, Settlement, Verdict
+from search.catalog.look import FILE, as_known, rows_of
 from search.catalog.moves import Known, Place, Waiting, resolve
-from search.catalog.roots import within, within_any
+from search.catalog.roots import within_any
 from search.catalog.rows import checksum, chunks, to_bytes, to_path
 from search.catalog.schema import embeddings, photos, roots, scanned, skips
-from search.catalog.scopes import Scope, is_inside, is_reachable
+from search.catalog.scopes import Scope, is_reachable
 from search.catalog.transaction import commit, now
 from search.types import FileStat, Skip, Withheld
 
@@ -49,7 +47,6 @@ _PAGE = 1024  # files handed out at a time
 _MANY_MISSING = 100  # photos; and
 _MANY_MISSING_SHARE = 0.2  # of those looked for: more than both is no tidying up, but a drive that is away
 _PROBED = 500  # photos of a root outside the run that are looked for before one of them may move
-_MATCHED = 20  # scopes in a run that are held against what is known; many more are single files
 _MAX_TERMS = 200  # scopes in one statement: SQLite allows an expression no more than 1,000 levels
 
 # What a copy of a photo takes over with its content.
@@ -67,61 +64,6 @@ _CONTENT = (
     photos.c.latitude,
     photos.c.longitude,
 )
-
-
-class Verdict(StrEnum):
-    """What the catalog makes of a file from its name, size and time alone."""
-
-    NEW = "new"
-    SUSPECT = "suspect"  # a new name, but a known photo has this size: may have been moved or copied
-    CHANGED = "changed"  # size or a time differ: the content may
-    UNEMBEDDED = "unembedded"  # unchanged, but this encoder has no vector of it
-    RETURNED = "returned"  # unchanged, and was gone
-    UNCHANGED = "unchanged"
-    SETTLED = "settled"  # skipped before, for a reason that still holds
-
-
-@dataclass(frozen=True, slots=True)
-class ScannedFile:
-    """A file of this run, its verdict, and the photo that has its place."""
-
-    root_id: int
-    place: bytes
-    stat: FileStat
-    verdict: Verdict
-    photo_id: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """Skips that hold while file and decoder stay as they are."""
-
-    decoder: str
-    reasons: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Recognised:
-    """How many files were known by content: touched, moved, and added or updated without decoding.
-
-    added: copies, and photos back from having been gone.   gone: photos that lost their place to a moved one and
-    whose content is nowhere now.
-    """
-
-    touched: int = 0
-    moved: int = 0
-    added: int = 0
-    updated: int = 0
-    gone: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """How a scan ends: photos that returned, photos now gone, and those not found that stay nevertheless."""
-
-    returned: int
-    gone: int
-    withheld: tuple[Withheld, ...]
 
 
 class Scan:
@@ -155,9 +97,6 @@ class Scan:
         self._doubted: set[int] = set()  # roots of this run whose drive may be away
         self._away: dict[int, bool] = {}  # the same of other roots, as far as asked
         self._strays: set[tuple[int, int]] = set()  # root and size of the files that are no photos as they stand
-        self._matched: list[_Matching] = []  # scopes whose files are all as known; the last may be under way
-        self._whole: bool | None = None  # whether that is all there is to know, once it was asked
-        self._is_filled = False  # whether the temporary table holds what was found
         with connection.begin():
             scanned.drop(connection, checkfirst=True)
             scanned.create(connection)
@@ -169,93 +108,23 @@ class Scan:
         """
         self._scopes.append(scope)
         self._file_systems[scope.root_id] = file_system
-        if not self._matched or self._matched[-1].scope != scope:
-            self._fill()
 
     def unknown(self, scope: Scope, path: str) -> None:
         """Except a file or folder that could not be looked at: nothing there is gone."""
-        self._fill()
         self._unknown.append(Scope(scope.root_id, scope.root, os.path.relpath(path, scope.root)))
-
-    # A run that finds nothing new is the most frequent one, and it must not write down a library to see that. As long
-    # as the walk, which comes in the order of places, meets just the photos that lack nothing, it is enough to hold
-    # it against them; what was met so far can be told from them at the first file that differs.
 
     def record(self, scope: Scope, files: Iterable[FileStat]) -> None:
         """Note files found in a scope; scope after scope."""
-        below = os.path.join(scope.root, "")
-        rows = [
-            (to_bytes(file.path.removeprefix(below)), file.size_bytes, file.mtime_ns, file.ctime_ns)
-            for file in files
-        ]
-        if not (self._is_filled or self._takes(scope, rows)):
-            self._fill()
-        if self._is_filled:
-            self._insert(scope.root_id, rows)
+        self._insert(scope.root_id, rows_of(scope, files))
 
-    def _takes(self, scope: Scope, rows: list[tuple[Any, ...]]) -> bool:
-        """Whether files are just what is next among the known photos of their scope."""
-        if not self._matched or self._matched[-1].scope != scope:
-            if not self._may_match(scope):
-                return False
-            self._matched.append(_Matching(scope, self._known_files(scope)))
-        return self._matched[-1].take(rows)
-
-    def _may_match(self, scope: Scope) -> bool:
-        """Whether a scope shares no file with those before, and all of theirs were found."""
-        if self._connection.dialect.name != "sqlite" or len(self._matched) >= _MATCHED:
-            return False
-        before = [matching.scope.path for matching in self._matched]
-        lone = not any(is_inside(path, scope.path) or is_inside(scope.path, path) for path in before)
-        return lone and all(matching.is_complete for matching in self._matched)
-
-    def _known_files(self, scope: Scope) -> Generator[tuple[Any, ...], None, None]:
-        """Yield what the files of photos that lack nothing and of settled skips are like, in the order of places."""
-        query = union_all(*(select(*_file(table)).where(as_is) for table, as_is in self._known_rows(scope)))
-        query = query.order_by("path")
-        compiled = query.compile(self._connection, compile_kwargs={"render_postcompile": True})
-        # By the driver: what SQLAlchemy does for each row takes longer than all else in an unchanged run.
-        cursor: Any = self._connection.connection.cursor()
-        with closing(cursor):
-            cursor.execute(str(compiled), [compiled.params[name] for name in compiled.positiontup or ()])
-            yield from cursor
-
-    def _known_rows(self, scope: Scope) -> list[tuple[Table, ColumnElement[bool]]]:
-        """The rows whose files, if they are as these say, give a scope nothing to do."""
-        photo = and_(within(photos, scope), photos.c.gone_at.is_(None), embedded(self._encoder_id))
-        holds = and_(skips.c.decoder == self._settled.decoder, skips.c.reason.in_(self._settled.reasons))
-        return [(photos, photo), (skips, and_(within(skips, scope), holds))]
-
-    def _is_as_known(self) -> bool:
-        """Whether there are just the files that are known, each as it was."""
-        if not self._is_filled and not self._is_known_whole():
-            self._fill()
-        return not self._is_filled
-
-    def _is_known_whole(self) -> bool:
-        """Whether all that is known was found, and all skips of these scopes are settled."""
-        if self._whole is None:
-            self._whole = all(matching.is_complete for matching in self._matched)
-            with self._connection.begin():
-                for matching in self._matched:
-                    every = select(func.count()).select_from(skips).where(within(skips, matching.scope))
-                    settled = self._known_rows(matching.scope)[1][1]
-                    matching.skips = self._connection.execute(every).scalar_one()
-                    self._whole &= matching.skips == self._connection.execute(every.where(settled)).scalar_one()
-        return self._whole
-
-    def _fill(self) -> None:
-        """Write down what was found so far; from now on everything is."""
-        if self._is_filled:
-            return
-        self._is_filled = True
+    def record_known(self, matched: Matched) -> None:
+        """Note the files of a scope that a look (search.catalog.look) met before one differed."""
+        known = as_known(matched.scope, self._encoder_id, self._settled)
         with self._connection.begin():
-            for matching in self._matched:
-                matching.close()
-                for table, as_is in self._known_rows(matching.scope):
-                    found = select(table.c.root_id, *_file(table)).where(as_is, table.c.path <= matching.last)
-                    into = insert(scanned).prefix_with("OR IGNORE", dialect="sqlite")
-                    self._connection.execute(into.from_select(list(scanned.c), found))
+            for table, rows in known.items():
+                found = f"SELECT root_id, {FILE} FROM {table} WHERE {rows.sql} AND path <= :last"  # noqa: S608
+                into = text(f"INSERT OR IGNORE INTO scanned (root_id, {FILE}) {found}")
+                self._connection.execute(into, {**rows.values, "last": matched.last})
 
     def _insert(self, root_id: int, rows: Sequence[tuple[Any, ...]]) -> None:
         names = ("root_id", "path", "size_bytes", "mtime_ns", "ctime_ns")
@@ -269,8 +138,6 @@ class Scan:
 
         Where only the change time differs the content decides, once it is known.
         """
-        if self._is_as_known():
-            return
         another = or_(photos.c.size_bytes != scanned.c.size_bytes, photos.c.mtime_ns != scanned.c.mtime_ns)
         columns = select(photos.c.id, photos.c.root_id, photos.c.path)
         query = columns.join(scanned, _here()).where(photos.c.gone_at.is_not(None), another)
@@ -299,10 +166,6 @@ class Scan:
 
     def verdicts(self) -> dict[Verdict, int]:
         """Count the files by verdict, as things stand now."""
-        if self._is_as_known():
-            files = sum(matching.found for matching in self._matched)
-            skipped = sum(matching.skips for matching in self._matched)
-            return dict.fromkeys(Verdict, 0) | {Verdict.UNCHANGED: files - skipped, Verdict.SETTLED: skipped}
         query = select(self._classified.c.verdict, func.count()).group_by(self._classified.c.verdict)
         with self._connection.begin():
             found = {Verdict(verdict): count for verdict, count in self._connection.execute(query)}
@@ -310,9 +173,6 @@ class Scan:
 
     def files(self, *wanted: Verdict) -> Iterator[list[ScannedFile]]:
         """Yield the files of these verdicts, page by page; what is committed meanwhile drops out."""
-        if self._is_as_known() and not {Verdict.UNCHANGED, Verdict.SETTLED} & set(wanted):
-            return
-        self._fill()
         table = self._classified.c
         query = (
             select(self._classified, roots.c.path.label("root"))
@@ -335,11 +195,8 @@ class Scan:
         table = self._classified.c
         query = select(roots.c.path.label("root"), skips.c.path, skips.c.reason, skips.c.detail)
         query = query.join_from(skips, roots).order_by(skips.c.root_id, skips.c.path)
-        if self._is_as_known():
-            query = query.where(within_any(skips, [matching.scope for matching in self._matched]))
-        else:
-            same = and_(table.root_id == skips.c.root_id, table.path == skips.c.path)
-            query = query.join(self._classified, same).where(table.verdict == Verdict.SETTLED)
+        same = and_(table.root_id == skips.c.root_id, table.path == skips.c.path)
+        query = query.join(self._classified, same).where(table.verdict == Verdict.SETTLED)
         with self._connection.begin():
             rows = self._connection.execute(query).all()
         return [Skip(to_path(row.root, row.path), row.reason, row.detail) for row in rows]
@@ -358,7 +215,6 @@ class Scan:
         gone, says the user; else the photos of a drive that may be away stay, and files with their content are
         copies.
         """
-        self._fill()
         self._unread |= {
             file.photo_id for file, content in hashes if content is None and file.photo_id is not None
         }
@@ -534,10 +390,6 @@ class Scan:
         are photos as they stand now, are forgotten. Where so many are missing that a drive may be away, or the root
         lies on another file system than before, all stay.   confirmed: the user says that they are gone.
         """
-        if self._is_as_known():
-            with commit(self._connection):
-                self._adopt_file_systems()
-            return Settlement(0, 0, ())
         returned = and_(photos.c.gone_at.is_not(None), embedded(self._encoder_id), _scanned_as_is())
         with commit(self._connection) as seq:
             back = self._connection.execute(update(photos).where(returned).values(gone_at=None, seq=seq))
@@ -626,42 +478,6 @@ class Scan:
 
     def _hidden(self) -> set[tuple[int, bytes]]:
         return {(scope.root_id, to_bytes(scope.relative)) for scope in self._unknown}
-
-
-class _Matching:
-    """The walk of a scope beside what is known there, both in the order of places."""
-
-    def __init__(self, scope: Scope, known: Generator[tuple[Any, ...], None, None]) -> None:
-        self.scope = scope
-        self.found = 0
-        self.skips = 0  # of those found
-        self.last = b""  # the place of the last file that was as known
-        self._known = known
-        self._is_complete: bool | None = None
-
-    def take(self, rows: list[tuple[Any, ...]]) -> bool:
-        """Whether files are just what is known next; if not, this is over."""
-        if list(islice(self._known, len(rows))) != rows:
-            return False
-        self.found += len(rows)
-        self.last = rows[-1][0] if rows else self.last
-        return True
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether everything known was found; to be asked when the walk of the scope is over."""
-        if self._is_complete is None:
-            self._is_complete = next(self._known, None) is None
-        return self._is_complete
-
-    def close(self) -> None:
-        """Stop reading what is known."""
-        self._known.close()
-
-
-def _file(table: Table) -> tuple[Column[Any], ...]:
-    """What a row says of its file."""
-    return table.c.path, table.c.size_bytes, table.c.mtime_ns, table.c.ctime_ns
 
 
 def embedded(encoder_id: int | ScalarSelect[Any]) -> ColumnElement[bool]:

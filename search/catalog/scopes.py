@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,18 @@ class Scope:
     @property
     def path(self) -> str:
         return os.path.normpath(os.path.join(self.root, self.relative))
+
+
+def find_scope(roots: Iterable[Any], path: str) -> Scope | None:
+    """Return the scope of an absolute path in the root that holds it, None if no root does.
+
+    roots: rows of id and path.
+    """
+    for root_id, folder in roots:
+        root = os.fsdecode(folder)
+        if is_inside(path, root):
+            return Scope(root_id, root, os.path.relpath(path, root))
+    return None
 
 
 def is_inside(path: str, folder: str) -> bool:

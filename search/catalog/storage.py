@@ -109,31 +109,50 @@ class Storage:
 
         Raises LibraryBusy if another process holds it, StorageError if the disk is full or not writable.
         """
-        from search.catalog import engines
+        with self.locked(), self.connected() as connection:
+            yield connection
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from writing; a server sees to that itself. Raises LibraryBusy, StorageError."""
         from search.catalog.lock import writer_lock
 
         if self._copy is not None:
             raise damaged(self.library, "it is damaged or missing")
         if self.folder is None:
-            engine = engines.server(self.library)
-            with storage_errors(self.library), engine.connect() as connection:
-                yield connection
-            engine.dispose()
+            yield
             return
         self._admit(self.folder)
         with storage_errors(self.library), writer_lock(self.folder):
             if self._opened is not None and self._opened.frozen:
                 self.close()
             make_file(self.folder / CATALOG_NAME)
-            for left_behind in self.folder.glob(f"{CATALOG_NAME}.*{engines.PART}"):
+            for left_behind in self.folder.glob(f"{CATALOG_NAME}.*{lite.PART}"):
                 left_behind.unlink()
-            engine = engines.sqlite_writer(self.folder / CATALOG_NAME)
-            try:
-                with engine.connect() as connection:
-                    yield connection
-                engines.fold_back(engine)
-            finally:
-                engine.dispose()
+            yield
+
+    @contextmanager
+    def connected(self) -> Iterator[Connection]:
+        """Yield the one writing connection where this process holds the lock. Raises StorageError."""
+        from search.catalog import engines
+
+        if self.folder is None:
+            engine = engines.server(self.library)
+            with storage_errors(self.library), engine.connect() as connection:
+                yield connection
+            engine.dispose()
+            return
+        engine = engines.sqlite_writer(self.folder / CATALOG_NAME)
+        try:
+            with engine.connect() as connection:
+                yield connection
+            engines.fold_back(engine)
+        finally:
+            engine.dispose()
+
+    def has_logs(self) -> bool:
+        """Whether commits wait in a log to be moved into the catalog, or half a commit to be undone."""
+        return self.folder is not None and lite.has_logs(self.folder)
 
     def _admit(self, folder: Path) -> None:
         """Refuse a folder where a library is not safe, once. Raises LibraryError."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import and_, bindparam, delete, func, insert, select, true, update
@@ -13,17 +12,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.catalog import jobs
 from search.catalog.engines import compact
+from search.catalog.found import Record, ScannedFile, Settled, Verdict
 from search.catalog.repair import Copy, repair
 from search.catalog.roots import add_root, find_scope, within
 from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
-from search.catalog.scan import Scan, ScannedFile, Settled, Verdict, lacking
+from search.catalog.scan import Scan, lacking
 from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, roots, skips, state
 from search.catalog.scopes import Scope, is_inside
 from search.catalog.seals import holds
 from search.catalog.transaction import commit, now
 from search.errors import UsageError
 from search.failpoints import reach
-from search.types import FileStat, JobState, LabelledPhoto, PhotoInfo, Skip
+from search.types import FileStat, JobState, LabelledPhoto, Skip
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -50,15 +50,6 @@ class EncoderIdentity(Protocol):
     def logit_scale(self) -> float: ...
     @property
     def logit_bias(self) -> float | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A photo to commit with its vector."""
-
-    file: ScannedFile
-    content_hash: bytes
-    info: PhotoInfo
 
 
 class Writer:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import TypeAlias
@@ -83,7 +84,7 @@ def scan(root: str, options: ScanOptions = _DEFAULT, *, on_error: OnError | None
     folder that can't be examined, and why; the walk goes on, and everything at or below that path is unknown.
     Only regular files are yielded. Names that are no valid text survive (surrogateescape).
     """
-    return _Walk(options, on_error or _ignore).run(root)
+    return chain.from_iterable(_Walk(options, on_error or _ignore).run(root))
 
 
 # f_fsid comes from the identity that these were given when they were made; that of others is the number of a device.
@@ -142,6 +143,7 @@ def _ignore(path: str, error: OSError) -> None:
 
 _Entry: TypeAlias = tuple[str, os.DirEntry[str], str | None]
 _NAME = itemgetter(0)
+_AT_ONCE = 256  # files examined before they are handed out
 
 
 class _Walk:
@@ -153,33 +155,43 @@ class _Walk:
         self._entered: set[tuple[int, int]] = set()
         self._excluded = tuple(pattern.rstrip("/") for pattern in options.exclude)
 
-    def run(self, root: str) -> Iterator[FileStat]:
+    def run(self, root: str) -> Iterator[list[FileStat]]:
+        """Yield files as they are met, some at a time."""
         try:
             found = os.stat(root)
         except OSError as error:
             self._on_error(root, error)
             return
         if stat.S_ISREG(found.st_mode):
-            yield FileStat(root, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            yield [FileStat(root, found.st_size, found.st_mtime_ns, found.st_ctime_ns)]
         elif stat.S_ISDIR(found.st_mode):
             yield from self._below(root)
 
-    def _below(self, root: str) -> Iterator[FileStat]:
+    def _below(self, root: str) -> Iterator[list[FileStat]]:
         # A stack rather than recursion: a tree may be deeper than Python's call stack.
-        follow = self._options.follow_symlinks
         stack = self._list(root, "")
         while stack:
-            _, entry, below = stack.pop()
-            if below is not None:
+            _, entry, below = stack[-1]
+            if below is None:
+                yield self._look_at(stack)
+            else:
+                del stack[-1]
                 stack += self._list(entry.path, below)
-                continue
+
+    def _look_at(self, stack: list[_Entry]) -> list[FileStat]:
+        """Take the next files off the stack, up to the next folder, and examine each."""
+        follow, is_regular = self._options.follow_symlinks, stat.S_ISREG
+        files: list[FileStat] = []
+        while stack and stack[-1][2] is None and len(files) < _AT_ONCE:
+            entry = stack.pop()[1]
             try:
                 found = entry.stat(follow_symlinks=follow)
             except OSError as error:
                 self._on_error(entry.path, error)
                 continue
-            if stat.S_ISREG(found.st_mode):
-                yield FileStat(entry.path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            if is_regular(found.st_mode):
+                files.append(FileStat(entry.path, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+        return files
 
     def _list(self, folder: str, prefix: str) -> list[_Entry]:
         """Return folders and photos in a folder, the last first: name to sort by, entry, a folder's relative path."""
@@ -187,11 +199,32 @@ class _Walk:
             if self._seen(folder):
                 return []
             with os.scandir(folder) as entries:
-                found = [wanted for entry in entries if (wanted := self._wanted(entry, prefix)) is not None]
+                found = self._choose(entries, prefix)
         except OSError as error:
             self._on_error(folder, error)
             return []
         found.sort(key=_NAME, reverse=True)
+        return found
+
+    def _choose(self, entries: Iterable[os.DirEntry[str]], prefix: str) -> list[_Entry]:
+        """Return what `_list` does, in any order."""
+        found: list[_Entry] = []
+        plain = not self._excluded
+        for entry in entries:
+            name = entry.name
+            try:  # nearly all are plain files with the ending of photos, and no name of junk has one
+                if (
+                    plain
+                    and name[0] != "."
+                    and name[name.rfind(".") :].lower() in PHOTO_SUFFIXES
+                    and entry.is_file(follow_symlinks=False)
+                ):
+                    found.append((name, entry, None))
+                    continue
+            except OSError:
+                pass  # looked at again, and told
+            if (wanted := self._wanted(entry, prefix)) is not None:
+                found.append(wanted)
         return found
 
     def _wanted(self, entry: os.DirEntry[str], prefix: str) -> _Entry | None:
