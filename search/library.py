@@ -483,25 +483,27 @@ class Library:
         asked = queries.parse([query]) if isinstance(query, str) else query
         row = self._answering()
         vector = queries.embed(asked, self._vectors_of(row))
-        selection = self._selection(filter or Filter(), without)
+        selection = self.catalog.select(filter or Filter())
         with self._lock:  # one thread brings the index up to date or reads it
             index = self._live.of(row)
             candidates = len(index) if selection is None else len(selection)
-            ids, scores = index.search(vector, min(k, max(candidates, 1)), within=selection)
+            wanted = min(k + len(without), max(candidates, 1))
+            best, scores = (found[0] for found in index.search(vector, wanted, within=selection))
             background = cosines(self._live.background(row), vector[0])
-        found = ids[0] >= 0
-        meanings = relevance(scores[0][found], background, len(index))
-        photos = {photo.id: photo for photo in self.catalog.get(ids[0][found].tolist())}
+        found = (best >= 0) & ~np.isin(best, without)
+        ids, scores = best[found][:k], scores[found][:k]
+        meanings = relevance(scores, background, len(index))
+        photos = {photo.id: photo for photo in self.catalog.get(ids.tolist())}
         hits = tuple(
             Hit(float(score), meaning, photos[id_])
-            for id_, score, meaning in zip(ids[0][found].tolist(), scores[0][found], meanings, strict=True)
+            for id_, score, meaning in zip(ids.tolist(), scores, meanings, strict=True)
             if id_ in photos and meaning >= min_relevance
         )
         return Answer(
             query=str(asked),
             encoder=row.name,
             hits=hits,
-            candidates=candidates,
+            candidates=candidates - self._excluded(without, selection),
             truncated_tokens=self._truncated(row, asked),
             seconds=perf_counter() - started,
         )
@@ -553,12 +555,10 @@ class Library:
         tower = self._text_tower(row)
         return sum(max(0, length - tower.context_length) for length in tower.count_tokens(texts))
 
-    def _selection(self, wanted: Filter, without: Sequence[int]) -> Ids | None:
-        selection = self.catalog.select(wanted)
-        if without:
-            every = self.catalog.all_ids() if selection is None else selection
-            selection = np.setdiff1d(every, np.asarray(without, np.int64))
-        return selection
+    def _excluded(self, without: Sequence[int], selection: Ids | None) -> int:
+        """How many of the photos to leave out would else have been searched."""
+        among = {photo.id for photo in self.catalog.get(without) if not photo.gone_at} if without else set()
+        return len(among) if selection is None else int(np.isin(list(among), selection).sum())
 
     @_surviving
     def vector_index(self) -> VectorIndex:

@@ -176,7 +176,11 @@ class CatalogReader:
             return None
         columns = "photos.id" if wanted.near is None else "photos.id, latitude, longitude"
         with self._reading() as session:
-            condition = filters.conditions(wanted, _roots(session))
+            known = _roots(session)
+            wanted = filters.narrowing(wanted, known)
+            if not wanted:
+                return None
+            condition = filters.conditions(wanted, known)
             query = f"SELECT {columns} FROM photos WHERE {condition.sql}"  # noqa: S608
             if wanted.near is None:
                 return _present(session, session.ids(query, condition.values))
