@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Writer
     from search.encoders import Encoder, TextTower
     from search.encoders.recipes import TextHalf
+    from search.generations.beside import Publisher
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
     from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
@@ -287,9 +288,14 @@ class Library:
             raise UsageError(f"there is no file or folder {missing[0]}")
         with self._writing(stop, wait=wait) as writer:
             model = self._target(writer, reencode)
-            committed = self._publishing(writer)
-            run = Run(writer, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed)
-            report = run(paths)
+            with self._publishing(writer) as beside:
+                committed = beside.committed if beside else None
+                run = Run(
+                    writer, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed
+                )
+                report = run(paths)
+                if beside:
+                    beside.finish()
             self._save_recipe()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=writer.switch_when_complete(model.id))
@@ -367,18 +373,13 @@ class Library:
             return str(error)
         return ""
 
-    def _publishing(self, writer: Writer) -> Callable[[int], None]:
-        """What publishes in the middle of a long run, told of every batch that was committed."""
-        waiting = 0
+    def _publishing(self, writer: Writer) -> AbstractContextManager[Publisher | None]:
+        """What publishes in the middle of a long run."""
+        if self._generations is None:
+            return nullcontext()
+        from search.generations.beside import Publisher
 
-        def committed(count: int) -> None:
-            nonlocal waiting
-            waiting += count
-            if waiting >= generations.MOST_CHANGES:
-                waiting = 0
-                self._publish(writer)  # the end of the run tries again, and tells
-
-        return committed
+        return Publisher(self._generations, self.catalog, writer)
 
     def _tell_unpublished(self, why: str) -> None:
         if why:
