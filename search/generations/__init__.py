@@ -3,7 +3,8 @@
 A generation is written beside its place, made durable, renamed to `gen/NNNNNN`, and used from the moment the catalog
 names it with the SHA-256 of its manifest, which names the SHA-256 of every other file. Readers start from it and
 add what was committed since; a generation that is missing or is not what the catalog says costs time, never an
-answer. Its rows and vectors are enough to make a lost catalog anew; its codes only save time.
+answer. Its rows and vectors are enough to make a lost catalog anew; its codes only save time. In the midst of a run one
+is written by a thread of its own (search.generations.beside).
 
     MANIFEST.json       number, catalog, commit, the encoders, every file's size and SHA-256
     rows.db             every table but the vectors, in the catalog's own schema
