@@ -171,7 +171,7 @@ class CatalogReader:
         return ids
 
     def select(self, wanted: Filter) -> Ids | None:
-        """Return the ids that pass, ascending; None when nothing is asked, so that all pass."""
+        """Return the ids that pass, ascending; None where all do: nothing is asked, or a folder around every root."""
         if not wanted:
             return None
         columns = "photos.id" if wanted.near is None else "photos.id, latitude, longitude"
