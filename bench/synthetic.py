@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = "/synthetic/photos"
 _BATCH = 4096
-_KEPT_FOR = ("search/catalog", "search/vectors", "search/generations.py", "search/live.py", "migrations/versions")
+_KEPT_FOR = ("search/catalog", "search/vectors", "search/generations", "search/live.py", "migrations/versions")
 
 
 @dataclass(frozen=True, slots=True)

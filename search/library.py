@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Turn, Writer
     from search.encoders import Encoder, TextTower
     from search.encoders.recipes import TextHalf
+    from search.generations.beside import Publisher
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
     from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
@@ -295,9 +296,14 @@ class Library:
             raise UsageError(f"there is no file or folder {missing[0]}")
         with self._turn(stop, wait=wait) as turn:
             model = self._target(turn, reencode)
-            committed = self._publishing(turn)
-            run = Run(turn, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed)
-            report = run(paths)
+            with self._publishing(turn) as beside:
+                committed = beside.committed if beside else None
+                run = Run(
+                    turn, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed
+                )
+                report = run(paths)
+                if beside:
+                    beside.finish()
             self._save_recipe()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
@@ -384,18 +390,13 @@ class Library:
     def _is_due(self) -> bool:
         return self._generations is not None and self._generations.is_due(self.catalog)
 
-    def _publishing(self, turn: Turn) -> Callable[[int], None]:
-        """What publishes in the middle of a long run, told of every batch that was committed."""
-        waiting = 0
+    def _publishing(self, turn: Turn) -> AbstractContextManager[Publisher | None]:
+        """What publishes in the midst of a long run."""
+        if self._generations is None:
+            return nullcontext()
+        from search.generations.beside import Publisher
 
-        def committed(count: int) -> None:
-            nonlocal waiting
-            waiting += count
-            if waiting >= generations.MOST_CHANGES:
-                waiting = 0
-                self._publish(turn.writer)  # the end of the run tries again, and tells
-
-        return committed
+        return Publisher(self._generations, self.catalog, turn)
 
     def _tell_unpublished(self, why: str) -> None:
         if why:
@@ -500,25 +501,27 @@ class Library:
         asked = queries.parse([query]) if isinstance(query, str) else query
         row = self._answering()
         vector = queries.embed(asked, self._vectors_of(row))
-        selection = self._selection(filter or Filter(), without)
+        selection = self.catalog.select(filter or Filter())
         with self._lock:  # one thread brings the index up to date or reads it
             index = self._live.of(row)
             candidates = len(index) if selection is None else len(selection)
-            ids, scores = index.search(vector, min(k, max(candidates, 1)), within=selection)
+            wanted = min(k + len(without), max(candidates, 1))
+            best, scores = (found[0] for found in index.search(vector, wanted, within=selection))
             background = cosines(self._live.background(row), vector[0])
-        found = ids[0] >= 0
-        meanings = relevance(scores[0][found], background, len(index))
-        photos = {photo.id: photo for photo in self.catalog.get(ids[0][found].tolist())}
+        found = (best >= 0) & ~np.isin(best, without)
+        ids, scores = best[found][:k], scores[found][:k]
+        meanings = relevance(scores, background, len(index))
+        photos = {photo.id: photo for photo in self.catalog.get(ids.tolist())}
         hits = tuple(
             Hit(float(score), meaning, photos[id_])
-            for id_, score, meaning in zip(ids[0][found].tolist(), scores[0][found], meanings, strict=True)
+            for id_, score, meaning in zip(ids.tolist(), scores, meanings, strict=True)
             if id_ in photos and meaning >= min_relevance
         )
         return Answer(
             query=str(asked),
             encoder=row.name,
             hits=hits,
-            candidates=candidates,
+            candidates=candidates - self._excluded(without, selection),
             truncated_tokens=self._truncated(row, asked),
             seconds=perf_counter() - started,
         )
@@ -570,12 +573,10 @@ class Library:
         tower = self._text_tower(row)
         return sum(max(0, length - tower.context_length) for length in tower.count_tokens(texts))
 
-    def _selection(self, wanted: Filter, without: Sequence[int]) -> Ids | None:
-        selection = self.catalog.select(wanted)
-        if without:
-            every = self.catalog.all_ids() if selection is None else selection
-            selection = np.setdiff1d(every, np.asarray(without, np.int64))
-        return selection
+    def _excluded(self, without: Sequence[int], selection: Ids | None) -> int:
+        """How many of the photos to leave out would else have been searched."""
+        among = {photo.id for photo in self.catalog.get(without) if not photo.gone_at} if without else set()
+        return len(among) if selection is None else int(np.isin(list(among), selection).sum())
 
     @_surviving
     def vector_index(self) -> VectorIndex:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from search.vectors import VectorIndex
 
 _SAMPLE = 1000  # vectors searched to see that each finds itself
+_MOST_LAID_OVER = 10_000  # vectors in memory from which a newer generation, where they lie in files, is moved to
 _TIE = 1e-3  # cosines closer than that are as good as equal
 
 
@@ -39,13 +40,21 @@ class LiveIndex:
         self._index: VectorIndex | None = None
         self._reflects = (0, -1)  # encoder and commit
         self._photos = 0  # present at that commit
+        self._over: int | None = None  # the generation published when the index was filled
         self._background: Vectors | None = None
 
     def of(self, row: EncoderRow) -> VectorIndex:
-        """Return the index of a model's vectors, brought up to the catalog's last commit."""
-        if self._index is None or self._reflects != (row.id, self._catalog.sequence()):
+        """Return the index of a model's vectors, brought up to the catalog's last commit.
+
+        Who lives long moves to a newer generation once many vectors came since its own: they need not stay in memory.
+        """
+        said = self._catalog.publication()
+        if self._index is None or self._reflects != (row.id, said.seq):
             index = self._topped_up(row)
-            self._index = self._filled(row) if index is None else index
+            if index is None or (said.number != self._over and index.laid_over >= _MOST_LAID_OVER):
+                self._over = said.number
+                index = self._filled(row)
+            self._index = index
             self._background = None
             if without := self._photos - len(self._index):
                 self._tell(

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
 from collections import namedtuple
 from contextlib import closing
 from pathlib import Path
@@ -162,6 +163,97 @@ def test_a_long_run_publishes_on_its_way(library, album, monkeypatch):
     assert (1,) in seen
     assert (1, 2) in seen
     assert library.status().index["delta"] == 0
+
+
+def test_batches_are_committed_while_a_generation_is_written(library, album, monkeypatch):
+    from search import IndexOptions
+
+    monkeypatch.setattr(module, "MOST_CHANGES", 4)
+    begun, went_on = threading.Event(), threading.Event()
+    waited: list[bool] = []
+    seen: list[tuple[int, int, int]] = []
+
+    def hold(name: str) -> None:
+        if name == "publish.written" and not begun.is_set():
+            begun.set()
+            waited.append(went_on.wait(60))
+
+    def look(progress) -> None:
+        if progress.stage == "encoding" and progress.done == 8:
+            went_on.set()
+        said = library.catalog.publication()
+        if said.number is not None:
+            seen.append((said.number, said.generation_seq, said.seq))
+
+    failpoints.arm(hold)
+    try:
+        library.index([album], options=IndexOptions(batch_size=2), progress=look)
+    finally:
+        failpoints.arm(None)
+    assert waited == [True]
+    assert all(reflected < seq - 1 for number, reflected, seq in seen if number == 1)
+    assert library.status().index["delta"] == 0
+    assert len(answers(library)) == 12
+    assert answers(library) == brute(library)
+
+
+def test_a_run_that_fails_leaves_nothing_of_what_was_being_written(library, album, monkeypatch):
+    from search import IndexOptions
+
+    monkeypatch.setattr(module, "MOST_CHANGES", 4)
+    written, ending = threading.Event(), threading.Event()
+    batches: list[str] = []
+
+    def fail(name: str) -> None:
+        if name == "publish.written":
+            written.set()
+            ending.wait(60)
+        elif name == "index.committed":
+            batches.append(name)
+            if len(batches) == 3:  # the second one made a generation due
+                assert written.wait(60)
+                ending.set()
+                raise Crash(name)
+
+    failpoints.arm(fail)
+    try:
+        with pytest.raises(Crash):
+            library.index([album], options=IndexOptions(batch_size=2))
+    finally:
+        failpoints.arm(None)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("publish")]
+    assert list((place(library) / "tmp").iterdir()) == []
+    assert library.catalog.publication().number is None
+    assert len(answers(library)) == 6
+    assert library.index([album]).added == 6
+    assert answers(library) == brute(library)
+
+
+def test_a_disk_without_space_for_a_generation_ends_no_run(library, album, little_space, monkeypatch):
+    from search import IndexOptions
+
+    monkeypatch.setattr(module, "MOST_CHANGES", 4)
+    little_space(1000)
+    report = library.index([album], options=IndexOptions(batch_size=2))
+    assert report.added == 12
+    assert "free" in report.not_published
+    assert library.status().index["generation"] is None
+
+
+def test_who_lives_long_moves_to_a_newer_generation(indexed, open_library, album, make_photo, monkeypatch):
+    monkeypatch.setattr("search.live._MOST_LAID_OVER", 3)
+    with open_library() as other:
+        assert len(other.search("a wall", k=100)) == 12
+        for number in range(2):
+            make_photo(album / f"few{number}.png", 900 + number)
+        indexed.index([album])
+        assert len(other.search("a wall", k=100)) == 14
+        assert other.vector_index().laid_over == 2  # too few to be worth it
+        make_photo(album / "third.png", 903)
+        indexed.index([album])
+        found = [(hit.photo.id, hit.score) for hit in other.search("a wall", k=100)]
+        assert other.vector_index().laid_over == 0
+        assert found == [(id_, score) for id_, score, _ in brute(indexed)]
 
 
 def test_a_photo_is_found_right_after_its_batch(library, album, monkeypatch):

@@ -71,6 +71,37 @@ def test_an_image_finds_itself_and_its_like_finds_others(pictures, photographs):
     assert len(pictures.similar(pictures.photo(cat).id, 10).hits) == 3
 
 
+def test_neither_likeness_nor_a_folder_around_all_roots_lists_the_library(library, album, monkeypatch):
+    library.index([album])
+    [photo] = library.catalog.get([5])
+    expected = [hit.photo.id for hit in library.search("a wall", k=12)]
+
+    def refuse(*_):
+        raise AssertionError("every photo was listed")
+
+    monkeypatch.setattr("search.catalog.reading._present", refuse)
+    like = library.similar(photo.path, 20)
+    assert sorted(hit.photo.id for hit in like.hits) == [id_ for id_ in range(1, 13) if id_ != 5]
+    assert (len(library.similar(5, 3).hits), like.candidates) == (3, 11)
+    for folder in (album, album.parent):
+        here = library.search("a wall", k=12, filter=Filter(folder=str(folder)))
+        assert [hit.photo.id for hit in here] == expected
+    with pytest.raises(AssertionError, match="listed"):
+        library.search("a wall", filter=Filter(folder=str(album / "day0")))
+
+
+def test_what_is_left_out_counts_only_where_it_would_have_been_searched(library, album):
+    library.index([album])
+    inside, outside = (
+        library.catalog.ids_at([str(path)])[0]
+        for path in (album / "day0" / "photo00.png", album / "day1" / "photo01.png")
+    )
+    day = Filter(folder=str(album / "day0"))
+    assert library.similar(inside, filter=day).candidates == 3
+    assert library.similar(outside, filter=day).candidates == 4
+    assert [len(library.similar(id_, k=4, filter=day).hits) for id_ in (inside, outside)] == [3, 4]
+
+
 def test_a_term_that_pushes_away_lowers_its_photo(pictures):
     plain = {hit.photo.path: hit.score for hit in pictures.search("a photo", k=9)}
     pushed = {hit.photo.path: hit.score for hit in pictures.search(parse(["a photo"], unlike=["a cat"]), k=9)}

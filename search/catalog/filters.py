@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,15 @@ class Condition:
         parts = list(conditions)
         values = {name: value for part in parts for name, value in part.values.items()}
         return cls(" AND ".join(part.sql for part in parts), values)
+
+
+def narrowing(wanted: Filter, roots: dict[int, bytes]) -> Filter:
+    """Return a filter without its folder where every root is in there: to list all photos takes long."""
+    if wanted.folder is None:
+        return wanted
+    folder = PurePath(os.path.normpath(wanted.folder))
+    covers = all(PurePath(os.fsdecode(root)).is_relative_to(folder) for root in roots.values())
+    return replace(wanted, folder=None) if covers else wanted
 
 
 def conditions(wanted: Filter, roots: dict[int, bytes]) -> Condition:

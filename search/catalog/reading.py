@@ -170,12 +170,16 @@ class CatalogReader:
         return ids
 
     def select(self, wanted: Filter) -> Ids | None:
-        """Return the ids that pass, ascending; None when nothing is asked, so that all pass."""
+        """Return the ids that pass, ascending; None where all do: nothing is asked, or a folder around every root."""
         if not wanted:
             return None
         columns = "photos.id" if wanted.near is None else "photos.id, latitude, longitude"
         with self._reading() as session:
-            condition = filters.conditions(wanted, _roots(session))
+            known = _roots(session)
+            wanted = filters.narrowing(wanted, known)
+            if not wanted:
+                return None
+            condition = filters.conditions(wanted, known)
             query = f"SELECT {columns} FROM photos WHERE {condition.sql}"  # noqa: S608
             if wanted.near is None:
                 return _present(session, session.ids(query, condition.values))

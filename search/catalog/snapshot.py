@@ -64,8 +64,7 @@ class Snapshot:
     def vectors(self, encoder: EncoderRow) -> Iterator[tuple[Ids, bytes]]:
         """Yield ids, ascending, and their float16 rows in chunks; damaged vectors are left out."""
         query = "SELECT photo_id, vector, crc FROM source.embeddings WHERE encoder_id = ? ORDER BY photo_id"
-        rows = self._connection.exec_driver_sql(query, (encoder.id,), {"yield_per": _CHUNK})
-        for part in rows.partitions():
+        for part in self._connection.exec_driver_sql(query, (encoder.id,)).partitions(_CHUNK):
             sound = [row for row in part if _is_sound(row.vector, row.crc, row.photo_id, encoder)]
             halves = np.frombuffer(b"".join(row.vector for row in sound), HALF).reshape(len(sound), encoder.dim)
             sound = [row for row, good in zip(sound, lengths(halves)[1], strict=True) if good]

@@ -3,7 +3,8 @@
 A generation is written beside its place, made durable, renamed to `gen/NNNNNN`, and used from the moment the catalog
 names it with the SHA-256 of its manifest, which names the SHA-256 of every other file. Readers start from it and
 add what was committed since; a generation that is missing or is not what the catalog says costs time, never an
-answer. Its rows and vectors are enough to make a lost catalog anew; its codes only save time.
+answer. Its rows and vectors are enough to make a lost catalog anew; its codes only save time. In the midst of a run one
+is written by a thread of its own (search.generations.beside).
 
     MANIFEST.json       number, catalog, commit, the encoders, every file's size and SHA-256
     rows.db             every table but the vectors, in the catalog's own schema
@@ -22,7 +23,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -40,13 +42,21 @@ if TYPE_CHECKING:
     from search.catalog import Catalog, Writer
     from search.types import Publication
 
-__all__ = ["AUTO", "MOST_CHANGES", "Generation", "Generations", "Manifest", "Unsound"]
+__all__ = ["AUTO", "MOST_CHANGES", "Generation", "Generations", "Manifest", "Unsound", "Written"]
 
 MOST_CHANGES = 50_000
 """Changed photos that are read one by one beside a generation before the next one is due."""
 
 _TRIES = 5
 _Stamps: TypeAlias = dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A generation whose files are whole and durable, and which nobody uses yet."""
+
+    manifest: Manifest
+    manifest_hash: str
 
 
 class Generations:
@@ -79,29 +89,56 @@ class Generations:
         Only the commit at the end makes readers use it: ended before, it left nothing but files to sweep.
         Raises StorageError if there is not twice the space it takes, or it can't be written.
         """
+        return self.switch(self.write(catalog, wish=wish), catalog, writer)
+
+    def write(
+        self, catalog: Catalog, *, wish: str | None = None, abandoned: Callable[[], bool] = lambda: False
+    ) -> Written:
+        """Write what the catalog holds now under a temporary name, durably; nobody knows of it yet.
+
+        For one thread at a time; others may commit meanwhile.   abandoned: asked now and then whether to stop.
+        """
         said = catalog.publication()
-        self._clear()
-        try:
+        with self._undone_by_errors():
+            self._clear()
             self._check_space(catalog)
             number = max([*self._numbers(), said.number or 0]) + 1
-            manifest, manifest_hash = self._write(number, catalog, said, wish)
+            written = self._write(number, catalog, said, wish, abandoned)
             reach("publish.written")
-            stamps = self._give_name(number, manifest)
+        return written
+
+    def switch(self, written: Written, catalog: Catalog, writer: Writer) -> int:
+        """Give what was written its place and let readers use it; return its number."""
+        manifest = written.manifest
+        with self._undone_by_errors():
+            stamps = self._give_name(manifest.number, manifest)
             reach("publish.renamed")
-            catalog.switch_generation(writer, number, seq=manifest.seq, manifest_hash=manifest_hash)
+            catalog.switch_generation(
+                writer, manifest.number, seq=manifest.seq, manifest_hash=written.manifest_hash
+            )
+        reach("publish.switched")
+        self._note_whole(written.manifest_hash, stamps)
+        self.sweep(manifest.previous, keeps=manifest.keeps)
+        return manifest.number
+
+    @contextlib.contextmanager
+    def _undone_by_errors(self) -> Iterator[None]:
+        """Remove the draft where the disk or the catalog fails; tell of the disk as StorageError."""
+        try:
+            yield
         except OSError as error:
-            shutil.rmtree(self._draft, ignore_errors=True)
+            self.discard()
             raise StorageError(
                 f"can't write the index of {self._library}: {error.strerror or error}",
                 hint="free some space or check permissions; everything committed before is kept",
             ) from error
         except StorageError:
-            shutil.rmtree(self._draft, ignore_errors=True)
+            self.discard()
             raise
-        reach("publish.switched")
-        self._note_whole(manifest_hash, stamps)
-        self.sweep(said.number, keeps=manifest.keeps)
-        return number
+
+    def discard(self) -> None:
+        """Remove what was written and not switched to."""
+        shutil.rmtree(self._draft, ignore_errors=True)
 
     def _check_space(self, catalog: Catalog) -> None:
         """Raise StorageError unless twice what a generation can take is free: it has no more in it than the catalog."""
@@ -125,12 +162,19 @@ class Generations:
         fsync_folder(self._library)
         return _stamps(self._place(number), manifest)
 
-    def _write(self, number: int, catalog: Catalog, said: Publication, wish: str | None) -> tuple[Manifest, str]:
-        """Write a generation under its temporary name, durably."""
+    def _write(
+        self,
+        number: int,
+        catalog: Catalog,
+        said: Publication,
+        wish: str | None,
+        abandoned: Callable[[], bool],
+    ) -> Written:
         from search.catalog import snapshot
 
         named = self._manifest(said)
-        draft = Draft(self._draft, wish or (named.wish if named else AUTO), lambda: self._reusable(catalog))
+        wish = wish or (named.wish if named else AUTO)
+        draft = Draft(self._draft, wish, lambda: self._reusable(catalog), abandoned)
         draft.folder.mkdir(parents=True)
         with snapshot.take(self._library, draft.folder / ROWS) as view:
             draft.fill(view)
@@ -147,7 +191,7 @@ class Generations:
             self._keeps(said, view.lacks),
             wish=draft.wish,
         )
-        return manifest, draft.finish(manifest)
+        return Written(manifest, draft.finish(manifest))
 
     def _reusable(self, catalog: Catalog) -> Generation | None:
         """The published generation, whose codes need not be made again; None if it is not whole."""

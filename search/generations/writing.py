@@ -38,11 +38,13 @@ class Draft:
     """A generation that is being written.
 
     wish: the kind of index asked for.   previous: opens the generation before, whose codes may still hold.
+    abandoned: whether nobody wants it any more.
     """
 
     folder: Path
     wish: str
     previous: Callable[[], Generation | None]
+    abandoned: Callable[[], bool]
     files: list[File] = field(default_factory=list)
     encoders: list[EncoderFiles] = field(default_factory=list)
 
@@ -97,6 +99,8 @@ class Draft:
         size = 0
         with (self.folder / name).open("xb") as file:
             for part in parts:
+                if self.abandoned():
+                    raise InterruptedError("the run that it was written for has ended")
                 file.write(part)
                 digest.update(part)
                 size += len(part)

@@ -34,6 +34,10 @@ class VectorIndex(Protocol):
         """Width of the vectors."""
 
     @property
+    def laid_over(self) -> int:
+        """How many of its vectors are in memory, over what was published."""
+
+    @property
     def size_bytes(self) -> int:
         """What the vectors take, in memory and in mapped files."""
 

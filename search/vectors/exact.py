@@ -31,6 +31,10 @@ class ExactIndex:
         return self._count
 
     @property
+    def laid_over(self) -> int:
+        return self._count
+
+    @property
     def size_bytes(self) -> int:
         return self._count * (4 * self.dim + 8)
 

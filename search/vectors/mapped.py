@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
 
 _SPARE = 32  # candidates beyond k: float16 rows are unit only to their precision, which may swap near ties
+_MOST_DROPPED = 8  # one in so many candidates may be buried before they are looked for anew
 _WORTH_CODES = 20_000  # permitted rows from which codes are faster than scoring each
 
 
@@ -49,6 +50,10 @@ class MappedIndex:
     def __len__(self) -> int:
         alive = len(self._ids) if self._alive is None else int(np.count_nonzero(self._alive))
         return alive + len(self._new)
+
+    @property
+    def laid_over(self) -> int:
+        return len(self._new)
 
     @property
     def size_bytes(self) -> int:
@@ -137,9 +142,14 @@ class MappedIndex:
         wanted = depth(len(self._ids), count)
         places = coarse.search(vector, wanted)
         if self._alive is not None:
-            places = places[self._alive[places]]
-            if len(places) < wanted // 2:
-                places = coarse.search(vector, wanted, permitted=_bits(self._alive))
+            left = places[self._alive[places]]
+            dropped = len(places) - len(left)
+            if dropped > len(places) // _MOST_DROPPED:
+                # Codes tell far rows apart worse than near ones, and it is the near ones that are buried.
+                buried = len(self._alive) - int(np.count_nonzero(self._alive))
+                deeper = wanted + 2 * min(buried, 8 * dropped)
+                left = coarse.search(vector, deeper, permitted=_bits(self._alive))
+            places = left
         return self._refined(vector, places, count)
 
     def _refined(self, vector: Vectors, places: Positions, count: int) -> Positions:

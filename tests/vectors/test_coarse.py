@@ -82,6 +82,17 @@ def test_buried_rows_are_no_reason_to_find_fewer(halves, content):
     assert not set(found[0].tolist()) & set(near[0].tolist())
 
 
+def test_what_is_left_after_the_nearest_were_removed_is_found(halves, content):
+    ids, found = np.arange(COUNT), []
+    for query in texts(20):
+        index, exact = MappedIndex(ids, halves, opened(content)), MappedIndex(ids, halves)
+        near, _ = exact.search(query[None], 3000)
+        for some in (index, exact):
+            some.remove(near[0])
+        found.append(recall(index, exact, query[None]))
+    assert np.mean(found) >= 0.9
+
+
 def test_codes_of_unchanged_rows_are_taken_over(halves, content, monkeypatch):
     ids = np.arange(COUNT) * 2
     kept = np.delete(np.arange(COUNT), [0, 5, 17_000])
