@@ -256,7 +256,7 @@ class Library:
 
     def _save_recipe(self) -> None:
         if self._encoder is not None and self._recipes and not self.catalog.is_newer:
-            recipes.save(self._encoder, self._recipes)
+            recipes.save(self._encoder, self._recipes, on_export=self._exporting)
 
     # ---- indexing
 
