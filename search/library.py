@@ -51,10 +51,12 @@ from search.vectors import EXACT, cosines, normalize
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Writer
     from search.encoders import Encoder, TextTower
+    from search.encoders.preprocessing import Preprocessing
+    from search.encoders.quantising import Outcome
     from search.encoders.recipes import TextHalf
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
-    from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
+    from search.types import FileStat, Ids, IndexReport, Photo, Pixels, Progress, Vectors
     from search.vectors import VectorIndex
 
 P = ParamSpec("P")
@@ -333,6 +335,26 @@ class Library:
         if row is None:
             return Model(writer.register(self.encoder), self.encoder.name, lambda: self.encoder)
         return Model(row.id, row.name, lambda: self._encoder_of(row))
+
+    def quantise(self, name: str, *, force: bool = False) -> Outcome:
+        """Export a model in int8, calibrated on photos of this library and held against what it is made of on others.
+
+        It is kept, as `name` with +int8 behind it, if nine of the ten nearest photos stay the same, or by force.
+        Raises ModelError, UsageError for too few photos, StorageError; LibraryNotFound.
+        """
+        from search.encoders import quantising
+        from search.encoders.hub import Fetcher
+        from search.labels import load_labels
+
+        def read(preprocessing: Preprocessing) -> Pixels:
+            ids = self.catalog.all_ids()
+            count = min(len(ids), quantising.CALIBRATED + quantising.COMPARED)
+            chosen = np.random.default_rng(0).choice(ids, count, replace=False)
+            return _pixels([photo.path for photo in self.catalog.get(chosen.tolist())], preprocessing)
+
+        texts = [f"a photo of {label.name}" for label in load_labels("everyday")]
+        fetcher = Fetcher(name, offline=self._offline, on_download=self._downloading, trust_checkpoint=self._pin)
+        return quantising.export(name, read, texts, fetcher=fetcher, force=force)
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget photos and folders, with vectors and labels; return how many.
@@ -786,6 +808,16 @@ class Library:
             always = before != self.catalog.revision() and self.catalog.publication().number is not None
             self._tell_unpublished(self._publish(writer, always=always))
         return before
+
+
+def _pixels(paths: Sequence[str], preprocessing: Preprocessing) -> Pixels:
+    """Return the photos that can be read as (N, H, W, 3) uint8."""
+    from search.decoding.pool import ahead, lend
+
+    with lend() as decoders:
+        loaded = ahead(lambda path: decoders.submit(path, preprocessing), paths, 16)
+        found = [decoded.pixels for _, decoded in loaded if not isinstance(decoded, Skip)]
+    return np.stack(found) if found else np.empty((0, *preprocessing.size, 3), np.uint8)
 
 
 def _whole_root(writer: Writer, path: str | os.PathLike[str]) -> Scope:

@@ -50,13 +50,10 @@ def export(loaded: blueprints.Loaded, cache: Path) -> tuple[openclip.OpenClipEnc
     A model that the runtime can't take, or computes otherwise, is recorded as torch's.
     Raises StorageError if the cache can't be written to.
     """
-    place = exports.folder(cache)
-    if place is None:
-        raise StorageError(f"{cache} can't be written to", hint="it is where exported models are kept")
-    graph, reason = _graph(loaded)
-    encoder = openclip.encoder_of(loaded)
-    record = _held(encoder, graph, reason, exports.stated(loaded.files), card_of(encoder))
-    with _storage(cache):
+    with storage(cache) as place:
+        graph, reason = graph_of(loaded)
+        encoder = openclip.encoder_of(loaded)
+        record = _held(encoder, graph, reason, exports.stated(loaded.files), card_of(encoder))
         if graph is not None and record.agreement is not None and record.agreement >= AGREEMENT:
             from search.encoders import openvino
 
@@ -149,7 +146,8 @@ def sample(preprocessing: Preprocessing, count: int) -> Pixels:
     return images.clip(0, 255).astype(np.uint8)
 
 
-def _graph(loaded: blueprints.Loaded) -> tuple[Any | None, str]:
+def graph_of(loaded: blueprints.Loaded) -> tuple[Any | None, str]:
+    """Return a loaded model's image half as a graph; else None, and why."""
     from search.encoders import openvino
 
     height, width = loaded.preprocessing.size
@@ -206,9 +204,13 @@ def _speeds(encoder: Encoder, tower: ImageTower, images: Pixels) -> dict[str, fl
 
 
 @contextlib.contextmanager
-def _storage(cache: Path) -> Iterator[None]:
+def storage(cache: Path) -> Iterator[Path]:
+    """Yield the folder of exports, made ready to be written to; what fails inside is a StorageError."""
+    place = exports.folder(cache)
+    if place is None:
+        raise StorageError(f"{cache} can't be written to", hint="it is where exported models are kept")
     try:
-        yield
+        yield place
     except OSError as error:
         raise StorageError(
             f"{cache} can't be written to: {error}", hint="exported models are kept there"

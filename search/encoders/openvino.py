@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report to its maker
 import openvino
 from openvino.preprocess import PrePostProcessor
 
-from search import files
+from search import encoders, files
 from search.encoders.exports import Record
 from search.encoders.preprocessing import Preprocessing, require_batch
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from search import encoders
     from search.types import Pixels, Vectors
 
 BATCH_SIZE = 32
@@ -92,7 +94,8 @@ class OpenVinoEncoder:
         self.weights = Path(card["weights"])
         self.tensors = Path(card["tensors"]) if card["tensors"] else None
         self.batch_size = BATCH_SIZE
-        self.precision = images.precision
+        self.precision = "int8" if self.name.endswith(encoders.INT8) else images.precision
+        self.base_fingerprint: str = card.get("base", self.fingerprint)  # of the weights in their own precision
         self._images = images
         self._open_text = text
         self._text: encoders.TextTower | None = None

@@ -25,6 +25,7 @@ from search.errors import SearchError
 
 if TYPE_CHECKING:
     from search.encoders import Encoder, TextTower, blueprints
+    from search.encoders.foreign_tokens import ForeignTokenizer
     from search.encoders.text import TextEncoder, Tokenizer
     from search.types import Vectors
 
@@ -64,7 +65,7 @@ def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | N
             "export": _export(config, tensors or weights, _exported(folder, encoder.fingerprint)),
         }
         if loaded is not None:
-            recipe["graph"] = _graph(loaded, recipe["tokenizer"], folder, stated)
+            recipe["graph"] = _graph(loaded, _opened(folder, encoder.fingerprint, recipe), folder, stated)
         _write(folder, encoder.fingerprint, recipe)
 
 
@@ -75,11 +76,7 @@ def open_text(folder: Path, fingerprint: str) -> TextEncoder | None:
     recipe = _read(folder, fingerprint)
     if recipe is None:
         return None
-    tokenizer = None
-    if facts := recipe.get("tokenizer"):
-        from search.encoders import foreign_tokens
-
-        tokenizer = foreign_tokens.load(_spelled(folder, fingerprint), recipe["context_length"], facts)
+    tokenizer = _opened(folder, fingerprint, recipe)
     if recipe.get("graph"):
         return _run_graph(recipe, folder, tokenizer)
     path = _mappable(folder, fingerprint, recipe)
@@ -246,22 +243,21 @@ def _loaded(
         on_export(f"the text half of {encoder.name}")
     with contextlib.suppress(SearchError):
         loaded = blueprints.load(*parse_name(encoder.name), fetcher=Fetcher(encoder.name, offline=True))
-        return loaded if loaded.fingerprint == encoder.fingerprint else None
+        same = loaded.fingerprint == getattr(encoder, "base_fingerprint", encoder.fingerprint)
+        return loaded if same else None
     return None
 
 
 def _graph(
     loaded: blueprints.Loaded,
-    facts: Mapping[str, Any] | None,
+    tokenizer: ForeignTokenizer | None,
     folder: Path,
     stated: dict[str, dict[str, int]],
 ) -> list[str]:
     """Export a text half that numpy can't run; name its files, none if it can't be, and note them.   Raises OSError."""
-    from search.encoders import exporting, foreign_tokens
+    from search.encoders import exporting
 
-    path = _spelled(folder, loaded.fingerprint)
-    cutting = facts and foreign_tokens.load(path, loaded.tokenizer.context_length, facts)
-    made = exporting.export_text(loaded, cutting, folder) if cutting else ()
+    made = exporting.export_text(loaded, tokenizer, folder) if tokenizer else ()
     stated |= {str(path): _stat(path) for path in made}
     return [path.name for path in made]
 
@@ -287,6 +283,15 @@ def _is_complete(recipe: Mapping[str, Any] | None, config: Mapping[str, Any]) ->
 
 def _has_runtime() -> bool:
     return util.find_spec("openvino") is not None
+
+
+def _opened(folder: Path, fingerprint: str, recipe: Mapping[str, Any]) -> ForeignTokenizer | None:
+    """Open a kept tokenizer; None if there is none."""
+    if not recipe.get("tokenizer"):
+        return None
+    from search.encoders import foreign_tokens
+
+    return foreign_tokens.load(_spelled(folder, fingerprint), recipe["context_length"], recipe["tokenizer"])
 
 
 def _spelled(folder: Path, fingerprint: str) -> Path:
