@@ -51,11 +51,13 @@ from search.vectors import EXACT, cosines, normalize
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Turn, Writer
     from search.encoders import Encoder, TextTower
+    from search.encoders.preprocessing import Preprocessing
+    from search.encoders.quantising import Outcome
     from search.encoders.recipes import TextHalf
     from search.generations.beside import Publisher
     from search.indexer import IndexOptions, Model
     from search.labels import Classifier, Label, LabelOptions, LabelSet
-    from search.types import FileStat, Ids, IndexReport, Photo, Progress, Vectors
+    from search.types import FileStat, Ids, IndexReport, Photo, Pixels, Progress, Vectors
     from search.vectors import VectorIndex
 
 P = ParamSpec("P")
@@ -265,7 +267,7 @@ class Library:
 
     def _save_recipe(self) -> None:
         if self._encoder is not None and self._recipes and not self.catalog.is_newer:
-            recipes.save(self._encoder, self._recipes)
+            recipes.save(self._encoder, self._recipes, on_export=self._exporting)
 
     # ---- indexing
 
@@ -353,6 +355,26 @@ class Library:
             return self._encoder_for(photos)
 
         return Model(row.id, row.name, load)
+
+    def quantise(self, name: str, *, force: bool = False) -> Outcome:
+        """Export a model in int8, calibrated on photos of this library and held against what it is made of on others.
+
+        It is kept, as `name` with +int8 behind it, if nine of the ten nearest photos stay the same, or by force.
+        Raises ModelError, UsageError for too few photos, StorageError; LibraryNotFound.
+        """
+        from search.encoders import quantising
+        from search.encoders.hub import Fetcher
+        from search.labels import load_labels
+
+        def read(preprocessing: Preprocessing) -> Pixels:
+            ids = self.catalog.all_ids()
+            count = min(len(ids), quantising.CALIBRATED + quantising.COMPARED)
+            chosen = np.random.default_rng(0).choice(ids, count, replace=False)
+            return _pixels([photo.path for photo in self.catalog.get(chosen.tolist())], preprocessing)
+
+        texts = [f"a photo of {label.name}" for label in load_labels("everyday")]
+        fetcher = Fetcher(name, offline=self._offline, on_download=self._downloading, trust_checkpoint=self._pin)
+        return quantising.export(name, read, texts, fetcher=fetcher, force=force)
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget photos and folders, with vectors and labels; return how many.
@@ -804,6 +826,16 @@ class Library:
             always = before != self.catalog.revision() and self.catalog.publication().number is not None
             self._tell_unpublished(self._publish(writer, always=always))
         return before
+
+
+def _pixels(paths: Sequence[str], preprocessing: Preprocessing) -> Pixels:
+    """Return the photos that can be read as (N, H, W, 3) uint8."""
+    from search.decoding.pool import ahead, lend
+
+    with lend() as decoders:
+        loaded = ahead(lambda path: decoders.submit(path, preprocessing), paths, 16)
+        found = [decoded.pixels for _, decoded in loaded if not isinstance(decoded, Skip)]
+    return np.stack(found) if found else np.empty((0, *preprocessing.size, 3), np.uint8)
 
 
 def _whole_root(writer: Writer, path: str | os.PathLike[str]) -> Scope:

@@ -53,6 +53,7 @@ THIRD_PARTIES = {
         "encoders/torchvision_ops",
     },
     "openvino": {"encoders/openvino"},
+    "nncf": {"encoders/quantising"},
     "timm": {"encoders/tuning"},
     "torchvision": {"encoders/torchvision_ops"},
     "open_clip": {"encoders/blueprints", "encoders/checkpoints", "encoders/hub"},

@@ -12,6 +12,8 @@ A model's name says where it comes from:
     dir:PATH                a folder in open_clip's layout
     clip:FILE.pt            OpenAI's layout: a TorchScript archive or a state dict
     longclip:FILE.pt        Long-CLIP's layout
+
+and +int8 behind it, that its image half runs in int8, as `search models export --int8` made it: a model of its own.
 """
 
 from __future__ import annotations
@@ -29,10 +31,20 @@ if TYPE_CHECKING:
     from search.encoders.preprocessing import Preprocessing
     from search.types import Pixels, Vectors
 
-__all__ = ["FORMS", "RECOMMENDED", "Encoder", "canonical_name", "load_encoder", "parse_name", "resolve_auto"]
+__all__ = [
+    "FORMS",
+    "INT8",
+    "RECOMMENDED",
+    "Encoder",
+    "canonical_name",
+    "load_encoder",
+    "parse_name",
+    "resolve_auto",
+]
 
 RECOMMENDED = "ViT-B-32-256/datacomp_s34b_b86k"
 FORMS = ("builtin", "ARCH/PRETRAINED", "hf-hub:ORG/NAME", "dir:PATH", "clip:FILE.pt", "longclip:FILE.pt")
+INT8 = "+int8"  # behind a model's name
 _FILE_SOURCES = ("dir", "clip", "longclip")
 
 
@@ -179,8 +191,10 @@ def parse_name(name: str) -> tuple[str, str]:
     """Split a model's name into its source and what it identifies there.
 
     Returns ("builtin", ""), ("open_clip", "ARCH/PRETRAINED"), ("hf-hub", "ORG/NAME"), or one of "dir",
-    "clip", "longclip" with an absolute path.   Raises ModelError, naming the forms and the nearest name.
+    "clip", "longclip" with an absolute path; +int8 changes nothing about where a model is.
+    Raises ModelError, naming the forms and the nearest name.
     """
+    name = name.removesuffix(INT8)
     if name == "builtin":
         return "builtin", ""
     prefix, _, rest = name.partition(":")
@@ -199,6 +213,8 @@ def canonical_name(name: str) -> str:
 
     Raises ModelError for a name of no known form.
     """
+    if name.endswith(INT8):
+        return canonical_name(name.removesuffix(INT8)) + INT8
     source, identifier = parse_name(name)
     if source == "builtin":
         return name

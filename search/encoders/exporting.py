@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from search import files
 from search.encoders import blueprints, exports, openclip, tuning
 from search.encoders.exports import Record
 from search.encoders.hub import first_line
@@ -22,13 +23,16 @@ from search.errors import StorageError
 
 if TYPE_CHECKING:
     from search.encoders import Encoder
+    from search.encoders.foreign_tokens import ForeignTokenizer
     from search.encoders.openvino import ImageTower
     from search.encoders.preprocessing import Preprocessing
-    from search.types import Pixels
+    from search.types import Pixels, Vectors
 
 AGREEMENT = 0.999  # the least cosine between the runtimes' vectors of an image
+TEXT_AGREEMENT = 0.9999  # and of a text
 _FASTER = 1.05  # how much faster the other runtime must be to be used
 _BATCH = 16
+_TEXTS = ("a dog", "a photo of two red cars in the snow", "", "日本語の写真 Émile’s café", "so many words " * 60)
 _LEAST_S = 1.5  # spent on holding the runtimes against each other
 _ROUNDS = 3
 _LARGE = 5_000_000  # parameters of an image tower; those below are quick as they are
@@ -46,19 +50,71 @@ def export(loaded: blueprints.Loaded, cache: Path) -> tuple[openclip.OpenClipEnc
     A model that the runtime can't take, or computes otherwise, is recorded as torch's.
     Raises StorageError if the cache can't be written to.
     """
-    place = exports.folder(cache)
-    if place is None:
-        raise StorageError(f"{cache} can't be written to", hint="it is where exported models are kept")
-    graph, reason = _graph(loaded)
-    encoder = openclip.encoder_of(loaded)
-    record = _held(encoder, graph, reason, exports.stated(loaded.files), card_of(encoder))
-    with _storage(cache):
+    with storage(cache) as place:
+        graph, reason = graph_of(loaded)
+        encoder = openclip.encoder_of(loaded)
+        record = _held(encoder, graph, reason, exports.stated(loaded.files), card_of(encoder))
         if graph is not None and record.agreement is not None and record.agreement >= AGREEMENT:
             from search.encoders import openvino
 
             record = replace(record, exported=openvino.write(graph, place, exports.key(loaded.name)))
         exports.save(loaded.name, record, place)
     return encoder, record
+
+
+def export_text(loaded: blueprints.Loaded, tokenizer: ForeignTokenizer, folder: Path) -> tuple[Path, ...]:
+    """Export the text half of a loaded model and return its files, once they were seen to give the same vectors.
+
+    None are returned for a tower that the runtime can't take, or computes otherwise.   Raises OSError.
+    """
+    from search.encoders import openvino
+
+    graph = _text_graph(loaded)
+    if graph is None:
+        return ()
+    names = tuple(folder / name for name in openvino.write(graph, folder, loaded.fingerprint, halved=False))
+    tower = openvino.open_text_tower(names, tokenizer.pad)
+    with contextlib.suppress(RuntimeError):  # a tower whose lengths were traced as constants takes no others
+        if tower is not None and _text_agreement(loaded, tower, tokenizer) >= TEXT_AGREEMENT:
+            return names
+    for path in names:
+        files.discard(path)
+    return ()
+
+
+def _text_graph(loaded: blueprints.Loaded) -> Any | None:
+    from search.encoders import openvino
+
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return openvino.convert_text(_TextHalf(loaded.model).eval(), loaded.tokenizer(list(_TEXTS[:2])))
+    except Exception:  # tracing and conversion have no one error for a tower they can't take
+        return None
+
+
+def _text_agreement(
+    loaded: blueprints.Loaded, tower: Callable[[Sequence[list[int]]], Vectors], tokenizer: ForeignTokenizer
+) -> float:
+    """Return the least cosine of texts alone and among others of other lengths."""
+    with torch.inference_mode():
+        theirs = loaded.model.encode_text(loaded.tokenizer(list(_TEXTS)), normalize=True).numpy()
+    ids = [tokenizer(text) for text in _TEXTS]
+    found = [tower(ids), np.concatenate([tower([row]) for row in ids])]
+    return min(
+        float(((rows / np.linalg.norm(rows, axis=1, keepdims=True)) * theirs).sum(axis=1).min()) for rows in found
+    )
+
+
+class _TextHalf(torch.nn.Module):
+    """What a model does with ids: (N, L) -> (N, dim)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.model.encode_text(tokens)  # type: ignore[no-any-return]
 
 
 def card_of(encoder: Encoder) -> dict[str, Any]:
@@ -90,7 +146,8 @@ def sample(preprocessing: Preprocessing, count: int) -> Pixels:
     return images.clip(0, 255).astype(np.uint8)
 
 
-def _graph(loaded: blueprints.Loaded) -> tuple[Any | None, str]:
+def graph_of(loaded: blueprints.Loaded) -> tuple[Any | None, str]:
+    """Return a loaded model's image half as a graph; else None, and why."""
     from search.encoders import openvino
 
     height, width = loaded.preprocessing.size
@@ -147,9 +204,13 @@ def _speeds(encoder: Encoder, tower: ImageTower, images: Pixels) -> dict[str, fl
 
 
 @contextlib.contextmanager
-def _storage(cache: Path) -> Iterator[None]:
+def storage(cache: Path) -> Iterator[Path]:
+    """Yield the folder of exports, made ready to be written to; what fails inside is a StorageError."""
+    place = exports.folder(cache)
+    if place is None:
+        raise StorageError(f"{cache} can't be written to", hint="it is where exported models are kept")
     try:
-        yield
+        yield place
     except OSError as error:
         raise StorageError(
             f"{cache} can't be written to: {error}", hint="exported models are kept there"

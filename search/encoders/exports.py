@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from search import files
+from search.encoders import INT8
 from search.encoders.conversion import is_ours
 
 _FORMAT = 1
@@ -72,7 +73,8 @@ def find(name: str, cache: Path) -> Record | None:
         if not isinstance(content, dict) or content.pop("format") != _FORMAT:
             return None
         record = Record(**content)
-        same = record.made_by == made_by() and record.card["name"] == name
+        kept = name.endswith(INT8)  # vectors are bound to it: another version runs it as it is
+        same = (kept or record.made_by == made_by()) and record.card["name"] == name
         return record if same and all(stat_of(Path(path)) == stat for path, stat in record.files.items()) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, metadata.PackageNotFoundError):
         return None

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would report to its maker
 import openvino
 from openvino.preprocess import PrePostProcessor
 
-from search import files
+from search import encoders, files
 from search.encoders.exports import Record
 from search.encoders.preprocessing import Preprocessing, require_batch
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from search.encoders import TextTower
     from search.types import Pixels, Vectors
 
 BATCH_SIZE = 32
+_TEXTS = 64  # texts that pass through a tower at a time
 _NORM_EPSILON = 1e-12  # torch's, in normalize
 _HALF = "BF16"  # how the runtime names the ability to multiply bfloat16
 
@@ -47,12 +50,37 @@ class ImageTower:
             return np.array(features[0], dtype=np.float32)
 
 
+class TextTower:
+    """An exported text tower: rows of ids → (N, dim) float32, not unit rows yet, in float32 throughout.
+
+    pad: the id that fills rows up to the longest.
+    """
+
+    def __init__(self, model: Any, pad: int) -> None:
+        compiled = _core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self.dim: int = compiled.output(0).partial_shape[1].get_length()
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()  # a request serves one caller at a time
+        self._pad = pad
+
+    def __call__(self, tokens: Sequence[list[int]]) -> Vectors:
+        rows = np.empty((len(tokens), self.dim), dtype=np.float32)
+        for start in range(0, len(tokens), _TEXTS):
+            batch = tokens[start : start + _TEXTS]
+            ids = np.full((len(batch), max(map(len, batch))), self._pad, dtype=np.int64)
+            for row, known in zip(ids, batch, strict=True):
+                row[: len(known)] = known
+            with self._lock:
+                rows[start : start + _TEXTS] = self._request.infer({0: ids}, share_inputs=True)[0]
+        return rows
+
+
 class OpenVinoEncoder:
     """An `Encoder` whose image tower was exported; `text` opens the other half when it is first needed."""
 
     runtime = "openvino"
 
-    def __init__(self, record: Record, images: ImageTower, text: Callable[[], TextTower]) -> None:
+    def __init__(self, record: Record, images: ImageTower, text: Callable[[], encoders.TextTower]) -> None:
         card = record.card
         self.name: str = card["name"]
         self.fingerprint: str = card["fingerprint"]
@@ -66,10 +94,11 @@ class OpenVinoEncoder:
         self.weights = Path(card["weights"])
         self.tensors = Path(card["tensors"]) if card["tensors"] else None
         self.batch_size = BATCH_SIZE
-        self.precision = images.precision
+        self.precision = "int8" if self.name.endswith(encoders.INT8) else images.precision
+        self.base_fingerprint: str = card.get("base", self.fingerprint)  # of the weights in their own precision
         self._images = images
         self._open_text = text
-        self._text: TextTower | None = None
+        self._text: encoders.TextTower | None = None
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """Return an RGB image as (H, W, 3) uint8 of the model's input size."""
@@ -95,7 +124,12 @@ class OpenVinoEncoder:
         """Return how many tokens each text needs, start and end included, were there room for all."""
         return self._text_tower().count_tokens(texts)
 
-    def _text_tower(self) -> TextTower:
+    @property
+    def tokenizer(self) -> Any:
+        """What open_clip cuts texts with; None where open_clip is not needed for that."""
+        return getattr(self._text_tower(), "tokenizer", None)
+
+    def _text_tower(self) -> encoders.TextTower:
         if self._text is None:
             self._text = self._open_text()
         return self._text
@@ -118,17 +152,25 @@ def convert(tower: Any, example: Any, preprocessing: Preprocessing) -> Any:
     return builder.build()
 
 
-def write(graph: Any, cache: Path, key: str) -> dict[str, str]:
+def convert_text(tower: Any, example: Any) -> Any:
+    """Return a torch text tower as a graph that takes ids (N, L) of any length; example: such a batch."""
+    graph = openvino.convert_model(tower, example_input=example)
+    graph.reshape([-1, -1])
+    return graph
+
+
+def write(graph: Any, cache: Path, key: str, *, halved: bool | None = None) -> dict[str, str]:
     """Put a graph into the cache and return the SHA-256 of its two files by name.   Raises OSError.
 
-    They are named by their content and mean nothing until a record names them. Weights are kept in float16, which
-    has more digits than the bfloat16 they are multiplied in, where that is what the processor has.
+    They are named by their content and mean nothing until a record names them. halved: whether weights are kept in
+    float16; None means where they are multiplied in bfloat16, which has fewer digits.
     """
+    halved = _multiplies_bfloat16() if halved is None else halved
     temporary = files.temporary_name(cache / key)
     parts = {suffix: temporary.with_suffix(suffix) for suffix in (".xml", ".bin")}
     exported = {}
     try:
-        openvino.save_model(graph, parts[".xml"], compress_to_fp16=_multiplies_bfloat16())
+        openvino.save_model(graph, parts[".xml"], compress_to_fp16=halved)
         for suffix, part in parts.items():
             digest = files.sha256(part)
             target = cache / f"{key}.{digest[:32]}{suffix}"
@@ -144,12 +186,21 @@ def write(graph: Any, cache: Path, key: str) -> dict[str, str]:
 
 def open_tower(record: Record, cache: Path) -> ImageTower | None:
     """Compile an exported tower whose files are known to be whole; None if the runtime refuses it."""
-    xml, weights = (
-        next(cache / name for name in record.exported if name.endswith(end)) for end in (".xml", ".bin")
-    )
     with contextlib.suppress(RuntimeError):
-        return ImageTower(_core().read_model(xml, weights))
+        return ImageTower(_read(cache / name for name in record.exported))
     return None
+
+
+def open_text_tower(paths: Iterable[Path], pad: int) -> TextTower | None:
+    """Compile an exported text tower; None if the runtime refuses it."""
+    with contextlib.suppress(RuntimeError):
+        return TextTower(_read(paths), pad)
+    return None
+
+
+def _read(paths: Iterable[Path]) -> Any:
+    weights, xml = sorted(paths, key=lambda path: path.suffix)  # .bin, .xml
+    return _core().read_model(xml, weights)
 
 
 def _core() -> Any:

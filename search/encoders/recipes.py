@@ -1,9 +1,9 @@
 """A model's recipe, kept beside the library: enough to open its text half again without torch.
 
 A recipe is a cache. It names the weights file, and what that was converted to, with size and time; where those no
-longer hold, or the model's text half is of a kind that numpy can't run, there is no recipe to speak of and the whole
-model is opened. Beside it lie a copy of the text half's tensors, where they can't be mapped as they are, and what
-was remembered of texts.
+longer hold there is no recipe to speak of, and the whole model is opened. Beside it lie a copy of the text half's
+tensors, where they can't be mapped as they are; where numpy can't run it, what it was exported to; and what was
+remembered of texts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ import numpy as np
 
 from search import files
 from search.encoders.remembered import Entry, Memory
+from search.errors import SearchError
 
 if TYPE_CHECKING:
-    from search.encoders import Encoder, TextTower
-    from search.encoders.text import TextEncoder
+    from search.encoders import Encoder, TextTower, blueprints
+    from search.encoders.foreign_tokens import ForeignTokenizer
+    from search.encoders.text import TextEncoder, Tokenizer
     from search.types import Vectors
 
 _FORMAT = 2
@@ -32,18 +35,23 @@ _REMEMBERED = 512  # texts at once; more are the prompts of a label set, which i
 _MANY = 1000  # texts at once, beyond which the seconds that opening the whole model takes are won back
 
 
-def save(encoder: Encoder, folder: Path) -> None:
-    """Write the recipe of an open model, unless it is there; a folder that can't be written is no harm."""
+def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | None = None) -> None:
+    """Write the recipe of an open model, unless it is there; a folder that can't be written is no harm.
+
+    A text half that is Hugging Face's is exported to the faster runtime, where that is installed.
+    on_export: called with the model's name just before.
+    """
     config: dict[str, Any] | None = getattr(encoder, "config", None)
     weights: Path | None = getattr(encoder, "weights", None)
     tensors: Path | None = getattr(encoder, "tensors", None)
-    if config is None or weights is None or _read(folder, encoder.fingerprint) is not None:
+    if config is None or weights is None or _is_complete(_read(folder, encoder.fingerprint), config):
         return
     with contextlib.suppress(OSError):
         stated = {str(path): _stat(path) for path in (weights, tensors or weights)}
         folder.mkdir(exist_ok=True)
         files.sweep(folder)
-        recipe = {
+        loaded = _loaded(encoder, config, on_export)
+        recipe: dict[str, Any] = {
             "format": _FORMAT,
             "name": encoder.name,
             "dim": encoder.dim,
@@ -52,10 +60,12 @@ def save(encoder: Encoder, folder: Path) -> None:
             "logit_bias": encoder.logit_bias,
             "config": config,
             "tensors": str(tensors or weights),
-            "tokenizer": _tokenizer(encoder, config, folder, stated),
+            "tokenizer": _tokenizer(loaded or encoder, config, folder, stated),
             "files": stated,
             "export": _export(config, tensors or weights, _exported(folder, encoder.fingerprint)),
         }
+        if loaded is not None:
+            recipe["graph"] = _graph(loaded, _opened(folder, encoder.fingerprint, recipe), folder, stated)
         _write(folder, encoder.fingerprint, recipe)
 
 
@@ -66,11 +76,9 @@ def open_text(folder: Path, fingerprint: str) -> TextEncoder | None:
     recipe = _read(folder, fingerprint)
     if recipe is None:
         return None
-    tokenizer = None
-    if facts := recipe.get("tokenizer"):
-        from search.encoders import foreign_tokens
-
-        tokenizer = foreign_tokens.load(_spelled(folder, fingerprint), recipe["context_length"], facts)
+    tokenizer = _opened(folder, fingerprint, recipe)
+    if recipe.get("graph"):
+        return _run_graph(recipe, folder, tokenizer)
     path = _mappable(folder, fingerprint, recipe)
     return open_text_encoder(recipe["config"], path, tokenizer=tokenizer, folder=folder)
 
@@ -98,7 +106,7 @@ class Whole:
 
 
 class TextHalf:
-    """What a model says of texts, with as little work as will do: remembered, in numpy, or by the whole model."""
+    """What a model says of texts, with as little work as will do: remembered, without torch, or by the whole model."""
 
     def __init__(self, recipe: Mapping[str, Any], fingerprint: str, folder: Path, whole: Whole) -> None:
         self.name: str = recipe["name"]
@@ -145,10 +153,10 @@ class TextHalf:
         """Return what embeds so many texts soonest."""
         if self._whole.is_open() or count >= _MANY:
             return self._whole.open()
-        return self._numpy or self._whole.open()
+        return self._alone or self._whole.open()
 
     @cached_property
-    def _numpy(self) -> TextEncoder | None:
+    def _alone(self) -> TextEncoder | None:
         return open_text(self._folder, self.fingerprint)
 
 
@@ -197,11 +205,14 @@ def _export(config: Mapping[str, Any], tensors: Path, target: Path) -> dict[str,
 
 
 def _tokenizer(
-    encoder: Encoder, config: Mapping[str, Any], folder: Path, stated: dict[str, dict[str, int]]
+    encoder: Encoder | blueprints.Loaded,
+    config: Mapping[str, Any],
+    folder: Path,
+    stated: dict[str, dict[str, int]],
 ) -> dict[str, Any] | None:
     """Keep a tokenizer that is not CLIP's and return what is to be known of it; note its file.   Raises OSError."""
     text = config["text_cfg"]
-    if not text.get("hf_tokenizer_name") or text.get("hf_model_name"):
+    if not text.get("hf_tokenizer_name"):
         return None
     from search.encoders import foreign_tokens
 
@@ -214,6 +225,73 @@ def _tokenizer(
     files.atomic_write(path, content.encode())
     stated[str(path)] = _stat(path)
     return facts
+
+
+def _loaded(
+    encoder: Encoder, config: Mapping[str, Any], on_export: Callable[[str], None] | None
+) -> blueprints.Loaded | None:
+    """Load a model whose text half is to be exported, in float32; the open one may be cast, or have no such half.
+
+    None stands for all that numpy may run, and for another time: the runtime is not here, the model not to be had.
+    """
+    if not config["text_cfg"].get("hf_model_name") or not _has_runtime():
+        return None
+    from search.encoders import blueprints, parse_name
+    from search.encoders.hub import Fetcher
+
+    if on_export:
+        on_export(f"the text half of {encoder.name}")
+    with contextlib.suppress(SearchError):
+        loaded = blueprints.load(*parse_name(encoder.name), fetcher=Fetcher(encoder.name, offline=True))
+        same = loaded.fingerprint == getattr(encoder, "base_fingerprint", encoder.fingerprint)
+        return loaded if same else None
+    return None
+
+
+def _graph(
+    loaded: blueprints.Loaded,
+    tokenizer: ForeignTokenizer | None,
+    folder: Path,
+    stated: dict[str, dict[str, int]],
+) -> list[str]:
+    """Export a text half that numpy can't run; name its files, none if it can't be, and note them.   Raises OSError."""
+    from search.encoders import exporting
+
+    made = exporting.export_text(loaded, tokenizer, folder) if tokenizer else ()
+    stated |= {str(path): _stat(path) for path in made}
+    return [path.name for path in made]
+
+
+def _run_graph(recipe: Mapping[str, Any], folder: Path, tokenizer: Tokenizer | None) -> TextEncoder | None:
+    """Open an exported text half; None where its runtime is not here any more, or refuses it."""
+    if tokenizer is None or not _has_runtime():
+        return None
+    from search.encoders import openvino
+    from search.encoders.text import TextEncoder
+
+    tower = openvino.open_text_tower([folder / name for name in recipe["graph"]], tokenizer.pad)
+    if tower is None:
+        return None
+    return TextEncoder(tower, tokenizer, dim=recipe["dim"], context_length=recipe["context_length"])
+
+
+def _is_complete(recipe: Mapping[str, Any] | None, config: Mapping[str, Any]) -> bool:
+    """Say whether there is a recipe, with what is known of exporting its text half if that can be done now."""
+    exportable = config["text_cfg"].get("hf_model_name") and _has_runtime()
+    return recipe is not None and not (exportable and "graph" not in recipe)
+
+
+def _has_runtime() -> bool:
+    return util.find_spec("openvino") is not None
+
+
+def _opened(folder: Path, fingerprint: str, recipe: Mapping[str, Any]) -> ForeignTokenizer | None:
+    """Open a kept tokenizer; None if there is none."""
+    if not recipe.get("tokenizer"):
+        return None
+    from search.encoders import foreign_tokens
+
+    return foreign_tokens.load(_spelled(folder, fingerprint), recipe["context_length"], recipe["tokenizer"])
 
 
 def _spelled(folder: Path, fingerprint: str) -> Path:

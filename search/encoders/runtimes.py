@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search import files
-from search.encoders import canonical_name, exports, parse_name
+from search.encoders import INT8, canonical_name, exports, parse_name
 from search.encoders.exports import Record
 from search.encoders.hub import Fetcher
 from search.errors import ModelError, StorageError
@@ -35,6 +35,8 @@ def open_encoder(
 ) -> Encoder:
     """Open a model; `search.encoders.load_encoder` has the words.   folder: of exports, None means the user's."""
     cache = folder or exports.default_cache()
+    if name.endswith(INT8):
+        return _quantised(name, fetcher, device=device, runtime=runtime, precision=precision, cache=cache)
     if not _may_be_exported(device, runtime, precision):
         from search.encoders import openclip
 
@@ -82,6 +84,29 @@ def recorded(name: str, folder: Path | None = None, trust_checkpoint: str | None
     if trust_checkpoint and files.sha256(Path(record.card["weights"])) != trust_checkpoint.lower():
         return None
     return record
+
+
+def _quantised(
+    name: str,
+    fetcher: Fetcher,
+    *,
+    device: str | None,
+    runtime: str | None,
+    precision: str | None,
+    cache: Path,
+) -> Encoder:
+    """Open what `quantising.export` made; nothing else has its vectors.   Raises ModelError."""
+    _may_be_exported(None, runtime or "openvino", None)
+    if device not in (None, "cpu") or runtime == "torch" or precision is not None:
+        raise ModelError(f"{name} runs by openvino on the CPU, and in int8")
+    record = recorded(name, cache, fetcher.trust_checkpoint)
+    encoder = _exported(record, cache, fetcher) if record else None
+    if encoder is None:
+        raise ModelError(
+            f"{canonical_name(name)} was not made on this machine, or of other weights than are here now",
+            hint=f"search models export {canonical_name(name).removesuffix(INT8)} --int8",
+        )
+    return encoder
 
 
 def _may_be_exported(device: str | None, runtime: str | None, precision: str | None) -> bool:

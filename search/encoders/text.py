@@ -7,7 +7,7 @@ for here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,12 +44,20 @@ class Tokenizer(Protocol):
 class TextEncoder:
     """Turns texts into float32 unit rows of width `dim`, as the whole model would.
 
-    context_length: tokens a text may have, start and end included; the rest is cut off.
+    tower: rows of ids, of any lengths → (N, dim), not unit rows yet.   context_length: tokens a text may have, start
+    and end included; the rest is cut off.
     """
 
-    def __init__(self, tower: clip.Tower, tokenizer: Tokenizer) -> None:
-        self.dim = tower.shape.dim
-        self.context_length = tower.shape.context_length
+    def __init__(
+        self,
+        tower: Callable[[Sequence[list[int]]], Vectors],
+        tokenizer: Tokenizer,
+        *,
+        dim: int,
+        context_length: int,
+    ) -> None:
+        self.dim = dim
+        self.context_length = context_length
         self._tower = tower
         self._tokenizer = tokenizer
 
@@ -81,7 +89,8 @@ def open_text_encoder(
     if cutting is None or cutting.vocabulary > shape.vocab_size:
         return None
     try:
-        return TextEncoder(clip.gather(mapped.read(weights), shape, cutting.pad), cutting)
+        tower = clip.gather(mapped.read(weights), shape, cutting.pad)
+        return TextEncoder(tower, cutting, dim=shape.dim, context_length=shape.context_length)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None  # the file is input: whatever it breaks with is a no
 

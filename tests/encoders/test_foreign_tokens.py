@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from search import Library
 from search.encoders import foreign_tokens, load_encoder, recipes
 from search.encoders.openclip import open_clip
 
@@ -73,7 +74,21 @@ def wordpiece() -> tuple[Tokenizer, dict[str, str]]:
     return tokenizer, {f"{name}_token": f"[{name.upper()}]" for name in names}
 
 
-KINDS = {"unigram": unigram, "bytes": bytes_bpe, "wordpiece": wordpiece}
+def roberta() -> tuple[Tokenizer, dict[str, str]]:
+    """XLM-R's kind: sentencepiece's unigrams between a beginning and an end."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>")
+    tokenizer.train_from_iterator(corpus(), trainer)
+    ends = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "pad": "<pad>", "unk": "<unk>"}
+    return tokenizer, {f"{name}_token": token for name, token in names.items()}
+
+
+KINDS = {"unigram": unigram, "bytes": bytes_bpe, "wordpiece": wordpiece, "roberta": roberta}
 
 
 @pytest.fixture
@@ -171,3 +186,131 @@ def test_a_tokenizer_whose_file_is_gone_or_changed_is_kept_again(siglip, tmp_pat
         recipes.save(encoder, tmp_path / "kept")
         assert kept.read_bytes() == content
         assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is not None
+
+
+# ---- text halves that are Hugging Face's own
+
+TOWERS = {  # by transformers' model type: what it takes to make a tiny one
+    "xlm-roberta": {"hidden_size": 32, "intermediate_size": 64, "pad_token_id": 1, "max_position_embeddings": 80},
+    "roberta": {"hidden_size": 32, "intermediate_size": 64, "pad_token_id": 1, "max_position_embeddings": 80},
+    "mt5": {"d_model": 32, "d_ff": 64, "d_kv": 16, "pad_token_id": 1},
+    "m2m_100": {"d_model": 32, "encoder_ffn_dim": 64, "encoder_attention_heads": 2, "pad_token_id": 1},
+}
+LAYERS = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_layers": 2, "num_heads": 2, "encoder_layers": 2}
+
+
+@pytest.fixture
+def foreign_model(save_tokenizer) -> Callable[..., str]:
+    """Makes a tiny model with a text half of one of those types, and returns its name."""
+
+    def make(kind: str = "xlm-roberta") -> str:
+        folder = save_tokenizer("roberta")
+        config = transformers.AutoConfig.for_model(kind, vocab_size=400, **TOWERS[kind], **LAYERS)
+        config.save_pretrained(folder)
+        pooler = "cls_pooler" if kind == "m2m_100" else "mean_pooler"
+        text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "hf_pooler_type": pooler}
+        vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
+        model = {
+            "embed_dim": 24,
+            "vision_cfg": vision,
+            "text_cfg": text | {"hf_proj_type": "mlp", "hf_model_pretrained": False, "context_length": CONTEXT},
+        }
+        torch.manual_seed(5)
+        made = open_clip.CustomTextCLIP(**json.loads(json.dumps(model)))
+        state = {name: tensor.contiguous().clone() for name, tensor in made.state_dict().items()}
+        save_file(state, folder / "open_clip_model.safetensors")
+        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {}}))
+        return f"dir:{folder}"
+
+    return make
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_a_foreign_text_half_is_exported_once_and_agrees_with_torch(foreign_model, texts, tmp_path, kind):
+    pytest.importorskip("openvino")
+    encoder = load_encoder(foreign_model(kind), device="cpu", precision="float32", runtime="torch")
+    told: list[str] = []
+    for _ in range(2):
+        recipes.save(encoder, tmp_path / "kept", on_export=told.append)
+    assert told == [f"the text half of {encoder.name}"]
+    half = recipes.open_text(tmp_path / "kept", encoder.fingerprint)
+    ours, theirs = half.encode_texts(texts[:150]), encoder.encode_texts(texts[:150])
+    assert (ours * theirs).sum(axis=1).min() >= 0.9999
+    assert np.abs(ours - theirs).max() < 0.01 * np.ptp(theirs, axis=0).max()  # texts differ by far more
+    assert half.count_tokens(texts) == encoder.count_tokens(texts)
+
+
+def test_an_indexed_library_answers_a_foreign_text_half_without_torch_and_transformers(
+    foreign_model, album, tmp_path
+):
+    pytest.importorskip("openvino")
+    told: list[str] = []
+    name = foreign_model()
+    with Library.open(tmp_path / "library", model=name, offline=True, notify=told.append) as library:
+        library.index([album])
+    assert [message for message in told if "the text half of" in message] == [
+        f"exporting the text half of {name} to a faster runtime; this happens once"
+    ]
+    script = f"""
+import sys
+from search import Library
+with Library.open({str(tmp_path / "library")!r}, offline=True) as library:
+    print(len(library.search("a red car", k=3)))
+print(sorted({{"torch", "open_clip", "transformers", "huggingface_hub"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "3\n[]\n", done.stderr
+
+
+def test_a_model_whose_image_half_was_exported_has_its_foreign_text_half_exported(foreign_model, tmp_path):
+    pytest.importorskip("openvino")
+    encoder = load_encoder(foreign_model(), runtime="openvino")
+    assert encoder.runtime == "openvino"
+    recipes.save(encoder, tmp_path / "kept")
+    half = recipes.open_text(tmp_path / "kept", encoder.fingerprint)
+    assert (half.encode_texts(WORDS) * encoder.encode_texts(WORDS)).sum(axis=1).min() >= 0.999  # bfloat16
+
+
+def test_a_siglip_whose_image_half_was_exported_keeps_its_tokenizer(siglip, tmp_path):
+    pytest.importorskip("openvino")
+    encoder = load_encoder(siglip, runtime="openvino")
+    recipes.save(encoder, tmp_path / "kept")
+    assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is not None
+
+
+def test_a_foreign_text_half_that_would_give_other_vectors_is_left_to_torch(foreign_model, tmp_path, monkeypatch):
+    openvino = pytest.importorskip("search.encoders.openvino")
+    right = openvino.TextTower.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino.TextTower, "__call__", lambda self, ids: right(self, ids)[:, ::-1])
+        encoder = load_encoder(foreign_model(), device="cpu", runtime="torch")
+        recipes.save(encoder, tmp_path / "kept")
+    assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is None
+    assert not list((tmp_path / "kept").glob("*.bin"))
+    told: list[str] = []
+    recipes.save(encoder, tmp_path / "kept", on_export=told.append)
+    assert not told
+
+
+def test_a_foreign_text_half_is_exported_once_the_runtime_is_there(foreign_model, tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    encoder = load_encoder(foreign_model(), device="cpu", runtime="torch")
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "_has_runtime", lambda: False)
+        recipes.save(encoder, tmp_path / "kept")
+        assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is None
+    recipes.save(encoder, tmp_path / "kept")
+    assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is not None
+    monkeypatch.setattr(recipes, "_has_runtime", lambda: False)
+    assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is None
+
+
+def test_a_foreign_text_half_whose_files_are_gone_is_exported_again(foreign_model, tmp_path):
+    pytest.importorskip("openvino")
+    encoder = load_encoder(foreign_model(), device="cpu", runtime="torch")
+    recipes.save(encoder, tmp_path / "kept")
+    [weights] = (tmp_path / "kept").glob("*.bin")
+    weights.unlink()
+    assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is None
+    recipes.save(encoder, tmp_path / "kept")
+    assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is not None
