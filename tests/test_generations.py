@@ -686,7 +686,7 @@ def test_a_generation_that_vanishes_while_a_reader_comes_is_looked_up_again(inde
     indexed.close()
     monkeypatch.setattr(type(indexed.catalog), "publication", late)
     assert [(hit.photo.id, hit.score, hit.relevance) for hit in indexed.search("a wall", k=100)] == expected
-    assert calls == [1, 1, 3]
+    assert calls[:3] == [1, 1, 3]  # the index, the generations, and these again
     assert told == []
 
 
