@@ -676,7 +676,7 @@ def test_a_generation_that_vanishes_while_a_reader_comes_is_looked_up_again(inde
     def late(self):
         said = publication(self)
         calls.append(said.number)
-        if len(calls) == 1:  # between its look at the catalog and its opening the files, two others are published
+        if len(calls) == 2:  # between the last look at the catalog and opening the files, two others are published
             with Library.open(place(indexed), model="builtin", offline=True) as other:
                 monkeypatch.undo()
                 other.rebuild()
@@ -687,7 +687,7 @@ def test_a_generation_that_vanishes_while_a_reader_comes_is_looked_up_again(inde
     indexed.close()
     monkeypatch.setattr(type(indexed.catalog), "publication", late)
     assert [(hit.photo.id, hit.score, hit.relevance) for hit in indexed.search("a wall", k=100)] == expected
-    assert calls == [1, 3]
+    assert calls[:3] == [1, 1, 3]  # the index, the generations, and these again
     assert told == []
 
 
