@@ -1,6 +1,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+RIVALS = against_rclip against_clip_retrieval
+BENCHES = encoders pipeline memory index labels incremental decoding quality reliability
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
 
 .PHONY: demo test test-slow torture lint format bench docs wheel clean
@@ -24,10 +26,8 @@ format: $(VENV)/installed     ## rewrite the code in the house style
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 bench: $(VENV)/installed      ## rerun the figures in bench/RESULTS.md; QUICK=1 to see that the rivals run
-	@for script in against_rclip against_clip_retrieval; do \
-		$(BIN)/python bench/$$script.py $(if $(QUICK),--quick) || exit 1; done
-	@for script in encoders pipeline memory index labels incremental decoding quality reliability; do \
-		$(BIN)/python bench/$$script.py || exit 1; done
+	@for script in $(RIVALS); do $(BIN)/python bench/$$script.py $(if $(QUICK),--quick) || exit 1; done
+	@for script in $(BENCHES); do $(BIN)/python bench/$$script.py || exit 1; done
 
 docs: $(VENV)/installed       ## write the command table into README.md
 	$(BIN)/python -m search.cli.reference README.md

@@ -66,7 +66,6 @@ def info(settings: Settings, *, name: str, trust_checkpoint: str | None) -> None
         offline=settings.offline,
         on_download=settings.downloading,
         trust_checkpoint=trust_checkpoint,
-        on_export=settings.exporting,
     )
     record = recorded(encoder.name)
     _emit(settings, model_info(encoder) | {"exported": _outcome(record) if record else None})
