@@ -151,8 +151,14 @@ def test_children_are_as_many_as_cores_and_free_memory_feed(cores, free, workers
 def test_a_container_with_little_memory_counts(tmp_path, monkeypatch):
     (tmp_path / "max").write_text("3000000000\n")
     (tmp_path / "current").write_text("1000000000\n")
-    monkeypatch.setattr(budget, "_LIMITS", ((tmp_path / "max", tmp_path / "current"), ("/no/max", "/no/current")))
+    monkeypatch.setattr(
+        budget, "_LIMITS", ((tmp_path / "max", tmp_path / "current", tmp_path / "stat"), ("/no",) * 3)
+    )
     assert 0 < free_memory() <= 2_000_000_000
+    (tmp_path / "current").write_text("2900000000\n")
+    assert free_memory() <= 100_000_000
+    (tmp_path / "stat").write_text("anon 400000000\ninactive_file 2000000000\n")  # files that were read
+    assert 1_000_000_000 < free_memory() <= 2_100_000_000
     (tmp_path / "max").write_text("max\n")
     assert free_memory() == budget._of_the_machine() or free_memory() > 2_000_000_000
 

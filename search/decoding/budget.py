@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -11,8 +12,12 @@ CHILD_BYTES = 800_000_000
 _SHARE = 0.5  # of the memory that is free, for all children together; the model needs some, other programs too
 _MOST = 8
 _LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
 )
 
 
@@ -29,7 +34,7 @@ def default_workers(*, cores: int | None = None, free_bytes: int | None = None) 
 
 def free_memory() -> int:
     """Return the bytes that a new program could have: of the machine, or of the container if that has fewer."""
-    return min(_of_the_machine(), *(_left(Path(limit), Path(used)) for limit, used in _LIMITS))
+    return min(_of_the_machine(), *(_left(*map(Path, group)) for group in _LIMITS))
 
 
 def _of_the_machine() -> int:
@@ -42,9 +47,16 @@ def _of_the_machine() -> int:
         return int(psutil.virtual_memory().available)
 
 
-def _left(limit: Path, used: Path) -> int:
-    """Return what a control group has left; as much as can be where there is none or it has no limit."""
+def _left(limit: Path, used: Path, stat: Path) -> int:
+    """Return what a control group has left; as much as can be where there is none or it has no limit.
+
+    What it holds of files that were read counts as used there, and is given back when somebody needs it.
+    """
     try:
-        return max(0, int(limit.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii")))
+        left = int(limit.read_text(encoding="ascii")) - int(used.read_text(encoding="ascii"))
     except (OSError, ValueError):  # ValueError: "max"
         return 2**63
+    with contextlib.suppress(OSError, ValueError):
+        kinds = dict(line.split() for line in stat.read_text(encoding="ascii").splitlines())
+        left += int(kinds.get("total_inactive_file", kinds.get("inactive_file", 0)))
+    return max(0, left)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from search import generations
-from search.errors import StorageError
+from search.errors import DamagedLibrary, SearchError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -61,8 +60,12 @@ class Publisher:
             self._switch()
 
     def _switch(self) -> None:
-        """What the disk refuses here is told at the end of the run, which tries again."""
+        """What goes wrong here is told at the end of the run, which tries again; but for a damaged catalog."""
         assert self._written is not None
-        with contextlib.suppress(StorageError):
-            self._kept.switch(self._written.result(), self._catalog, self._turn.writer)
-        self._written = None
+        written, self._written = self._written, None
+        try:
+            self._kept.switch(written.result(), self._catalog, self._turn.writer)
+        except DamagedLibrary:
+            raise
+        except (SearchError, OSError, MemoryError):
+            self._kept.discard()

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from search.errors import PhotoError
 from search.photos import metadata
@@ -80,11 +80,11 @@ def _embedded(raw: object) -> Image.Image | None:
 
     try:
         thumb = raw.extract_thumb()  # type: ignore[attr-defined]
-    except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError):
+        if thumb.format == rawpy.ThumbFormat.BITMAP:
+            return Image.fromarray(thumb.data)
+        return Image.open(io.BytesIO(thumb.data), formats=("JPEG",))
+    except (rawpy.LibRawError, UnidentifiedImageError):
         return None
-    if thumb.format == rawpy.ThumbFormat.BITMAP:
-        return Image.fromarray(thumb.data)
-    return Image.open(io.BytesIO(thumb.data), formats=("JPEG",))
 
 
 def _half(raw: object) -> Image.Image:

@@ -96,9 +96,8 @@ class MappedIndex:
 
     def sample(self, size: int) -> tuple[Ids, Vectors]:
         every = max(1, len(self) // max(size, 1))
-        places = np.arange(0, len(self._ids), every)
-        if self._alive is not None:
-            places = places[self._alive[places]]
+        alive = np.arange(len(self._ids)) if self._alive is None else np.flatnonzero(self._alive)
+        places = alive[::every]
         ids, vectors = self._new.sample(max(1, len(self._new) // every))
         return np.concatenate([self._ids[places], ids]), np.concatenate([normalize(self._halves[places]), vectors])
 
@@ -132,28 +131,39 @@ class MappedIndex:
         bits = _bits(_mask(places, len(self._ids)))
         if self._coarse is None or len(places) < _WORTH_CODES:
             return scan.top(self._halves, vectors, count, permitted=bits)
-        return [
-            self._refined(v, self._coarse.search(v, depth(len(places), count), permitted=bits), count)
-            for v in vectors
-        ]
+        wanted = min(depth(len(places), count), len(places))
+        return [self._by_permitted_codes(v, count, self._coarse, wanted, bits) for v in vectors]
 
     def _by_codes(self, vector: Vectors, count: int, coarse: Coarse) -> Positions:
         """Everything permitted; rows that are buried are left out afterwards, which is faster where they are few."""
-        wanted = depth(len(self._ids), count)
+        wanted = min(depth(len(self._ids), count), len(self._ids))
         places = coarse.search(vector, wanted)
-        if self._alive is not None:
-            left = places[self._alive[places]]
-            dropped = len(places) - len(left)
-            if dropped > len(places) // _MOST_DROPPED:
-                # Codes tell far rows apart worse than near ones, and it is the near ones that are buried.
-                buried = len(self._alive) - int(np.count_nonzero(self._alive))
-                deeper = wanted + 2 * min(buried, 8 * dropped)
-                left = coarse.search(vector, deeper, permitted=_bits(self._alive))
-            places = left
-        return self._refined(vector, places, count)
+        if self._alive is None:
+            return self._refined(vector, places, count, wanted, None)
+        left = places[self._alive[places]]
+        dropped = len(places) - len(left)
+        if len(places) == wanted and dropped <= wanted // _MOST_DROPPED:
+            return self._refined(vector, left, count, len(left), None)
+        # Codes tell far rows apart worse than near ones, and it is the near ones that are buried.
+        alive = int(np.count_nonzero(self._alive))
+        deeper = wanted + 2 * min(len(self._alive) - alive, 8 * dropped)
+        return self._by_permitted_codes(vector, count, coarse, min(deeper, alive), _bits(self._alive))
 
-    def _refined(self, vector: Vectors, places: Positions, count: int) -> Positions:
-        """The best of some rows by their exact scores."""
+    def _by_permitted_codes(
+        self, vector: Vectors, count: int, coarse: Coarse, wanted: int, bits: Bits | None
+    ) -> Positions:
+        places = coarse.search(vector, wanted, permitted=bits) if wanted else np.empty(0, np.int64)
+        return self._refined(vector, places, count, wanted, bits)
+
+    def _refined(
+        self, vector: Vectors, places: Positions, count: int, wanted: int, bits: Bits | None
+    ) -> Positions:
+        """The best of some rows by their exact scores; of all permitted ones where the codes named too few.
+
+        FAISS's fast scan leaves rows out whose quantized score is the lowest there is, as all are among equal ones.
+        """
+        if len(places) < wanted:
+            return scan.scanned(self._halves, vector, count, permitted=bits)
         places = np.sort(places)  # the file is read forwards
         return places[scan.scanned(self._halves[places], vector, count)]
 

@@ -7,7 +7,7 @@ times faster than numpy can turn float16 into float32, and worth its import.
 from __future__ import annotations
 
 import os
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,12 +74,12 @@ def scanned(halves: Halves, query: Vectors, count: int, *, permitted: Bits | Non
         _scan(halves[part], query, *found[number], bits)
         found[number][1][found[number][1] >= 0] += part.start
 
-    others = [Thread(target=scan, args=(number,)) for number in range(1, len(slices))]
-    for thread in others:
-        thread.start()
-    scan(0)
-    for thread in others:
-        thread.join()
+    if len(slices) == 1:
+        scan(0)
+    else:
+        with ThreadPoolExecutor(len(slices), "scan") as pool:
+            for done in [pool.submit(scan, number) for number in range(len(slices))]:
+                done.result()
     scores, places = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(-scores)[:count]
     return places[order][places[order] >= 0]

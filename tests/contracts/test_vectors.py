@@ -164,6 +164,25 @@ def test_equal_scores_come_by_id_wherever_they_lie(monkeypatch):
     assert index.search(one[:1], 8)[0].tolist() == [[3, 4, 5, 7, 9, 11, 13, -1]]
 
 
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("different", [1, 2, 300])
+def test_rows_that_are_alike_are_all_found(kind, different, monkeypatch):
+    ids, vectors = np.arange(300), np.tile(unit(different), (300 // different, 1))
+    index = over(ids, vectors, kind, monkeypatch)
+    assert set(index.search(-vectors[:1], 300)[0][0].tolist()) == set(ids.tolist())
+    assert set(index.search(vectors[:1], 250, within=ids[50:])[0][0].tolist()) == set(ids[50:].tolist())
+    index.remove(ids[::2])
+    assert set(index.search(vectors[:1], 300)[0][0].tolist()) == {-1, *ids[1::2].tolist()}
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_sample_of_every_second_photo_is_there_whichever_half_was_removed(kind, monkeypatch):
+    for removed in (0, 1):
+        index = over(np.arange(300), unit(300), kind, monkeypatch)
+        index.remove(np.arange(removed, 300, 2))
+        assert len(index.sample(75)[0]) >= 75
+
+
 @pytest.mark.parametrize("size", [1, 50, 10_000])
 def test_a_sample_is_taken_evenly_from_what_is_there(index, size):
     ids, vectors = filled(index)
