@@ -225,21 +225,24 @@ class Library:
 
     def _encoder_of(self, row: EncoderRow) -> Encoder:
         """Return the loaded model, made sure to be the one that made the library's vectors."""
-        if self.encoder.fingerprint != row.fingerprint:
-            raise EncoderMismatch(
-                f"the weights behind {row.name} are not those {self.catalog.location} was indexed with",
-                hint="run 'search index --reencode' to use them",
-            )
-        return self.encoder
+        return self._encoder_made_sure(row.fingerprint)
 
-    def _encoder_for(self, photos: int) -> Encoder:
-        """Return the loaded model, by the runtime that is worth preparing for so many photos."""
+    def _encoder_made_sure(self, fingerprint: str, photos: int = 0) -> Encoder:
+        """Return the loaded model by the runtime that is worth preparing for so many photos.
+
+        Raises EncoderMismatch if its fingerprint is another.
+        """
         from search.encoders.runtimes import is_worth_exporting
 
         name = self.encoder.name
         if is_worth_exporting(name, photos):
             self._encoder = None  # two in memory are one too many
             self._encoder = self._load(name, photos=photos)
+        if self.encoder.fingerprint != fingerprint:
+            raise EncoderMismatch(
+                f"the weights behind {name} are not those {self.catalog.location} was indexed with",
+                hint="run 'search index --reencode' to use them",
+            )
         return self.encoder
 
     def _text_tower(self, row: EncoderRow) -> TextTower:
@@ -348,13 +351,10 @@ class Library:
 
         row = None if reencode else self._row()
         if row is None:
-            return Model(turn.writer.register(self.encoder), self.encoder.name, self._encoder_for)
-
-        def load(photos: int) -> Encoder:
-            self._encoder_of(row)
-            return self._encoder_for(photos)
-
-        return Model(row.id, row.name, load)
+            encoder = self.encoder
+            load = functools.partial(self._encoder_made_sure, encoder.fingerprint)
+            return Model(turn.writer.register(encoder), encoder.name, load)
+        return Model(row.id, row.name, functools.partial(self._encoder_made_sure, row.fingerprint))
 
     def quantise(self, name: str, *, force: bool = False) -> Outcome:
         """Export a model in int8, calibrated on photos of this library and held against what it is made of on others.
