@@ -1,8 +1,9 @@
-"""What is known of models that were exported to a faster runtime: one record for each name, in the user's cache.
+"""What is known of models that were exported to a faster runtime: one record for each name.
 
 A record says which files the model was made of, where its exported form is, and which runtime was the faster one on
 this machine. It is published last, whole, and names the exported files by their SHA-256: what an interrupted export
-leaves is named by nothing. Nothing here is missed when deleted.
+leaves is named by nothing. What lies in the user's cache is not missed when deleted: it can be made again, with the
+same vectors. Models in int8 can't: calibrated on other photos they have other vectors, so they are the user's data.
 """
 
 from __future__ import annotations
@@ -53,6 +54,18 @@ def default_cache() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("search", appauthor=False) / "exports"
+
+
+def default_models() -> Path:
+    """Return the folder of models in int8: the platform's user data directory, `search/models`."""
+    from platformdirs import user_data_path
+
+    return user_data_path("search", appauthor=False) / "models"
+
+
+def default_folder(name: str) -> Path:
+    """Return where the model of this name is kept."""
+    return default_models() if name.endswith(INT8) else default_cache()
 
 
 def made_by() -> str:

@@ -34,7 +34,7 @@ def open_encoder(
     folder: Path | None = None,
 ) -> Encoder:
     """Open a model; `search.encoders.load_encoder` has the words.   folder: of exports, None means the user's."""
-    cache = folder or exports.default_cache()
+    cache = folder or exports.default_folder(name)
     if name.endswith(INT8):
         return _quantised(name, fetcher, device=device, runtime=runtime, precision=precision, cache=cache)
     if not _may_be_exported(device, runtime, precision):
@@ -68,7 +68,7 @@ def export(
     _require_runtime()
     from search.encoders import blueprints, exporting
 
-    cache = folder or exports.default_cache()
+    cache = folder or exports.default_folder(name)
     loaded = blueprints.load(*parse_name(name), fetcher=fetcher)
     if on_export:
         on_export(loaded.name)
@@ -77,7 +77,7 @@ def export(
 
 def recorded(name: str, folder: Path | None = None, trust_checkpoint: str | None = None) -> Record | None:
     """Return what is known of exporting the model of this name; None if nothing, or nothing that still holds."""
-    cache = folder or exports.default_cache()
+    cache = folder or exports.default_folder(name)
     record = exports.find(canonical_name(name), cache) if exports.is_possible() else None
     if record is None or not exports.whole(record, cache):
         return None
