@@ -17,14 +17,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata, util
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from search import files
 from search.encoders import INT8
 from search.encoders.conversion import is_ours
+from search.errors import ModelError
 
 _FORMAT = 1
 _PACKAGES = ("openvino", "open_clip_torch")
+_HOW_TO_GET_IT = "pip install 'search[openvino]'"
 _LEFTOVER_S = 3600.0
 _GRAPH = (".xml", ".bin")
 _HUB_FOLDER = "snapshots"  # of the hub's cache; which one is meant stands in a file beside it
@@ -75,8 +78,26 @@ def made_by() -> str:
 
 
 def is_possible() -> bool:
-    """Say whether the runtime is installed; it is not imported."""
+    """Say whether the runtime is installed; it is not imported, and may be broken."""
     return util.find_spec("openvino") is not None
+
+
+def runtime() -> ModuleType | None:
+    """Import what runs exported models; None if the runtime is not installed, or broken."""
+    with contextlib.suppress(ModelError):
+        return require_runtime()
+    return None
+
+
+def require_runtime() -> ModuleType:
+    """Import what runs exported models.   Raises ModelError if the runtime is not installed, or broken."""
+    if not is_possible():
+        raise ModelError("openvino is not installed", hint=_HOW_TO_GET_IT)
+    try:
+        from search.encoders import openvino
+    except (ImportError, OSError) as error:
+        raise ModelError(f"openvino can't be loaded: {error}", hint=_HOW_TO_GET_IT) from None
+    return openvino
 
 
 def find(name: str, cache: Path) -> Record | None:

@@ -73,6 +73,7 @@ def export(
     """
     if util.find_spec("nncf") is None:
         raise ModelError("nncf is not installed", hint="pip install 'search[int8]'")
+    exports.require_runtime()
     cache = folder or exports.default_models()
     if not force:
         _require_new(canonical_name(name) + INT8, cache)

@@ -55,7 +55,7 @@ def open_encoder(
 def is_worth_exporting(name: str, photos: int, folder: Path | None = None) -> bool:
     """Say whether a model that torch runs should be exported before it encodes so many photos."""
     many = photos >= _WORTH_EXPORTING and name != "builtin" and exports.is_possible()
-    return many and recorded(name, folder) is None
+    return many and recorded(name, folder) is None and exports.runtime() is not None
 
 
 def export(
@@ -65,7 +65,7 @@ def export(
 
     Raises ModelError where the runtime is not installed, StorageError; else as `load_encoder`.
     """
-    _require_runtime()
+    exports.require_runtime()
     from search.encoders import blueprints, exporting
 
     cache = folder or exports.default_folder(name)
@@ -114,15 +114,10 @@ def _may_be_exported(device: str | None, runtime: str | None, precision: str | N
     if runtime not in (None, *RUNTIMES):
         raise ModelError(f"there is no runtime {runtime!r}", hint=f"there are {', '.join(RUNTIMES)}")
     if runtime == "openvino":
-        _require_runtime()
+        exports.require_runtime()
         if device not in (None, "cpu") or precision is not None:
             raise ModelError("openvino runs on the CPU, in the precision that suits it")
     return runtime != "torch" and device in (None, "cpu") and precision is None and exports.is_possible()
-
-
-def _require_runtime() -> None:
-    if not exports.is_possible():
-        raise ModelError("openvino is not installed", hint="pip install 'search[openvino]'")
 
 
 def _by_torch(
@@ -163,10 +158,12 @@ def _checked(encoder: Encoder, runtime: str | None, record: Record | None) -> En
 
 
 def _exported(record: Record, cache: Path, fetcher: Fetcher) -> Encoder | None:
-    from search.encoders import openvino
-
-    images = openvino.open_tower(record, cache)
-    return openvino.OpenVinoEncoder(record, images, lambda: _text(record.card, fetcher)) if images else None
+    openvino = exports.runtime()
+    images = openvino.open_tower(record, cache) if openvino else None
+    if openvino is None or images is None:
+        return None
+    encoder: Encoder = openvino.OpenVinoEncoder(record, images, lambda: _text(record.card, fetcher))
+    return encoder
 
 
 def _text(card: Any, fetcher: Fetcher) -> TextTower:

@@ -201,3 +201,29 @@ def test_a_cache_that_can_not_be_written_is_told_to_those_who_asked(tiny_model: 
     cache.touch()
     with pytest.raises(StorageError, match="can't be written"):
         load_encoder(tiny_model, runtime="openvino")
+
+
+@pytest.mark.parametrize("error", ["ImportError", "OSError"])
+def test_a_broken_runtime_is_none_unless_it_is_asked_for(error: str, tmp_path: Path) -> None:
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino/__init__.py").write_text(f"raise {error}('libtbb.so.12 is not there')")
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from pathlib import Path
+        from search.encoders import exports, load_encoder, recipes, runtimes
+        from search.errors import ModelError
+        exports.default_cache = lambda: Path({str(tmp_path / "exports")!r})
+        assert exports.is_possible() and exports.runtime() is None and not recipes._has_runtime()
+        assert not runtimes.is_worth_exporting("ViT-B-32/openai", 10**6)
+        record = exports.Record({{}}, {{}}, {{}}, "openvino", "")
+        assert runtimes._exported(record, Path(), None) is None
+        assert load_encoder("builtin").runtime == "torch"
+        try:
+            load_encoder("builtin", runtime="openvino")
+        except ModelError as error:
+            assert "libtbb.so.12" in str(error) and "search[openvino]" in error.hint
+        else:
+            raise AssertionError
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, cwd=ROOT)
