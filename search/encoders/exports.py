@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata, util
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import Any
 
 from search import files
@@ -28,6 +28,20 @@ from search.errors import ModelError
 _FORMAT = 1
 _PACKAGES = ("openvino", "open_clip_torch")
 _HOW_TO_GET_IT = "pip install 'search[openvino]'"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_CARD: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "fingerprint": (str,),
+    "dim": (int,),
+    "context_length": (int,),
+    "logit_scale": (int, float),
+    "logit_bias": (int, float, NoneType),
+    "parameters": (int,),
+    "preprocessing": (dict,),
+    "config": (dict,),
+    "weights": (str,),
+    "tensors": (str, NoneType),
+}
 _LEFTOVER_S = 3600.0
 _GRAPH = (".xml", ".bin")
 _HUB_FOLDER = "snapshots"  # of the hub's cache; which one is meant stands in a file beside it
@@ -107,10 +121,12 @@ def find(name: str, cache: Path) -> Record | None:
         if not isinstance(content, dict) or content.pop("format") != _FORMAT:
             return None
         record = Record(**content)
+        if not _is_shaped(record):
+            return None
         kept = name.endswith(INT8)  # vectors are bound to it: another version runs it as it is
         same = (kept or record.made_by == made_by()) and record.card["name"] == name
         return record if same and all(stat_of(Path(path)) == stat for path, stat in record.files.items()) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, metadata.PackageNotFoundError):
+    except (*_UNREADABLE, metadata.PackageNotFoundError, ModelError):
         return None
 
 
@@ -138,8 +154,9 @@ def folder(cache: Path) -> Path | None:
         if is_ours(cache):
             files.sweep(cache)
             for path in cache.glob(".*"):  # the runtime insists on suffixes of its own
-                if path.suffix in _GRAPH and time.time() - path.stat().st_mtime > _LEFTOVER_S:
-                    files.discard(path)
+                with contextlib.suppress(OSError):  # another process may have removed it
+                    if path.suffix in _GRAPH and time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                        files.discard(path)
             return cache
     return None
 
@@ -159,6 +176,20 @@ def stat_of(path: Path) -> dict[str, int]:
     """Return what tells that a file is still the same.   Raises OSError."""
     stat = path.stat()
     return {"size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _is_shaped(record: Record) -> bool:
+    """Say whether a record that was read has all it takes to open a model.   Raises one of _UNREADABLE, ModelError."""
+    from search.encoders.preprocessing import Preprocessing
+
+    Preprocessing.from_dict(record.card["preprocessing"])
+    card = all(isinstance(record.card[key], kinds) for key, kinds in _CARD.items())
+    speeds = all(isinstance(speed, int | float) for speed in record.images_per_second.values())
+    words = all(isinstance(word, str) for word in (record.runtime, record.reason, *record.exported.values()))
+    named = all(Path(name).name == name for name in record.exported)
+    graph = sorted(Path(name).suffix for name in record.exported) in ([], sorted(_GRAPH))
+    agreement = isinstance(record.agreement, int | float | NoneType)
+    return card and speeds and words and named and graph and agreement
 
 
 def _place(name: str, cache: Path) -> Path:
