@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LEAST_OVERLAP = 0.9  # of the ten nearest photos, to photos and to words, for an export to be kept unasked
 CALIBRATED, COMPARED = 256, 500  # photos at most
-LEAST_PHOTOS = 40
+LEAST_COMPARED = 200  # fewer say too little about the ten nearest; as many again are calibrated on
 _NEAREST = 10
 _BATCH = 16
 _ROUNDS = 5
@@ -79,8 +79,11 @@ def export(
         _require_new(canonical_name(name) + INT8, cache)
     loaded = blueprints.load(*parse_name(name), fetcher=fetcher)
     pixels = read(loaded.preprocessing)
-    if len(pixels) < LEAST_PHOTOS:
-        raise UsageError(f"int8 takes at least {LEAST_PHOTOS} readable photos of yours", hint="index more first")
+    needed = 2 * LEAST_COMPARED
+    if len(pixels) < needed:
+        raise UsageError(
+            f"int8 takes at least {needed} readable photos of yours, not {len(pixels)}", hint="index more first"
+        )
     graph, reason = exporting.graph_of(loaded)
     if graph is None:
         raise ModelError(f"{loaded.name}: {reason}")

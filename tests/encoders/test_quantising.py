@@ -15,14 +15,19 @@ from PIL import Image
 from search import Library
 from search.cli import cli
 from search.encoders import canonical_name, exports, load_encoder, parse_name
+from search.encoders.hub import Fetcher
+from search.encoders.preprocessing import Preprocessing
 from search.errors import ModelError, UsageError
 
 PHOTOS = 44
 
 
 @pytest.fixture
-def place(tmp_path: Path, make_photo) -> Path:
-    """A library of enough photos, indexed with the built-in model."""
+def place(tmp_path: Path, make_photo, monkeypatch) -> Path:
+    """A library indexed with the built-in model, whose few photos are taken for enough."""
+    from search.encoders import quantising
+
+    monkeypatch.setattr(quantising, "LEAST_COMPARED", PHOTOS // 2)
     for number in range(PHOTOS):
         make_photo(tmp_path / "photos" / f"{number:02}.png", number)
     with Library.open(tmp_path / "library", model="builtin", offline=True) as library:
@@ -110,9 +115,12 @@ def test_models_in_int8_are_no_cache() -> None:
     assert place == exports.default_models() != exports.default_folder("builtin")
 
 
-def test_too_few_photos_are_no_sample(album: Path, tmp_path: Path) -> None:
+def test_fewer_photos_than_two_hundred_to_compare_are_no_sample() -> None:
     pytest.importorskip("nncf")
-    with Library.open(tmp_path / "library", model="builtin", offline=True) as library:
-        library.index([album])
-        with pytest.raises(UsageError, match="at least 40"):
-            library.quantise("builtin")
+    from search.encoders import quantising
+
+    def read(preprocessing: Preprocessing) -> np.ndarray:
+        return np.zeros((399, *preprocessing.size, 3), np.uint8)
+
+    with pytest.raises(UsageError, match="at least 400 readable photos of yours, not 399"):
+        quantising.export("builtin", read, ["a dog"], fetcher=Fetcher("builtin", offline=True))
