@@ -147,9 +147,8 @@ def sample(preprocessing: Preprocessing, count: int) -> Pixels:
 
 
 def graph_of(loaded: blueprints.Loaded) -> tuple[Any | None, str]:
-    """Return a loaded model's image half as a graph; else None, and why."""
-    from search.encoders import openvino
-
+    """Return a loaded model's image half as a graph; else None, and why.   Raises ModelError without the runtime."""
+    openvino = exports.require_runtime()
     height, width = loaded.preprocessing.size
     try:
         with tuning.plain_attention(), warnings.catch_warnings(), torch.no_grad():

@@ -1,8 +1,9 @@
-"""What is known of models that were exported to a faster runtime: one record for each name, in the user's cache.
+"""What is known of models that were exported to a faster runtime: one record for each name.
 
 A record says which files the model was made of, where its exported form is, and which runtime was the faster one on
 this machine. It is published last, whole, and names the exported files by their SHA-256: what an interrupted export
-leaves is named by nothing. Nothing here is missed when deleted.
+leaves is named by nothing. What lies in the user's cache is not missed when deleted: it can be made again, with the
+same vectors. Models in int8 can't: calibrated on other photos they have other vectors, so they are the user's data.
 """
 
 from __future__ import annotations
@@ -16,14 +17,31 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata, util
 from pathlib import Path
+from types import ModuleType, NoneType
 from typing import Any
 
 from search import files
 from search.encoders import INT8
 from search.encoders.conversion import is_ours
+from search.errors import ModelError
 
 _FORMAT = 1
 _PACKAGES = ("openvino", "open_clip_torch")
+_HOW_TO_GET_IT = "pip install 'search[openvino]'"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_CARD: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "fingerprint": (str,),
+    "dim": (int,),
+    "context_length": (int,),
+    "logit_scale": (int, float),
+    "logit_bias": (int, float, NoneType),
+    "parameters": (int,),
+    "preprocessing": (dict,),
+    "config": (dict,),
+    "weights": (str,),
+    "tensors": (str, NoneType),
+}
 _LEFTOVER_S = 3600.0
 _GRAPH = (".xml", ".bin")
 _HUB_FOLDER = "snapshots"  # of the hub's cache; which one is meant stands in a file beside it
@@ -55,6 +73,18 @@ def default_cache() -> Path:
     return user_cache_path("search", appauthor=False) / "exports"
 
 
+def default_models() -> Path:
+    """Return the folder of models in int8: the platform's user data directory, `search/models`."""
+    from platformdirs import user_data_path
+
+    return user_data_path("search", appauthor=False) / "models"
+
+
+def default_folder(name: str) -> Path:
+    """Return where the model of this name is kept."""
+    return default_models() if name.endswith(INT8) else default_cache()
+
+
 def made_by() -> str:
     """Name what an export is good for: these versions of what made and runs it, on this kind of machine."""
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in _PACKAGES)
@@ -62,8 +92,26 @@ def made_by() -> str:
 
 
 def is_possible() -> bool:
-    """Say whether the runtime is installed; it is not imported."""
+    """Say whether the runtime is installed; it is not imported, and may be broken."""
     return util.find_spec("openvino") is not None
+
+
+def runtime() -> ModuleType | None:
+    """Import what runs exported models; None if the runtime is not installed, or broken."""
+    with contextlib.suppress(ModelError):
+        return require_runtime()
+    return None
+
+
+def require_runtime() -> ModuleType:
+    """Import what runs exported models.   Raises ModelError if the runtime is not installed, or broken."""
+    if not is_possible():
+        raise ModelError("openvino is not installed", hint=_HOW_TO_GET_IT)
+    try:
+        from search.encoders import openvino
+    except (ImportError, OSError) as error:
+        raise ModelError(f"openvino can't be loaded: {error}", hint=_HOW_TO_GET_IT) from None
+    return openvino
 
 
 def find(name: str, cache: Path) -> Record | None:
@@ -73,10 +121,12 @@ def find(name: str, cache: Path) -> Record | None:
         if not isinstance(content, dict) or content.pop("format") != _FORMAT:
             return None
         record = Record(**content)
+        if not _is_shaped(record):
+            return None
         kept = name.endswith(INT8)  # vectors are bound to it: another version runs it as it is
         same = (kept or record.made_by == made_by()) and record.card["name"] == name
         return record if same and all(stat_of(Path(path)) == stat for path, stat in record.files.items()) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, metadata.PackageNotFoundError):
+    except (*_UNREADABLE, metadata.PackageNotFoundError, ModelError):
         return None
 
 
@@ -104,8 +154,9 @@ def folder(cache: Path) -> Path | None:
         if is_ours(cache):
             files.sweep(cache)
             for path in cache.glob(".*"):  # the runtime insists on suffixes of its own
-                if path.suffix in _GRAPH and time.time() - path.stat().st_mtime > _LEFTOVER_S:
-                    files.discard(path)
+                with contextlib.suppress(OSError):  # another process may have removed it
+                    if path.suffix in _GRAPH and time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                        files.discard(path)
             return cache
     return None
 
@@ -125,6 +176,20 @@ def stat_of(path: Path) -> dict[str, int]:
     """Return what tells that a file is still the same.   Raises OSError."""
     stat = path.stat()
     return {"size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def _is_shaped(record: Record) -> bool:
+    """Say whether a record that was read has all it takes to open a model.   Raises one of _UNREADABLE, ModelError."""
+    from search.encoders.preprocessing import Preprocessing
+
+    Preprocessing.from_dict(record.card["preprocessing"])
+    card = all(isinstance(record.card[key], kinds) for key, kinds in _CARD.items())
+    speeds = all(isinstance(speed, int | float) for speed in record.images_per_second.values())
+    words = all(isinstance(word, str) for word in (record.runtime, record.reason, *record.exported.values()))
+    named = all(Path(name).name == name for name in record.exported)
+    graph = sorted(Path(name).suffix for name in record.exported) in ([], sorted(_GRAPH))
+    agreement = isinstance(record.agreement, int | float | NoneType)
+    return card and speeds and words and named and graph and agreement
 
 
 def _place(name: str, cache: Path) -> Path:

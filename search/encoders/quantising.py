@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.encoders import INT8, blueprints, exporting, exports, openclip, parse_name
+from search.encoders import INT8, blueprints, canonical_name, exporting, exports, openclip, parse_name
 from search.encoders.exports import Record
 from search.encoders.hub import first_line
 from search.errors import ModelError, UsageError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LEAST_OVERLAP = 0.9  # of the ten nearest photos, to photos and to words, for an export to be kept unasked
 CALIBRATED, COMPARED = 256, 500  # photos at most
-LEAST_PHOTOS = 40
+LEAST_COMPARED = 200  # fewer say too little about the ten nearest; as many again are calibrated on
 _NEAREST = 10
 _BATCH = 16
 _ROUNDS = 5
@@ -68,14 +68,22 @@ def export(
     """Export a model in int8 and keep it if it finds the same photos, or force says so.
 
     read: photos as the model takes them, CALIBRATED + COMPARED at most.   texts: what is looked for among them.
-    Raises ModelError where NNCF is not installed or can't take the model, UsageError for too few photos, StorageError.
+    Raises ModelError where NNCF is not installed or can't take the model, or without force there is one already;
+    UsageError for too few photos, StorageError.
     """
     if util.find_spec("nncf") is None:
         raise ModelError("nncf is not installed", hint="pip install 'search[int8]'")
+    exports.require_runtime()
+    cache = folder or exports.default_models()
+    if not force:
+        _require_new(canonical_name(name) + INT8, cache)
     loaded = blueprints.load(*parse_name(name), fetcher=fetcher)
     pixels = read(loaded.preprocessing)
-    if len(pixels) < LEAST_PHOTOS:
-        raise UsageError(f"int8 takes at least {LEAST_PHOTOS} readable photos of yours", hint="index more first")
+    needed = 2 * LEAST_COMPARED
+    if len(pixels) < needed:
+        raise UsageError(
+            f"int8 takes at least {needed} readable photos of yours, not {len(pixels)}", hint="index more first"
+        )
     graph, reason = exporting.graph_of(loaded)
     if graph is None:
         raise ModelError(f"{loaded.name}: {reason}")
@@ -89,8 +97,17 @@ def export(
         | {"calibrated": calibration},
         stated=exports.stated(loaded.files),
         force=force,
-        cache=folder or exports.default_cache(),
+        cache=cache,
     )
+
+
+def _require_new(name: str, cache: Path) -> None:
+    record = exports.find(name, cache)
+    if record is not None and exports.whole(record, cache):
+        raise ModelError(
+            f"there is {name} already, and vectors made by it would need --reencode with another",
+            hint="--force replaces it",
+        )
 
 
 def _quantised(graph: Any, pixels: Pixels) -> Any:
@@ -169,8 +186,9 @@ def _kept(
         return Outcome(name, "", **facts, kept=False, files=())
     with exporting.storage(cache) as place:
         exported = openvino.write(quantised, place, exports.key(name))
-        parts = [card["fingerprint"], *sorted(exported.values())]
-        fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()
+        # the .xml is left out: it differs each time, the vectors do not
+        weights = next(digest for file, digest in exported.items() if file.endswith(".bin"))
+        fingerprint = hashlib.sha256((card["fingerprint"] + weights).encode()).hexdigest()
         record = Record(
             card | {"name": name, "fingerprint": fingerprint},
             stated,

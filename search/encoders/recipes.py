@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -277,12 +276,15 @@ def _run_graph(recipe: Mapping[str, Any], folder: Path, tokenizer: Tokenizer | N
 
 def _is_complete(recipe: Mapping[str, Any] | None, config: Mapping[str, Any]) -> bool:
     """Say whether there is a recipe, with what is known of exporting its text half if that can be done now."""
-    exportable = config["text_cfg"].get("hf_model_name") and _has_runtime()
-    return recipe is not None and not (exportable and "graph" not in recipe)
+    if recipe is None:
+        return False
+    return "graph" in recipe or not config["text_cfg"].get("hf_model_name") or not _has_runtime()
 
 
 def _has_runtime() -> bool:
-    return util.find_spec("openvino") is not None
+    from search.encoders import exports
+
+    return exports.runtime() is not None
 
 
 def _opened(folder: Path, fingerprint: str, recipe: Mapping[str, Any]) -> ForeignTokenizer | None:

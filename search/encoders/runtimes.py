@@ -34,7 +34,7 @@ def open_encoder(
     folder: Path | None = None,
 ) -> Encoder:
     """Open a model; `search.encoders.load_encoder` has the words.   folder: of exports, None means the user's."""
-    cache = folder or exports.default_cache()
+    cache = folder or exports.default_folder(name)
     if name.endswith(INT8):
         return _quantised(name, fetcher, device=device, runtime=runtime, precision=precision, cache=cache)
     if not _may_be_exported(device, runtime, precision):
@@ -55,7 +55,7 @@ def open_encoder(
 def is_worth_exporting(name: str, photos: int, folder: Path | None = None) -> bool:
     """Say whether a model that torch runs should be exported before it encodes so many photos."""
     many = photos >= _WORTH_EXPORTING and name != "builtin" and exports.is_possible()
-    return many and recorded(name, folder) is None
+    return many and recorded(name, folder) is None and exports.runtime() is not None
 
 
 def export(
@@ -65,10 +65,10 @@ def export(
 
     Raises ModelError where the runtime is not installed, StorageError; else as `load_encoder`.
     """
-    _require_runtime()
+    exports.require_runtime()
     from search.encoders import blueprints, exporting
 
-    cache = folder or exports.default_cache()
+    cache = folder or exports.default_folder(name)
     loaded = blueprints.load(*parse_name(name), fetcher=fetcher)
     if on_export:
         on_export(loaded.name)
@@ -77,7 +77,7 @@ def export(
 
 def recorded(name: str, folder: Path | None = None, trust_checkpoint: str | None = None) -> Record | None:
     """Return what is known of exporting the model of this name; None if nothing, or nothing that still holds."""
-    cache = folder or exports.default_cache()
+    cache = folder or exports.default_folder(name)
     record = exports.find(canonical_name(name), cache) if exports.is_possible() else None
     if record is None or not exports.whole(record, cache):
         return None
@@ -114,15 +114,10 @@ def _may_be_exported(device: str | None, runtime: str | None, precision: str | N
     if runtime not in (None, *RUNTIMES):
         raise ModelError(f"there is no runtime {runtime!r}", hint=f"there are {', '.join(RUNTIMES)}")
     if runtime == "openvino":
-        _require_runtime()
+        exports.require_runtime()
         if device not in (None, "cpu") or precision is not None:
             raise ModelError("openvino runs on the CPU, in the precision that suits it")
     return runtime != "torch" and device in (None, "cpu") and precision is None and exports.is_possible()
-
-
-def _require_runtime() -> None:
-    if not exports.is_possible():
-        raise ModelError("openvino is not installed", hint="pip install 'search[openvino]'")
 
 
 def _by_torch(
@@ -163,10 +158,12 @@ def _checked(encoder: Encoder, runtime: str | None, record: Record | None) -> En
 
 
 def _exported(record: Record, cache: Path, fetcher: Fetcher) -> Encoder | None:
-    from search.encoders import openvino
-
-    images = openvino.open_tower(record, cache)
-    return openvino.OpenVinoEncoder(record, images, lambda: _text(record.card, fetcher)) if images else None
+    openvino = exports.runtime()
+    images = openvino.open_tower(record, cache) if openvino else None
+    if openvino is None or images is None:
+        return None
+    encoder: Encoder = openvino.OpenVinoEncoder(record, images, lambda: _text(record.card, fetcher))
+    return encoder
 
 
 def _text(card: Any, fetcher: Fetcher) -> TextTower:

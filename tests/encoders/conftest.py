@@ -38,6 +38,14 @@ def cache_of_exports(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     return folder
 
 
+@pytest.fixture(autouse=True)
+def models_in_int8(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of models in int8, a new one for each test."""
+    folder = tmp_path_factory.mktemp("data") / "models"
+    monkeypatch.setattr(exports, "default_models", lambda: folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def builtin() -> Encoder:
     """In float32, which gives the same numbers on every processor but for rounding."""

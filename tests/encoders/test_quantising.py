@@ -14,15 +14,20 @@ from PIL import Image
 
 from search import Library
 from search.cli import cli
-from search.encoders import canonical_name, load_encoder, parse_name
+from search.encoders import canonical_name, exports, load_encoder, parse_name
+from search.encoders.hub import Fetcher
+from search.encoders.preprocessing import Preprocessing
 from search.errors import ModelError, UsageError
 
 PHOTOS = 44
 
 
 @pytest.fixture
-def place(tmp_path: Path, make_photo) -> Path:
-    """A library of enough photos, indexed with the built-in model."""
+def place(tmp_path: Path, make_photo, monkeypatch) -> Path:
+    """A library indexed with the built-in model, whose few photos are taken for enough."""
+    from search.encoders import quantising
+
+    monkeypatch.setattr(quantising, "LEAST_COMPARED", PHOTOS // 2)
     for number in range(PHOTOS):
         make_photo(tmp_path / "photos" / f"{number:02}.png", number)
     with Library.open(tmp_path / "library", model="builtin", offline=True) as library:
@@ -79,7 +84,7 @@ def test_an_export_in_int8_is_a_model_of_its_own(place: Path, builtin) -> None:
         assert library.encoder.precision == "int8"
 
 
-def test_an_export_that_finds_other_photos_is_not_kept(place: Path, monkeypatch, cache_of_exports: Path) -> None:
+def test_an_export_that_finds_other_photos_is_not_kept(place: Path, monkeypatch, models_in_int8: Path) -> None:
     pytest.importorskip("nncf")
     from search.encoders import quantising
 
@@ -87,12 +92,35 @@ def test_an_export_that_finds_other_photos_is_not_kept(place: Path, monkeypatch,
     result = CliRunner().invoke(cli, ["models", "export", "builtin", "--int8", "--json", "-L", str(place)])
     assert result.exit_code == 1
     assert json.loads(result.stdout)["kept"] is False
-    assert not list(cache_of_exports.glob("*"))
+    assert not list(models_in_int8.glob("*"))
 
 
-def test_too_few_photos_are_no_sample(album: Path, tmp_path: Path) -> None:
+def test_another_export_replaces_no_model_unasked_and_of_the_same_photos_is_the_same(
+    place: Path, models_in_int8: Path, cache_of_exports: Path
+) -> None:
     pytest.importorskip("nncf")
-    with Library.open(tmp_path / "library", model="builtin", offline=True) as library:
-        library.index([album])
-        with pytest.raises(UsageError, match="at least 40"):
+    with Library.open(place, model="builtin", offline=True) as library:
+        first = library.quantise("builtin", force=True)
+        assert {Path(file).parent for file in first.files} == {models_in_int8} and not cache_of_exports.exists()
+        kept = {path: path.read_bytes() for path in models_in_int8.iterdir()}
+        with pytest.raises(ModelError, match="would need --reencode") as caught:
             library.quantise("builtin")
+        assert "--force" in (caught.value.hint or "")
+        assert {path: path.read_bytes() for path in models_in_int8.iterdir()} == kept
+        assert library.quantise("builtin", force=True).fingerprint == first.fingerprint
+
+
+def test_models_in_int8_are_no_cache() -> None:
+    place = exports.default_folder("builtin+int8")
+    assert place == exports.default_models() != exports.default_folder("builtin")
+
+
+def test_fewer_photos_than_two_hundred_to_compare_are_no_sample() -> None:
+    pytest.importorskip("nncf")
+    from search.encoders import quantising
+
+    def read(preprocessing: Preprocessing) -> np.ndarray:
+        return np.zeros((399, *preprocessing.size, 3), np.uint8)
+
+    with pytest.raises(UsageError, match="at least 400 readable photos of yours, not 399"):
+        quantising.export("builtin", read, ["a dog"], fetcher=Fetcher("builtin", offline=True))

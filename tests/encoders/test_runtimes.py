@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -201,3 +202,71 @@ def test_a_cache_that_can_not_be_written_is_told_to_those_who_asked(tiny_model: 
     cache.touch()
     with pytest.raises(StorageError, match="can't be written"):
         load_encoder(tiny_model, runtime="openvino")
+
+
+@pytest.mark.parametrize("error", ["ImportError", "OSError"])
+def test_a_broken_runtime_is_none_unless_it_is_asked_for(error: str, tmp_path: Path) -> None:
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino/__init__.py").write_text(f"raise {error}('libtbb.so.12 is not there')")
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from pathlib import Path
+        from search.encoders import exports, load_encoder, recipes, runtimes
+        from search.errors import ModelError
+        exports.default_cache = lambda: Path({str(tmp_path / "exports")!r})
+        assert exports.is_possible() and exports.runtime() is None and not recipes._has_runtime()
+        assert not runtimes.is_worth_exporting("ViT-B-32/openai", 10**6)
+        record = exports.Record({{}}, {{}}, {{}}, "openvino", "")
+        assert runtimes._exported(record, Path(), None) is None
+        assert load_encoder("builtin").runtime == "torch"
+        try:
+            load_encoder("builtin", runtime="openvino")
+        except ModelError as error:
+            assert "libtbb.so.12" in str(error) and "search[openvino]" in error.hint
+        else:
+            raise AssertionError
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, cwd=ROOT)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, builtin: Encoder, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The content of a record of the built-in model; it holds."""
+    from search.encoders.exporting import card_of
+
+    monkeypatch.setattr(exports, "made_by", lambda: "these")
+    card = card_of(builtin)
+    files = {"k.xml": "0" * 64, "k.bin": "1" * 64}
+    place = exports.folder(tmp_path / "kept")
+    assert place is not None
+    exports.save("builtin", exports.Record(card, {}, files, "openvino", "", {}, 1.0, "these"), place)
+    assert exports.find("builtin", place) is not None
+    return cast("dict[str, Any]", json.loads((place / f"{exports.key('builtin')}.json").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("exported", {"k.bin": "1" * 64}),
+        ("exported", ["k.xml", "k.bin"]),
+        ("exported", {"k.xml": 1, "k.bin": 2}),
+        ("exported", {"../k.xml": "0", "../k.bin": "1"}),
+        ("card", {"name": "builtin"}),
+        ("card", []),
+        ("files", []),
+        ("images_per_second", None),
+        ("preprocessing", {"size": "large"}),
+        ("dim", "256"),
+    ],
+)
+def test_a_record_of_another_shape_is_none(kept: dict[str, Any], part: str, value: object, tmp_path: Path) -> None:
+    place = tmp_path / "kept" / f"{exports.key('builtin')}.json"
+    (kept if part in kept else kept["card"])[part] = value
+    place.write_text(json.dumps(kept))
+    assert exports.find("builtin", place.parent) is None
+
+
+def test_a_leftover_that_another_process_removes_meanwhile_is_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".gone.xml").symlink_to(tmp_path / "nothing")  # listed, and without a size or time
+    assert exports.folder(tmp_path) == tmp_path
