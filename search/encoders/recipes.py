@@ -38,6 +38,7 @@ _MANY = 1000  # texts at once, beyond which the seconds that opening the whole m
 def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | None = None) -> None:
     """Write the recipe of an open model, unless it is there; a folder that can't be written is no harm.
 
+    None is written of weights that were replaced since they were loaded: they are another model.
     A text half that is Hugging Face's is exported to the faster runtime, where that is installed.
     on_export: called with the model's name just before.
     """
@@ -47,7 +48,9 @@ def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | N
     if config is None or weights is None or _is_complete(_read(folder, encoder.fingerprint), config):
         return
     with contextlib.suppress(OSError):
-        stated = {str(path): _stat(path) for path in (weights, tensors or weights)}
+        stated = _stated(encoder, weights, tensors)
+        if stated is None:
+            return
         folder.mkdir(exist_ok=True)
         files.sweep(folder)
         loaded = _loaded(encoder, config, on_export)
@@ -167,11 +170,20 @@ def _read(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     """A recipe whose weights, and what they were converted to, are still the files it was written for."""
     try:
         recipe: dict[str, Any] = json.loads(_place(folder, fingerprint).read_text(encoding="utf-8"))
-        current = all(_stat(Path(name)) == stat for name, stat in recipe["files"].items())
+        current = all(files.stat_of(Path(name)) == stat for name, stat in recipe["files"].items())
         known = recipe["format"] == _FORMAT and recipe["tensors"] in recipe["files"]
         return recipe if current and known else None
     except _UNREADABLE:
         return None
+
+
+def _stated(encoder: Encoder, weights: Path, tensors: Path | None) -> dict[str, dict[str, int]] | None:
+    """Return size and time of a model's files as they were loaded; None where one is another now.   Raises OSError."""
+    known: Mapping[str, Mapping[str, int]] = getattr(encoder, "stated", {})
+    if str(weights) not in known or any(files.stat_of(Path(path)) != stat for path, stat in known.items()):
+        return None
+    converted = {str(tensors): files.stat_of(tensors)} if tensors else {}
+    return converted | {path: dict(stat) for path, stat in known.items()}
 
 
 def _write(folder: Path, fingerprint: str, recipe: Mapping[str, Any]) -> None:
@@ -184,7 +196,7 @@ def _mappable(folder: Path, fingerprint: str, recipe: dict[str, Any]) -> Path:
     if recipe.get("export") is None:
         return tensors
     with contextlib.suppress(OSError):
-        if _stat(export) == recipe["export"]:
+        if files.stat_of(export) == recipe["export"]:
             return export
     stat = _export(recipe["config"], tensors, export)
     if stat is None:
@@ -199,7 +211,7 @@ def _export(config: Mapping[str, Any], tensors: Path, target: Path) -> dict[str,
     from search.encoders import text
 
     try:
-        return _stat(target) if text.export(config, tensors, target) else None
+        return files.stat_of(target) if text.export(config, tensors, target) else None
     except _UNREADABLE:
         return None
 
@@ -223,7 +235,7 @@ def _tokenizer(
     content, facts = described
     path = _spelled(folder, encoder.fingerprint)
     files.atomic_write(path, content.encode())
-    stated[str(path)] = _stat(path)
+    stated[str(path)] = files.stat_of(path)
     return facts
 
 
@@ -258,7 +270,7 @@ def _graph(
     from search.encoders import exporting
 
     made = exporting.export_text(loaded, tokenizer, folder) if tokenizer else ()
-    stated |= {str(path): _stat(path) for path in made}
+    stated |= {str(path): files.stat_of(path) for path in made}
     return [path.name for path in made]
 
 
@@ -304,8 +316,3 @@ def _place(folder: Path, fingerprint: str) -> Path:
 
 def _exported(folder: Path, fingerprint: str) -> Path:
     return folder / f"{fingerprint}.safetensors"
-
-
-def _stat(path: Path) -> dict[str, int]:
-    stat = path.stat()
-    return {"size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}

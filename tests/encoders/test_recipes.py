@@ -148,6 +148,15 @@ def test_where_no_export_can_be_made_weights_are_converted_at_every_start(half_m
     np.testing.assert_allclose(half.encode_texts(TEXTS), encoder.encode_texts(TEXTS), rtol=0, atol=ATOL)
 
 
+def test_weights_replaced_since_they_were_loaded_get_no_recipe(half_model, tmp_path):
+    encoder = half_model(torch.float32)
+    tensors = load_file(encoder.weights)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, tmp_path / "others.safetensors")
+    (tmp_path / "others.safetensors").replace(encoder.weights)
+    recipes.save(encoder, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_recipe_of_another_version_is_none(kept, builtin):
     [file] = kept.glob("*.json")
     recipe = json.loads(file.read_text())
