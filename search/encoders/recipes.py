@@ -130,9 +130,10 @@ class TextHalf:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text needs, start and end included, were there room for all."""
-        if not all(text in self._last for text in texts):
+        last = self._last  # another thread may put its own in its place
+        if not all(text in last for text in texts):
             return self._tower(len(texts)).count_tokens(texts)
-        return [self._last[text].tokens for text in texts]
+        return [last[text].tokens for text in texts]
 
     def remember(
         self, prompts: Sequence[Sequence[str]], make: Callable[[], tuple[Vectors, int]]

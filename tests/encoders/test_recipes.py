@@ -326,6 +326,24 @@ def test_several_threads_and_processes_may_ask_at_once(kept, builtin):
     np.testing.assert_allclose(found, expected, rtol=0, atol=ATOL)
 
 
+def test_a_thread_that_embeds_others_texts_takes_no_count_away(kept, builtin):
+    from concurrent.futures import ThreadPoolExecutor
+
+    half = half_of(kept, builtin)
+
+    class Interrupted(list):
+        """Texts that another thread has others embedded between two looks at them."""
+
+        def __iter__(self):
+            with ThreadPoolExecutor(1) as pool:
+                looked = list(super().__iter__())
+                yield from looked
+                pool.submit(half.encode_texts, ["others"]).result()
+
+    half.encode_texts(TEXTS)
+    assert half.count_tokens(Interrupted(TEXTS)) == builtin.count_tokens(TEXTS)
+
+
 def test_a_long_clips_positions_are_merged_without_torch(tmp_path):
     from search.encoders.openclip import open_clip
 
