@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import util
 from pathlib import Path
@@ -86,7 +85,7 @@ def open_text(folder: Path, fingerprint: str) -> TextEncoder | None:
     return open_text_encoder(recipe["config"], path, tokenizer=tokenizer, folder=folder)
 
 
-def open_half(folder: Path, fingerprint: str, whole: Whole) -> TextHalf | None:
+def open_half(folder: Path, fingerprint: str, whole: Callable[[], Encoder]) -> TextHalf | None:
     """Return the text half of the model of this fingerprint, nothing of it opened yet; None without a recipe."""
     recipe = _read(folder, fingerprint)
     if recipe is None:
@@ -97,21 +96,15 @@ def open_half(folder: Path, fingerprint: str, whole: Whole) -> TextHalf | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """The whole model, for what its text half can't do.
+class TextHalf:
+    """What a model says of texts, with as little work as will do: remembered, without torch, or by the whole model.
 
-    open: load it.   is_open: whether it is loaded.
+    whole: opens the whole model, for what its text half can't do.
     """
 
-    open: Callable[[], Encoder]
-    is_open: Callable[[], bool]
-
-
-class TextHalf:
-    """What a model says of texts, with as little work as will do: remembered, without torch, or by the whole model."""
-
-    def __init__(self, recipe: Mapping[str, Any], fingerprint: str, folder: Path, whole: Whole) -> None:
+    def __init__(
+        self, recipe: Mapping[str, Any], fingerprint: str, folder: Path, whole: Callable[[], Encoder]
+    ) -> None:
         self.name: str = recipe["name"]
         self.fingerprint = fingerprint
         self.context_length: int = recipe["context_length"]
@@ -154,10 +147,10 @@ class TextHalf:
         return [known[text] for text in texts]
 
     def _tower(self, count: int) -> TextTower:
-        """Return what embeds so many texts soonest."""
-        if self._whole.is_open() or count >= _MANY:
-            return self._whole.open()
-        return self._alone or self._whole.open()
+        """Return what embeds so many texts; never by whether the whole model is open, whose rows may be rounded."""
+        if count >= _MANY:
+            return self._whole()
+        return self._alone or self._whole()
 
     @cached_property
     def _alone(self) -> TextEncoder | None:
