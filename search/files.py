@@ -76,6 +76,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def stat_of(path: Path) -> dict[str, int]:
+    """Return what tells that a file is still the same.   Raises OSError."""
+    stat = path.stat()
+    return {"size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
 def sweep(folder: Path) -> None:
     """Remove temporary files of ours whose writer is dead, or that are older than an hour."""
     with contextlib.suppress(OSError):

@@ -259,8 +259,8 @@ class Library:
         if self._pin or self._recipes is None:
             return None
         if row.fingerprint not in self._halves:
-            whole = recipes.Whole(lambda: self._encoder_of(row), lambda: self._encoder is not None)
-            self._halves[row.fingerprint] = recipes.open_half(self._recipes, row.fingerprint, whole)
+            half = recipes.open_half(self._recipes, row.fingerprint, lambda: self._encoder_of(row))
+            self._halves[row.fingerprint] = half
         return self._halves[row.fingerprint]
 
     @property

@@ -73,7 +73,7 @@ class Loaded:
     """A model in float32 with its weights in it, and what it was made of.
 
     tensors: a safetensors file with the weights, if there is one.   files: what must not change for the same name
-    to mean the same model.
+    to mean the same model.   stated: size and time that the weights had before they were read, by path.
     """
 
     model: Any
@@ -86,6 +86,7 @@ class Loaded:
     sha256: str
     tensors: Path | None
     files: tuple[Path, ...]
+    stated: Mapping[str, Mapping[str, int]]
 
 
 def load(source: str, identifier: str, *, fetcher: Fetcher) -> Loaded:
@@ -112,6 +113,7 @@ def load(source: str, identifier: str, *, fetcher: Fetcher) -> Loaded:
         sha256=weights.sha256,
         tensors=weights.tensors,
         files=(weights.path, *((blueprint.described,) if blueprint.described else ())),
+        stated={str(weights.path): weights.stated},
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,7 +18,7 @@ import torch
 from search.encoders import conversion
 from search.encoders.hub import first_line
 from search.errors import CheckpointError, ModelError
-from search.files import sha256
+from search.files import sha256, stat_of
 
 State: TypeAlias = dict[str, torch.Tensor]
 _Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -48,12 +48,14 @@ _RESNET: _Shapes = {
 class Weights:
     """A weights file by place and content.
 
-    sha256: hex, of the file as it was found.   cache: the folder for what it is converted to.
+    sha256: hex, of the file as it was found.   cache: the folder for what it is converted to.   stated: its size and
+    time before it was read.
     """
 
     path: Path
     sha256: str
     cache: Path
+    stated: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tensors(self) -> Path | None:
@@ -69,6 +71,7 @@ def identify(path: Path, *, pins: Sequence[str] = (), cache: Path | None = None)
     """
     if not path.is_file():
         raise ModelError(f"there is no weights file {path}")
+    stated = stat_of(path)
     digest = sha256(path)
     for pin in pins:
         if not digest.startswith(pin.lower()):
@@ -76,7 +79,7 @@ def identify(path: Path, *, pins: Sequence[str] = (), cache: Path | None = None)
                 f"{path} has the SHA-256 {digest}, not {pin}",
                 hint="it is damaged or another file than is meant; delete it to fetch it again, or check the number",
             )
-    return Weights(path, digest, cache or conversion.default_cache())
+    return Weights(path, digest, cache or conversion.default_cache(), stated)
 
 
 def read_state_dict(weights: Weights) -> State:

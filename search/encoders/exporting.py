@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +53,7 @@ def export(loaded: blueprints.Loaded, cache: Path) -> tuple[openclip.OpenClipEnc
     with storage(cache) as place:
         graph, reason = graph_of(loaded)
         encoder = openclip.encoder_of(loaded)
-        record = _held(encoder, graph, reason, exports.stated(loaded.files), card_of(encoder))
+        record = _held(encoder, graph, reason, exports.stated(loaded.files, loaded.stated), card_of(encoder))
         if graph is not None and record.agreement is not None and record.agreement >= AGREEMENT:
             from search.encoders import openvino
 
@@ -163,7 +163,7 @@ def _held(
     encoder: openclip.OpenClipEncoder,
     graph: Any,
     reason: str,
-    stated: dict[str, dict[str, int]],
+    stated: dict[str, Mapping[str, int]],
     card: dict[str, Any],
 ) -> Record:
     """Hold the runtimes against each other, in turns on the same batch."""

@@ -125,7 +125,8 @@ def find(name: str, cache: Path) -> Record | None:
             return None
         kept = name.endswith(INT8)  # vectors are bound to it: another version runs it as it is
         same = (kept or record.made_by == made_by()) and record.card["name"] == name
-        return record if same and all(stat_of(Path(path)) == stat for path, stat in record.files.items()) else None
+        current = all(files.stat_of(Path(path)) == stat for path, stat in record.files.items())
+        return record if same and current else None
     except (*_UNREADABLE, metadata.PackageNotFoundError, ModelError):
         return None
 
@@ -166,16 +167,13 @@ def key(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
-def stated(paths: tuple[Path, ...]) -> dict[str, dict[str, int]]:
-    """Return size and time of the files a model is made of; of the hub's, also which revision is meant."""
+def stated(paths: tuple[Path, ...], loaded: Mapping[str, Mapping[str, int]]) -> dict[str, Mapping[str, int]]:
+    """Return size and time of the files a model is made of; of the hub's, also which revision is meant.
+
+    loaded: what is known of some from before they were read; a record of a file replaced since never holds.
+    """
     named = [path.parents[1].parent / "refs" / "main" for path in paths if path.parents[1].name == _HUB_FOLDER]
-    return {str(path): stat_of(path) for path in (*paths, *named) if path.is_file()}
-
-
-def stat_of(path: Path) -> dict[str, int]:
-    """Return what tells that a file is still the same.   Raises OSError."""
-    stat = path.stat()
-    return {"size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return {str(path): files.stat_of(path) for path in (*paths, *named) if path.is_file()} | dict(loaded)
 
 
 def _is_shaped(record: Record) -> bool:

@@ -31,8 +31,9 @@ class OpenClipEncoder:
     """An `Encoder` around a loaded open_clip model (a torch module) and its tokenizer.
 
     dim: width of the model's vectors.   weights: the file they come from, config: open_clip's model_cfg; None for a
-    model made in memory.   tensors: a safetensors file with the model's tensors, if there is one.   precision: of
-    weights and arithmetic, as `tuning.choose_precision` takes it; vectors are float32 whatever it is.
+    model made in memory.   tensors: a safetensors file with the model's tensors, if there is one.   stated: size and
+    time of what it was loaded from, by path.   precision: of weights and arithmetic, as `tuning.choose_precision`
+    takes it; vectors are float32 whatever it is.
     """
 
     runtime = "torch"
@@ -50,6 +51,7 @@ class OpenClipEncoder:
         precision: str | None = None,
         weights: Path | None = None,
         tensors: Path | None = None,
+        stated: Mapping[str, Mapping[str, int]] | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
@@ -58,6 +60,7 @@ class OpenClipEncoder:
         self.preprocessing = preprocessing
         self.weights = weights
         self.tensors = tensors
+        self.stated = stated or {}
         self.config = config
         self._device = torch.device(device)
         self._dtype = tuning.choose_precision(self._device, precision)
@@ -179,6 +182,7 @@ def encoder_of(loaded: blueprints.Loaded, *, device: str = "cpu", precision: str
         precision=precision,
         weights=loaded.weights,
         tensors=loaded.tensors,
+        stated=loaded.stated,
         config=loaded.config,
     )
 

@@ -93,6 +93,7 @@ class OpenVinoEncoder:
         self.preprocessing = Preprocessing.from_dict(card["preprocessing"])
         self.weights = Path(card["weights"])
         self.tensors = Path(card["tensors"]) if card["tensors"] else None
+        self.stated = {path: stat for path, stat in record.files.items() if path == card["weights"]}
         self.batch_size = BATCH_SIZE
         self.precision = "int8" if self.name.endswith(encoders.INT8) else images.precision
         self.base_fingerprint: str = card.get("base", self.fingerprint)  # of the weights in their own precision

@@ -7,7 +7,7 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -95,7 +95,7 @@ def export(
         quantised,
         _compared(graph, quantised, pixels[calibration:], encoder.encode_texts(texts))
         | {"calibrated": calibration},
-        stated=exports.stated(loaded.files),
+        stated=exports.stated(loaded.files, loaded.stated),
         force=force,
         cache=cache,
     )
@@ -174,7 +174,7 @@ def _kept(
     quantised: Any,
     facts: dict[str, Any],
     *,
-    stated: dict[str, dict[str, int]],
+    stated: dict[str, Mapping[str, int]],
     force: bool,
     cache: Path,
 ) -> Outcome:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ _MANY = 1000  # texts at once, beyond which the seconds that opening the whole m
 def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | None = None) -> None:
     """Write the recipe of an open model, unless it is there; a folder that can't be written is no harm.
 
+    None is written of weights that were replaced since they were loaded: they are another model.
     A text half that is Hugging Face's is exported to the faster runtime, where that is installed.
     on_export: called with the model's name just before.
     """
@@ -46,7 +46,9 @@ def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | N
     if config is None or weights is None or _is_complete(_read(folder, encoder.fingerprint), config):
         return
     with contextlib.suppress(OSError):
-        stated = {str(path): _stat(path) for path in (weights, tensors or weights)}
+        stated = _stated(encoder, weights, tensors)
+        if stated is None:
+            return
         folder.mkdir(exist_ok=True)
         files.sweep(folder)
         loaded = _loaded(encoder, config, on_export)
@@ -82,7 +84,7 @@ def open_text(folder: Path, fingerprint: str) -> TextEncoder | None:
     return open_text_encoder(recipe["config"], path, tokenizer=tokenizer, folder=folder)
 
 
-def open_half(folder: Path, fingerprint: str, whole: Whole) -> TextHalf | None:
+def open_half(folder: Path, fingerprint: str, whole: Callable[[], Encoder]) -> TextHalf | None:
     """Return the text half of the model of this fingerprint, nothing of it opened yet; None without a recipe."""
     recipe = _read(folder, fingerprint)
     if recipe is None:
@@ -93,21 +95,15 @@ def open_half(folder: Path, fingerprint: str, whole: Whole) -> TextHalf | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """The whole model, for what its text half can't do.
+class TextHalf:
+    """What a model says of texts, with as little work as will do: remembered, without torch, or by the whole model.
 
-    open: load it.   is_open: whether it is loaded.
+    whole: opens the whole model, for what its text half can't do.
     """
 
-    open: Callable[[], Encoder]
-    is_open: Callable[[], bool]
-
-
-class TextHalf:
-    """What a model says of texts, with as little work as will do: remembered, without torch, or by the whole model."""
-
-    def __init__(self, recipe: Mapping[str, Any], fingerprint: str, folder: Path, whole: Whole) -> None:
+    def __init__(
+        self, recipe: Mapping[str, Any], fingerprint: str, folder: Path, whole: Callable[[], Encoder]
+    ) -> None:
         self.name: str = recipe["name"]
         self.fingerprint = fingerprint
         self.context_length: int = recipe["context_length"]
@@ -126,9 +122,10 @@ class TextHalf:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text needs, start and end included, were there room for all."""
-        if not all(text in self._last for text in texts):
+        last = self._last  # another thread may put its own in its place
+        if not all(text in last for text in texts):
             return self._tower(len(texts)).count_tokens(texts)
-        return [self._last[text].tokens for text in texts]
+        return [last[text].tokens for text in texts]
 
     def remember(
         self, prompts: Sequence[Sequence[str]], make: Callable[[], tuple[Vectors, int]]
@@ -149,10 +146,10 @@ class TextHalf:
         return [known[text] for text in texts]
 
     def _tower(self, count: int) -> TextTower:
-        """Return what embeds so many texts soonest."""
-        if self._whole.is_open() or count >= _MANY:
-            return self._whole.open()
-        return self._alone or self._whole.open()
+        """Return what embeds so many texts; never by whether the whole model is open, whose rows may be rounded."""
+        if count >= _MANY:
+            return self._whole()
+        return self._alone or self._whole()
 
     @cached_property
     def _alone(self) -> TextEncoder | None:
@@ -166,11 +163,20 @@ def _read(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     """A recipe whose weights, and what they were converted to, are still the files it was written for."""
     try:
         recipe: dict[str, Any] = json.loads(_place(folder, fingerprint).read_text(encoding="utf-8"))
-        current = all(_stat(Path(name)) == stat for name, stat in recipe["files"].items())
+        current = all(files.stat_of(Path(name)) == stat for name, stat in recipe["files"].items())
         known = recipe["format"] == _FORMAT and recipe["tensors"] in recipe["files"]
         return recipe if current and known else None
     except _UNREADABLE:
         return None
+
+
+def _stated(encoder: Encoder, weights: Path, tensors: Path | None) -> dict[str, dict[str, int]] | None:
+    """Return size and time of a model's files as they were loaded; None where one is another now.   Raises OSError."""
+    known: Mapping[str, Mapping[str, int]] = getattr(encoder, "stated", {})
+    if str(weights) not in known or any(files.stat_of(Path(path)) != stat for path, stat in known.items()):
+        return None
+    converted = {str(tensors): files.stat_of(tensors)} if tensors else {}
+    return converted | {path: dict(stat) for path, stat in known.items()}
 
 
 def _write(folder: Path, fingerprint: str, recipe: Mapping[str, Any]) -> None:
@@ -183,7 +189,7 @@ def _mappable(folder: Path, fingerprint: str, recipe: dict[str, Any]) -> Path:
     if recipe.get("export") is None:
         return tensors
     with contextlib.suppress(OSError):
-        if _stat(export) == recipe["export"]:
+        if files.stat_of(export) == recipe["export"]:
             return export
     stat = _export(recipe["config"], tensors, export)
     if stat is None:
@@ -198,7 +204,7 @@ def _export(config: Mapping[str, Any], tensors: Path, target: Path) -> dict[str,
     from search.encoders import text
 
     try:
-        return _stat(target) if text.export(config, tensors, target) else None
+        return files.stat_of(target) if text.export(config, tensors, target) else None
     except _UNREADABLE:
         return None
 
@@ -222,7 +228,7 @@ def _tokenizer(
     content, facts = described
     path = _spelled(folder, encoder.fingerprint)
     files.atomic_write(path, content.encode())
-    stated[str(path)] = _stat(path)
+    stated[str(path)] = files.stat_of(path)
     return facts
 
 
@@ -257,7 +263,7 @@ def _graph(
     from search.encoders import exporting
 
     made = exporting.export_text(loaded, tokenizer, folder) if tokenizer else ()
-    stated |= {str(path): _stat(path) for path in made}
+    stated |= {str(path): files.stat_of(path) for path in made}
     return [path.name for path in made]
 
 
@@ -306,8 +312,3 @@ def _place(folder: Path, fingerprint: str) -> Path:
 
 def _exported(folder: Path, fingerprint: str) -> Path:
     return folder / f"{fingerprint}.safetensors"
-
-
-def _stat(path: Path) -> dict[str, int]:
-    stat = path.stat()
-    return {"size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from search.encoders import Encoder, load_encoder, recipes, text
-from search.encoders.recipes import TextHalf, Whole
+from search.encoders.recipes import TextHalf
 from search.encoders.text import open_text_encoder
 
 TEXTS = ["a dog in the snow", "Émile’s café", "", "a long story about " * 40]
@@ -35,12 +35,9 @@ class Opening:
         self.texts += len(texts)
         return self.encoder.encode_texts(texts)
 
-    def whole(self, *, is_open: bool = False) -> Whole:
-        def open_() -> Opening:
-            self.opened += 1
-            return self
-
-        return Whole(open_, lambda: is_open)
+    def whole(self) -> Encoder:
+        self.opened += 1
+        return self
 
 
 @pytest.fixture
@@ -69,8 +66,8 @@ def kept(tmp_path: Path, builtin: Encoder) -> Path:
     return tmp_path / "encoders"
 
 
-def half_of(folder: Path, encoder: Encoder, whole: Whole | None = None) -> TextHalf:
-    half = recipes.open_half(folder, encoder.fingerprint, whole or Opening(encoder).whole())
+def half_of(folder: Path, encoder: Encoder, whole: Callable[[], Encoder] | None = None) -> TextHalf:
+    half = recipes.open_half(folder, encoder.fingerprint, whole or Opening(encoder).whole)
     assert half is not None
     return half
 
@@ -148,11 +145,20 @@ def test_where_no_export_can_be_made_weights_are_converted_at_every_start(half_m
     np.testing.assert_allclose(half.encode_texts(TEXTS), encoder.encode_texts(TEXTS), rtol=0, atol=ATOL)
 
 
+def test_weights_replaced_since_they_were_loaded_get_no_recipe(half_model, tmp_path):
+    encoder = half_model(torch.float32)
+    tensors = load_file(encoder.weights)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, tmp_path / "others.safetensors")
+    (tmp_path / "others.safetensors").replace(encoder.weights)
+    recipes.save(encoder, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_a_recipe_of_another_version_is_none(kept, builtin):
     [file] = kept.glob("*.json")
     recipe = json.loads(file.read_text())
     file.write_text(json.dumps({key: value for key, value in recipe.items() if key != "format"}))
-    assert recipes.open_half(kept, builtin.fingerprint, Opening(builtin).whole()) is None
+    assert recipes.open_half(kept, builtin.fingerprint, Opening(builtin).whole) is None
     recipes.save(builtin, kept)
     assert json.loads(file.read_text()) == recipe
 
@@ -170,30 +176,33 @@ def test_the_text_half_is_the_models(kept, builtin):
     assert half.encode_texts([]).shape == (0, 256)
 
 
-def test_a_text_embedded_once_is_not_embedded_again_by_any_process(kept, builtin):
+def test_a_text_embedded_once_is_not_embedded_again_by_any_process(kept, builtin, monkeypatch):
+    monkeypatch.setattr(recipes, "_MANY", 1)  # all by the whole model, which counts
     whole = Opening(builtin)
-    first = half_of(kept, builtin, whole.whole(is_open=True)).encode_texts(TEXTS)
+    first = half_of(kept, builtin, whole.whole).encode_texts(TEXTS)
     assert whole.texts == len(TEXTS)
-    other = half_of(kept, builtin, whole.whole(is_open=True))
+    other = half_of(kept, builtin, whole.whole)
     again = other.encode_texts([*reversed(TEXTS), TEXTS[0]])
     np.testing.assert_array_equal(again, first[[3, 2, 1, 0, 0]])  # to the bit
     assert other.count_tokens(TEXTS) == builtin.count_tokens(TEXTS)
     assert whole.texts == len(TEXTS)
 
 
-def test_only_texts_that_are_new_are_embedded_and_each_once(kept, builtin):
+def test_only_texts_that_are_new_are_embedded_and_each_once(kept, builtin, monkeypatch):
+    monkeypatch.setattr(recipes, "_MANY", 1)  # all by the whole model, which counts
     whole = Opening(builtin)
-    half_of(kept, builtin, whole.whole(is_open=True)).encode_texts(["a"])
-    half_of(kept, builtin, whole.whole(is_open=True)).encode_texts(["a", "b", "b", "c"])
+    half_of(kept, builtin, whole.whole).encode_texts(["a"])
+    half_of(kept, builtin, whole.whole).encode_texts(["a", "b", "b", "c"])
     assert whole.texts == 3
 
 
-def test_another_models_vectors_are_not_taken(kept, builtin):
+def test_another_models_vectors_are_not_taken(kept, builtin, monkeypatch):
+    monkeypatch.setattr(recipes, "_MANY", 1)  # all by the whole model, which counts
     half_of(kept, builtin).encode_texts(["a"])
     other = kept / f"{'0' * 64}.json"
     other.write_bytes((kept / f"{builtin.fingerprint}.json").read_bytes())
     whole = Opening(builtin)
-    recipes.open_half(kept, "0" * 64, whole.whole(is_open=True)).encode_texts(["a"])
+    recipes.open_half(kept, "0" * 64, whole.whole).encode_texts(["a"])
     assert whole.texts == 1
 
 
@@ -225,7 +234,7 @@ def test_damage_to_what_is_remembered_changes_no_vector_and_heals(kept, builtin,
         found = half_of(kept, builtin).encode_texts(texts)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)  # other batches sum in other orders
     whole = Opening(builtin)
-    half_of(kept, builtin, whole.whole(is_open=True)).encode_texts(texts)
+    half_of(kept, builtin, whole.whole).encode_texts(texts)
     assert whole.texts == 0
 
 
@@ -237,7 +246,7 @@ def test_a_changed_number_of_a_vector_is_noticed(kept, builtin):
     database.close()
     whole = Opening(builtin)
     for _ in range(2):
-        half_of(kept, builtin, whole.whole(is_open=True)).encode_texts(["a"])
+        half_of(kept, builtin, whole.whole).encode_texts(["a"])
     assert whole.texts == 1
 
 
@@ -262,13 +271,14 @@ def test_the_oldest_are_forgotten_beyond_some_number(kept, builtin, monkeypatch)
     for letter in "abcdefgh":
         half_of(kept, builtin).encode_texts([letter])
     whole = Opening(builtin)
-    half_of(kept, builtin, whole.whole(is_open=True)).encode_texts(list("defgh"))
+    half_of(kept, builtin, whole.whole).encode_texts(list("defgh"))
     assert whole.texts == 0
-    half_of(kept, builtin, whole.whole(is_open=True)).encode_texts(list("abc"))
+    half_of(kept, builtin, whole.whole).encode_texts(list("abc"))
     assert whole.texts == 3
 
 
 def test_a_label_sets_prompts_are_remembered_as_one_and_flood_nothing(kept, builtin, monkeypatch):
+    monkeypatch.setattr(recipes, "_MANY", 1)  # all by the whole model, which counts
     from search.labels import LabelSet
 
     monkeypatch.setattr(recipes, "_REMEMBERED", 3)
@@ -277,13 +287,13 @@ def test_a_label_sets_prompts_are_remembered_as_one_and_flood_nothing(kept, buil
     assert beyond > 0
     whole = Opening(builtin)
     for _ in range(2):
-        half = half_of(kept, builtin, whole.whole(is_open=True))
+        half = half_of(kept, builtin, whole.whole)
         weights, more = labels.embed(half, half.remember)
         np.testing.assert_allclose(weights, expected, rtol=0, atol=ATOL)
         assert more == beyond
     assert whole.texts == 6
     assert not (kept / "texts.db").exists()
-    half = half_of(kept, builtin, whole.whole(is_open=True))
+    half = half_of(kept, builtin, whole.whole)
     LabelSet.of(["cat dog"], ["a {}", "the {}", "one {}"]).embed(half, half.remember)
     assert whole.texts > 6
 
@@ -295,10 +305,18 @@ def test_the_same_prompts_divided_otherwise_are_another_set(kept, builtin):
     assert not np.array_equal(one, two)
 
 
+def test_what_is_remembered_of_few_texts_is_never_the_whole_models(kept, builtin):
+    whole = Opening(load_encoder("builtin", device="cpu", precision="bfloat16"))
+    half_of(kept, builtin, whole.whole).encode_texts(TEXTS)
+    again = half_of(kept, builtin).encode_texts(TEXTS)
+    assert whole.texts == 0
+    np.testing.assert_allclose(again, builtin.encode_texts(TEXTS), rtol=0, atol=ATOL)
+
+
 def test_many_texts_at_once_are_left_to_the_whole_model(kept, builtin, monkeypatch):
     monkeypatch.setattr(recipes, "_MANY", 4)
     whole = Opening(builtin)
-    half = half_of(kept, builtin, whole.whole())
+    half = half_of(kept, builtin, whole.whole)
     half.encode_texts(list("abc"))
     assert whole.opened == 0
     half.encode_texts(list("abcd"))  # three of them are remembered
@@ -315,6 +333,24 @@ def test_several_threads_and_processes_may_ask_at_once(kept, builtin):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda text: half_of(kept, builtin).encode_texts([text])[0], texts))
     np.testing.assert_allclose(found, expected, rtol=0, atol=ATOL)
+
+
+def test_a_thread_that_embeds_others_texts_takes_no_count_away(kept, builtin):
+    from concurrent.futures import ThreadPoolExecutor
+
+    half = half_of(kept, builtin)
+
+    class Interrupted(list):
+        """Texts that another thread has others embedded between two looks at them."""
+
+        def __iter__(self):
+            with ThreadPoolExecutor(1) as pool:
+                looked = list(super().__iter__())
+                yield from looked
+                pool.submit(half.encode_texts, ["others"]).result()
+
+    half.encode_texts(TEXTS)
+    assert half.count_tokens(Interrupted(TEXTS)) == builtin.count_tokens(TEXTS)
 
 
 def test_a_long_clips_positions_are_merged_without_torch(tmp_path):

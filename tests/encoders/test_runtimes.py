@@ -158,6 +158,19 @@ def test_other_weights_under_the_same_name_are_another_model(
 
 
 @needs_runtime
+def test_weights_replaced_since_they_were_loaded_are_not_recorded_as_exported(
+    tiny_model: str, cache: Path, tiny_model_again: Callable[[], None]
+) -> None:
+    from search.encoders import blueprints, exporting, parse_name
+    from search.encoders.hub import Fetcher
+
+    loaded = blueprints.load(*parse_name(tiny_model), fetcher=Fetcher(tiny_model, offline=True))
+    tiny_model_again()
+    exporting.export(loaded, cache)
+    assert recorded(tiny_model) is None
+
+
+@needs_runtime
 def test_an_export_that_dies_on_the_way_is_not_taken_for_one(
     tiny_model: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
