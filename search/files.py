@@ -1,7 +1,8 @@
 """Files that are whole or not there: how this package writes anything that is not the catalog.
 
-What is written has a temporary name beside its place until it is on the disk, `.NAME.HOST-PID-TOKEN.tmp`. A process
-that dies leaves it; `sweep` knows by the name that nobody is writing there any more.
+What is written has a temporary name beside its place until it is on the disk, `.NAME.HOST-PID-TOKEN.tmp`, or
+with .xml or .bin at its end where what writes it insists. A process that dies leaves it; `sweep` knows by the name
+that nobody is writing there any more.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _LEFTOVER_S = 3600.0
-_TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}\.(?:tmp|xml|bin)")
 
 
 def atomic_write(path: Path, data: bytes) -> None:

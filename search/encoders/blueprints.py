@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from search.encoders import checkpoints, unknown_name
 from search.encoders.hub import (
     CONFIG,
+    TOKENIZER,
     WEIGHTS,
     Fetcher,
     first_line,
@@ -32,6 +33,7 @@ from search.encoders.hub import (
 from search.encoders.preprocessing import Preprocessing
 from search.encoders.torchvision_ops import ensure_torchvision
 from search.errors import CheckpointError, ModelError, SearchError
+from search.files import stat_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what third parties deprecate among themselves is nothing to act on here
@@ -45,6 +47,7 @@ __all__ = ["Loaded", "load", "open_clip", "pretrained_tags"]
 _QUICKGELU = "-quickgelu"
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 _TOKENIZER_OPTIONS = frozenset({"clean", "strip_sep_token", "language"})
+_LOCAL = "local-dir:"  # open_clip's word
 _SEE_LIST = "`search models list --all` shows what there is"
 
 
@@ -73,7 +76,7 @@ class Loaded:
     """A model in float32 with its weights in it, and what it was made of.
 
     tensors: a safetensors file with the weights, if there is one.   files: what must not change for the same name
-    to mean the same model.   stated: size and time that the weights had before they were read, by path.
+    to mean the same model.   stated: size and time that weights and tokenizer had before they were read.
     """
 
     model: Any
@@ -96,6 +99,7 @@ def load(source: str, identifier: str, *, fetcher: Fetcher) -> Loaded:
     """
     blueprint = _BLUEPRINTS[source](identifier, fetcher)
     _require_usable(blueprint)
+    spelled = _stated_tokenizer(blueprint)
     tokenizer = _tokenizer(blueprint, fetcher)
     model = _model(blueprint, fetcher)
     weights = blueprint.identified or _identify(blueprint.weights, fetcher, blueprint.pin)
@@ -113,7 +117,7 @@ def load(source: str, identifier: str, *, fetcher: Fetcher) -> Loaded:
         sha256=weights.sha256,
         tensors=weights.tensors,
         files=(weights.path, *((blueprint.described,) if blueprint.described else ())),
-        stated={str(weights.path): weights.stated},
+        stated={str(weights.path): weights.stated} | spelled,
     )
 
 
@@ -144,7 +148,7 @@ def _folder(path: str, _: Fetcher, *, name: str = "") -> Blueprint:
         config["model_cfg"],
         config["preprocess_cfg"],
         weights,
-        f"local-dir:{folder}",
+        f"{_LOCAL}{folder}",
         described=folder / CONFIG,
     )
 
@@ -282,6 +286,14 @@ def _uses_transformers(text: Mapping[str, Any]) -> bool:
     return bool(text.get("hf_model_name") or text.get("hf_tokenizer_name"))
 
 
+def _stated_tokenizer(blueprint: Blueprint) -> dict[str, Mapping[str, int]]:
+    """Return size and time of a folder's tokenizer.json, by path; empty where the model's tokenizer is another."""
+    if not blueprint.config["text_cfg"].get("hf_tokenizer_name") or not blueprint.tokenizer.startswith(_LOCAL):
+        return {}
+    file = Path(blueprint.tokenizer.removeprefix(_LOCAL)) / TOKENIZER
+    return {str(file): stat_of(file)} if file.is_file() else {}
+
+
 def _tokenizer(blueprint: Blueprint, fetcher: Fetcher) -> Any:
     text = blueprint.config["text_cfg"]
     hugging_face = bool(text.get("hf_tokenizer_name"))
@@ -291,7 +303,7 @@ def _tokenizer(blueprint: Blueprint, fetcher: Fetcher) -> Any:
         options = text.get("tokenizer_kwargs") or {}
         make = partial(open_clip.SimpleTokenizer, context_length=text.get("context_length", 77), **options)
     try:
-        if hugging_face and not blueprint.tokenizer.startswith("local-dir:"):
+        if hugging_face and not blueprint.tokenizer.startswith(_LOCAL):
             return fetcher.local_first(make)
         with no_network():
             return make()

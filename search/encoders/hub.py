@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 CONFIG = "open_clip_config.json"
+TOKENIZER = "tokenizer.json"
 _PROBE_TIMEOUT_S = 3.0
 _MAX_REASON = 200  # characters
 _SHA256 = re.compile("[0-9a-f]{64}")

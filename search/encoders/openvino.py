@@ -17,6 +17,7 @@ from openvino.preprocess import PrePostProcessor
 
 from search import encoders, files
 from search.encoders.exports import Record
+from search.encoders.hub import TOKENIZER
 from search.encoders.preprocessing import Preprocessing, require_batch
 
 if TYPE_CHECKING:
@@ -93,7 +94,11 @@ class OpenVinoEncoder:
         self.preprocessing = Preprocessing.from_dict(card["preprocessing"])
         self.weights = Path(card["weights"])
         self.tensors = Path(card["tensors"]) if card["tensors"] else None
-        self.stated = {path: stat for path, stat in record.files.items() if path == card["weights"]}
+        self.stated = {
+            path: stat
+            for path, stat in record.files.items()
+            if path == card["weights"] or Path(path).name == TOKENIZER
+        }
         self.batch_size = BATCH_SIZE
         self.precision = "int8" if self.name.endswith(encoders.INT8) else images.precision
         self.base_fingerprint: str = card.get("base", self.fingerprint)  # of the weights in their own precision

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_VERSION = (
+    b"1"  # another when a text tower or tokenizer of ours computes otherwise: what was kept is no more found
+)
 _TIMEOUT_S = 0.05  # another process holds the file for milliseconds; to compute a vector takes little longer
 _MOST_TEXTS = 20_000  # 40 MiB at 512 numbers a vector
 _MOST_SETS = 8
@@ -76,7 +79,7 @@ class Memory:
         return entry
 
     def _key(self, texts: Iterable[str]) -> bytes:
-        digest = hashlib.blake2b(self._fingerprint.encode(), digest_size=24)
+        digest = hashlib.blake2b(_VERSION + self._fingerprint.encode(), digest_size=24)
         for text in texts:
             data = text.encode("utf-8", "surrogatepass")
             digest.update(len(data).to_bytes(8, "little") + data)

@@ -271,6 +271,15 @@ def test_a_model_whose_image_half_was_exported_has_its_foreign_text_half_exporte
     assert (half.encode_texts(WORDS) * encoder.encode_texts(WORDS)).sum(axis=1).min() >= 0.999  # bfloat16
 
 
+def test_a_replaced_tokenizer_is_noticed(siglip, tmp_path):
+    encoder = load_encoder(siglip, device="cpu", runtime="torch")
+    recipes.save(encoder, tmp_path / "kept")
+    assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is not None
+    tokenizer = encoder.weights.with_name("tokenizer.json")
+    tokenizer.write_bytes(tokenizer.read_bytes() + b" ")
+    assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is None
+
+
 def test_a_siglip_whose_image_half_was_exported_keeps_its_tokenizer(siglip, tmp_path):
     pytest.importorskip("openvino")
     encoder = load_encoder(siglip, runtime="openvino")

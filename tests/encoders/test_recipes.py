@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from search import files
 from search.encoders import Encoder, load_encoder, recipes, text
 from search.encoders.recipes import TextHalf
 from search.encoders.text import open_text_encoder
@@ -204,6 +207,25 @@ def test_another_models_vectors_are_not_taken(kept, builtin, monkeypatch):
     whole = Opening(builtin)
     recipes.open_half(kept, "0" * 64, whole.whole).encode_texts(["a"])
     assert whole.texts == 1
+
+
+def test_what_another_version_of_the_arithmetic_gave_is_not_taken(kept, builtin, monkeypatch):
+    monkeypatch.setattr(recipes, "_MANY", 1)  # all by the whole model, which counts
+    whole = Opening(builtin)
+    half_of(kept, builtin, whole.whole).encode_texts(["a"])
+    monkeypatch.setattr("search.encoders.remembered._VERSION", b"another")
+    half_of(kept, builtin, whole.whole).encode_texts(["a"])
+    assert whole.texts == 2
+
+
+def test_what_an_interrupted_export_of_a_graph_left_is_swept(builtin, tmp_path):
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    name = files.temporary_name(tmp_path / "graph").name.replace(f"-{os.getpid()}-", f"-{int(done.stdout)}-")
+    left = [(tmp_path / name).with_suffix(suffix) for suffix in (".xml", ".bin")]
+    for path in left:
+        path.touch()
+    recipes.save(builtin, tmp_path)
+    assert not any(path.exists() for path in left)
 
 
 def test_texts_are_not_written_down(kept, builtin):
