@@ -260,7 +260,8 @@ def test_damage_to_what_is_remembered_changes_no_vector_and_heals(kept, builtin,
     assert whole.texts == 0
 
 
-def test_a_changed_number_of_a_vector_is_noticed(kept, builtin):
+def test_a_changed_number_of_a_vector_is_noticed(kept, builtin, monkeypatch):
+    monkeypatch.setattr(recipes, "_MANY", 1)  # all by the whole model, which counts
     half_of(kept, builtin).encode_texts(["a"])
     with sqlite3.connect(kept / "texts.db") as database:
         [(vectors,)] = database.execute("SELECT vectors FROM kept")
@@ -290,6 +291,7 @@ def test_a_file_held_by_another_process_is_not_waited_for(kept, builtin):
 
 def test_the_oldest_are_forgotten_beyond_some_number(kept, builtin, monkeypatch):
     monkeypatch.setattr("search.encoders.remembered._MOST_TEXTS", 5)
+    monkeypatch.setattr(recipes, "_MANY", 1)  # all by the whole model, which counts
     for letter in "abcdefgh":
         half_of(kept, builtin).encode_texts([letter])
     whole = Opening(builtin)
