@@ -36,7 +36,7 @@ def half_of(folder: Path, model: str) -> recipes.TextHalf:
     """The model's text half as another process would find it: whole models stay closed."""
     encoder = load_encoder(model, device="cpu")
     recipes.save(encoder, folder)
-    half = recipes.open_half(folder, encoder.fingerprint, recipes.Whole(lambda: encoder, lambda: False))
+    half = recipes.open_half(folder, encoder.fingerprint, lambda: encoder)
     assert half is not None
     return half
 

@@ -522,6 +522,8 @@ class Library:
         started = perf_counter()
         asked = queries.parse([query]) if isinstance(query, str) else query
         row = self._answering()
+        with self._lock:
+            self._live.of(row).prepare()
         vector = queries.embed(asked, self._vectors_of(row))
         selection = self.catalog.select(filter or Filter())
         with self._lock:  # one thread brings the index up to date or reads it

@@ -53,6 +53,9 @@ class VectorIndex(Protocol):
     def remove(self, ids: Ids) -> None:
         """Forget these ids; unknown ones are ignored."""
 
+    def prepare(self) -> None:
+        """Begin to load what a search will need, beside what the caller does until then."""
+
     def search(
         self, vectors: Vectors, k: int, *, within: Ids | None = None
     ) -> tuple[Ids, npt.NDArray[np.float32]]:

@@ -80,6 +80,9 @@ class ExactIndex:
         order = np.argsort(self.ids)[:: max(1, self._count // max(size, 1))]
         return self.ids[order], self._rows[order]
 
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
     def search(
         self, vectors: Vectors, k: int, *, within: Ids | None = None
     ) -> tuple[Ids, npt.NDArray[np.float32]]:

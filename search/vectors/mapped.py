@@ -101,6 +101,10 @@ class MappedIndex:
         ids, vectors = self._new.sample(max(1, len(self._new) // every))
         return np.concatenate([self._ids[places], ids]), np.concatenate([normalize(self._halves[places]), vectors])
 
+    def prepare(self) -> None:
+        if len(self._ids) > scan.FEW:
+            scan.prepare()
+
     def search(
         self, vectors: Vectors, k: int, *, within: Ids | None = None
     ) -> tuple[Ids, npt.NDArray[np.float32]]:

@@ -6,8 +6,11 @@ times faster than numpy can turn float16 into float32, and worth its import.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +30,17 @@ _CHUNK = 2048  # rows turned into float32 at a time
 _MANY = 16  # queries from which a matrix product pays for turning every row into float32
 _WORTH_A_THREAD = 64 << 20  # bytes
 _MOST_THREADS = 4
+
+
+def prepare() -> None:
+    """Import FAISS beside what the caller does next: that takes longer than a search."""
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):  # the search will say so
+            import faiss  # noqa: F401
+
+    if "faiss" not in sys.modules:
+        Thread(target=load, name="faiss").start()
 
 
 def top(halves: Halves, queries: Vectors, count: int, *, permitted: Bits | None = None) -> list[Positions]:
