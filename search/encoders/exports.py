@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import platform
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata, util
@@ -42,7 +41,6 @@ _CARD: dict[str, tuple[type, ...]] = {
     "weights": (str,),
     "tensors": (str, NoneType),
 }
-_LEFTOVER_S = 3600.0
 _GRAPH = (".xml", ".bin")
 _HUB_FOLDER = "snapshots"  # of the hub's cache; which one is meant stands in a file beside it
 
@@ -154,10 +152,6 @@ def folder(cache: Path) -> Path | None:
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         if is_ours(cache):
             files.sweep(cache)
-            for path in cache.glob(".*"):  # the runtime insists on suffixes of its own
-                with contextlib.suppress(OSError):  # another process may have removed it
-                    if path.suffix in _GRAPH and time.time() - path.stat().st_mtime > _LEFTOVER_S:
-                        files.discard(path)
             return cache
     return None
 

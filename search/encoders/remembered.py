@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _VERSION = (
-    b"1"  # another when a text tower or tokenizer of ours computes otherwise: what was kept is no more found
+    b"1"  # another when a text tower or tokenizer of ours computes otherwise: what was kept is not found then
 )
 _TIMEOUT_S = 0.05  # another process holds the file for milliseconds; to compute a vector takes little longer
 _MOST_TEXTS = 20_000  # 40 MiB at 512 numbers a vector
@@ -117,9 +117,7 @@ class _Store:
             self._try(lambda database: self._insert(database, rows))
 
     def _insert(self, database: sqlite3.Connection, rows: list[tuple[bytes, int, int, bytes]]) -> None:
-        database.execute(
-            "PRAGMA synchronous = OFF"
-        )  # after a power cut the file may be damaged, and is begun anew
+        database.execute("PRAGMA synchronous = OFF")  # damaged by a power cut, the file is begun anew
         database.execute("BEGIN IMMEDIATE")
         database.execute(_CREATE)
         database.executemany("INSERT OR IGNORE INTO kept (key, tokens, crc, vectors) VALUES (?, ?, ?, ?)", rows)

@@ -42,9 +42,9 @@ def open_encoder(
 
         return openclip.load(*parse_name(name), fetcher=fetcher, device=device, precision=precision)
     record = recorded(name, cache, fetcher.trust_checkpoint)
-    if record and record.exported and runtime in (None, record.runtime, "openvino"):
-        wanted = runtime == "openvino" or record.runtime == "openvino"
-        if wanted and (encoder := _exported(record, cache, fetcher)) is not None:
+    if record and record.exported and "openvino" in (runtime, record.runtime):
+        encoder = _exported(record, cache, fetcher)
+        if encoder is not None:
             return encoder
     wanted = runtime == "openvino" or is_worth_exporting(name, photos, cache)
     return _by_torch(
