@@ -30,7 +30,7 @@ SIBLINGS = {
 THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
-    "platformdirs": {"library", "encoders/conversion", "encoders/exports"},
+    "platformdirs": {"cli/viewer", "library", "encoders/conversion", "encoders/exports"},
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
         *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/transaction"),

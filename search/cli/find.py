@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ class _Place(click.ParamType[tuple[float, float, float]]):
 class _Describing(click.Command):
     """Takes a description that begins with one dash (`-dark sky`) as text; options are written as they are listed."""
 
-    _SHORT_OPTION = re.compile(r"-(h|[qv]+|k\d*|L.*)", re.DOTALL)
+    _SHORT_OPTION = re.compile(r"-(h|o|[qv]+|k\d*|L.*)", re.DOTALL)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = {
@@ -95,7 +96,15 @@ class _Describing(click.Command):
     help="html is a contact sheet with the pictures in it.",
 )
 @click.option("--print0", is_flag=True, help="Print bare paths, each ended by a NUL, for xargs -0.")
-@click.option("--open", "show", is_flag=True, help="Open the hits in the system's viewer.")
+@click.option("-o", "--output", "file", metavar="FILE", help="Write to FILE: .html, .csv, or bare paths.")
+@click.option("--open", "show", is_flag=True, help="Open the photo in the system's viewer, several as a page.")
+@click.option("--preview", is_flag=True, help="Draw the pictures in the terminal.")
+@click.option(
+    "--preview-as",
+    "protocol",
+    type=click.Choice(["kitty", "iterm2", "sixel", "blocks"]),
+    help="How to draw them. [default: as the terminal can]",
+)
 @model_option
 @trust_option
 def command(
@@ -109,7 +118,10 @@ def command(
     min_relevance: float,
     output: str,
     print0: bool,
+    file: str | None,
     show: bool,
+    preview: bool,
+    protocol: str | None,
     model: str,
     trust_checkpoint: str | None,
     **conditions: Any,
@@ -124,8 +136,10 @@ def command(
       search find "a dog" "2:beach" --not people --after 2023
       search find --like holiday.jpg --format html > sheet.html
     """
-    from search.cli.output import answer_document, emit_answers, emit_json, emit_paths
+    from search.cli.output import answer_document, emit_answers, emit_json
 
+    output = _output(output, print0=print0, file=file, as_json=settings.json)
+    preview = _previews(preview or protocol is not None, settings=settings, output=output, file=file)
     if queries is None:
         # A few short texts: threads that wait for each other take longer than one alone, on a busy machine three times
         # as long. Read when numpy is imported.
@@ -138,13 +152,59 @@ def command(
     if settings.json:
         documents = [answer_document(answer) for answer in answers]
         emit_json({"answers": documents} if queries else documents[0])
-    elif print0:
-        emit_paths((hit.photo.path for answer in answers for hit in answer.hits), end=b"\0")
+    elif file:
+        _write(answers, output, file)
     else:
         emit_answers(answers, output)
+    if preview:
+        from search.cli.preview import emit_previews
+
+        emit_previews(settings, answers, protocol)
     if show:
-        for hit in (hit for answer in answers for hit in answer.hits):
-            click.launch(hit.photo.path)
+        _open(settings, answers)
+
+
+_FORMATS = {".html": "html", ".htm": "html", ".csv": "csv"}
+
+
+def _output(output: str, *, print0: bool, file: str | None, as_json: bool) -> str:
+    """The format that is meant; a file that is none of ours holds paths."""
+    if file and as_json:
+        raise click.UsageError("--json goes to stdout; write it to a file with >")
+    if print0:
+        return "print0"
+    if file and output == "table":
+        return _FORMATS.get(os.path.splitext(file)[1].lower(), "paths")
+    return output
+
+
+def _previews(wanted: bool, *, settings: Settings, output: str, file: str | None) -> bool:
+    """Whether to draw pictures; not among what a program is to read."""
+    if wanted and (settings.json or output != "table" or file or not sys.stdout.isatty()):
+        raise click.UsageError(
+            "--preview draws beneath the table on a terminal; elsewhere use --output sheet.html"
+        )
+    return wanted
+
+
+def _write(answers: Sequence[Answer], output: str, file: str) -> None:
+    from pathlib import Path
+
+    from search.cli.output import answer_parts
+    from search.files import atomic_write_parts
+
+    atomic_write_parts(Path(file), answer_parts(answers, output))
+
+
+def _open(settings: Settings, answers: Sequence[Answer]) -> None:
+    """Show one photo as it is, several on one page: a viewer each would be a desk full of windows."""
+    from search.cli.viewer import open_in_viewer, open_sheet
+
+    paths = [hit.photo.path for answer in answers for hit in answer.hits]
+    if len(paths) == 1:
+        open_in_viewer(paths[0])
+    elif paths:
+        settings.talk(f"opened {open_sheet(answers)}")
 
 
 def _queries(texts: tuple[str, ...], like: tuple[str, ...], unlike: tuple[str, ...], file: Any) -> list[Query]:

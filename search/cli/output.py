@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,24 +40,45 @@ def emit_json(document: object) -> None:
     click.echo(json.dumps(document, ensure_ascii=True, indent=1, allow_nan=False))
 
 
-def emit_paths(paths: Iterable[str], *, end: bytes = b"\n") -> None:
-    """Print names as the file system's own bytes."""
+def emit_bytes(parts: Iterable[bytes]) -> None:
+    """Print bytes as they are, part by part."""
     sys.stdout.flush()
-    for path in paths:
-        sys.stdout.buffer.write(os.fsencode(path) + end)
+    for part in parts:
+        sys.stdout.buffer.write(part)
     sys.stdout.buffer.flush()
 
 
-def emit_table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> None:
-    """Print aligned columns; `right` are those set flush right."""
-    cells = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        line = (
-            cell.rjust(width) if i in set(right) else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        click.echo("  ".join(line).rstrip())
+def emit_table(
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Iterable[int] = (),
+    header: Sequence[str] = (),
+    giving: int | None = None,
+) -> None:
+    """Print aligned columns; `right` are those set flush right.
+
+    header: stands above them on a terminal.   giving: the column that is shortened if the terminal is too narrow.
+    """
+    from search.cli.columns import aligned
+
+    columns = terminal_columns()
+    lines = aligned(
+        [[printable(cell) for cell in row] for row in ([header] if header and columns else []) + list(rows)],
+        right=set(right),
+        giving=giving,
+        columns=columns,
+    )
+    for number, line in enumerate(lines):
+        click.echo(click.style(line, dim=True) if number == 0 and header and columns else line)
+
+
+def terminal_columns() -> int | None:
+    """Return how wide the terminal is that stdout is, None if it is none."""
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def short(path: str) -> str:
@@ -210,44 +231,89 @@ def status_document(status: LibraryStatus) -> dict[str, Any]:
 
 
 def emit_answers(answers: Sequence[Answer], output: str) -> None:
-    """Print answers as `table`, `paths`, `csv` or `html`."""
+    """Print answers as `table`, `paths`, `print0`, `csv` or `html`."""
+    if output != "table":
+        emit_bytes(answer_parts(answers, output))
+        return
+    for answer in answers:
+        emit_answer(answer, named=len(answers) > 1)
+
+
+def answer_parts(answers: Sequence[Answer], output: str) -> Iterator[bytes]:
+    """Yield answers as a file's content: `paths`, `print0` (paths ended by NUL), `csv` or `html`.
+
+    Paths are the file system's own bytes. The rest is UTF-8; what is none in a name is escaped with backslashes.
+    """
+    if output in ("paths", "print0"):
+        end = b"\n" if output == "paths" else b"\0"
+        return (os.fsencode(hit.photo.path) + end for answer in answers for hit in answer.hits)
     if output == "html":
-        from search.cli.sheet import contact_sheet
+        from search.cli.sheet import contact_sheet, sheet_of
 
-        click.echo(contact_sheet(answers))
-    elif output == "paths":
-        emit_paths(hit.photo.path for answer in answers for hit in answer.hits)
-    elif output == "csv":
-        click.echo(_csv(answers), nl=False)
-    else:
-        for answer in answers:
-            _emit_answer(answer, named=len(answers) > 1)
+        return (part.encode() for part in contact_sheet(sheet_of(answers)))
+    return (line.encode("utf-8", "backslashreplace") for line in _csv(answers))
 
 
-def _emit_answer(answer: Answer, *, named: bool) -> None:
+def emit_answer(answer: Answer, *, named: bool) -> None:
+    """Print one answer as a table, its query above it where there are several."""
     if named:
         click.echo(click.style(printable(answer.query), bold=True))
     if not answer.hits:
         click.echo("  nothing found")
         return
-    rows = [
-        (str(rank), f"{hit.score:.3f}", f"{hit.relevance:.0%}", short(hit.photo.path))
-        for rank, hit in enumerate(answer.hits, start=1)
-    ]
-    emit_table(rows, right=(0, 1, 2))
+    hits = [(rank, hit, short(hit.photo.path)) for rank, hit in enumerate(answer.hits, start=1)]
+    longest = max(len(path) for _, _, path in hits)
+    columns = terminal_columns()
+    if (
+        columns
+        and longest <= columns - _BESIDE_PATH - _DATE
+        and any(hit.photo.info.taken_at for _, hit, _ in hits)
+    ):
+        dated = [(str(n), f"{h.score:.3f}", f"{h.relevance:.0%}", _day(h), path) for n, h, path in hits]
+        emit_table(dated, right=(0, 1, 2), header=("", "score", "relevance", "taken", "photo"), giving=4)
+    else:
+        rows = [(str(n), f"{h.score:.3f}", f"{h.relevance:.0%}", path) for n, h, path in hits]
+        emit_table(rows, right=(0, 1, 2), header=("", "score", "relevance", "photo"), giving=3)
 
 
-def _csv(answers: Sequence[Answer]) -> str:
+_BESIDE_PATH = 24  # columns that rank, score and relevance take, at most
+_DATE = 12
+
+
+def _day(hit: Hit) -> str:
+    return f"{hit.photo.info.taken_at:%Y-%m-%d}" if hit.photo.info.taken_at else ""
+
+
+def _csv(answers: Sequence[Answer]) -> Iterator[str]:
     import csv
-    import io
 
     photo = ("path", "width", "height", "taken_at", "camera", "latitude", "longitude", "labels")
     columns = ("query", "rank", "id", "score", "relevance", *photo)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    lines: list[str] = []
+    writer = csv.DictWriter(_Lines(lines), columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for answer in answers:
         for rank, hit in enumerate(answer.hits, start=1):
-            row = {"query": answer.query, **hit_document(rank, hit)}
-            writer.writerow(row | {"labels": "; ".join(hit.photo.labels)})
-    return text.getvalue().encode("utf-8", "backslashreplace").decode()
+            row = {"query": answer.query, **hit_document(rank, hit), "labels": "; ".join(hit.photo.labels)}
+            writer.writerow({name: _harmless(value) for name, value in row.items()})
+            yield from lines
+            lines.clear()
+    yield from lines
+
+
+class _Lines:
+    """What csv writes to: a list of lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def write(self, line: str) -> None:
+        self._lines.append(line)
+
+
+def _harmless(value: object) -> object:
+    """Keep a spreadsheet from taking text for a formula (a camera's name can be anything): an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
