@@ -4,7 +4,14 @@ const box = document.querySelector("dialog");
 const picture = box.querySelector("img");
 const words = box.querySelector("footer");
 const original = box.querySelector("header a");
-let shown = 0;
+let shown = 0; // the photo in the box, or else the one that has the focus
+
+let closing = false; // then the browser puts the focus where it was before
+
+function close() {
+  closing = true;
+  box.close();
+}
 
 function show(number) {
   shown = Math.max(0, Math.min(photos.length - 1, number));
@@ -61,7 +68,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 photos.forEach((photo, number) => {
-  photo.addEventListener("focus", () => { shown = number; });
+  photo.addEventListener("focus", () => { if (!closing) shown = number; });
   photo.addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens the original in a tab or window
     event.preventDefault();
@@ -71,9 +78,11 @@ photos.forEach((photo, number) => {
 
 box.querySelector(".back").addEventListener("click", () => show(shown - 1));
 box.querySelector(".on").addEventListener("click", () => show(shown + 1));
-box.querySelector(".close").addEventListener("click", () => box.close());
-box.addEventListener("click", (event) => { if (event.target.matches(".stage, .stage img")) box.close(); });
+box.querySelector(".close").addEventListener("click", close);
+box.addEventListener("click", (event) => { if (event.target.matches(".stage, .stage img")) close(); });
+box.addEventListener("cancel", (event) => { event.preventDefault(); close(); });
 box.addEventListener("close", () => {
   picture.removeAttribute("src");
-  if (photos[shown]) photos[shown].focus();
+  closing = false;
+  photos[shown].focus();
 });

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from search.types import (
         Answer,
         Hit,
@@ -264,11 +266,7 @@ def emit_answer(answer: Answer, *, named: bool) -> None:
     hits = [(rank, hit, short(hit.photo.path)) for rank, hit in enumerate(answer.hits, start=1)]
     longest = max(len(path) for _, _, path in hits)
     columns = terminal_columns()
-    if (
-        columns
-        and longest <= columns - _BESIDE_PATH - _DATE
-        and any(hit.photo.info.taken_at for _, hit, _ in hits)
-    ):
+    if columns and longest <= columns - _BESIDE_PATH - _DATE and any(taken_at(hit.photo) for _, hit, _ in hits):
         dated = [(str(n), f"{h.score:.3f}", f"{h.relevance:.0%}", _day(h), path) for n, h, path in hits]
         emit_table(dated, right=(0, 1, 2), header=("", "score", "relevance", "taken", "photo"), giving=4)
     else:
@@ -280,8 +278,14 @@ _BESIDE_PATH = 24  # columns that rank, score and relevance take, at most
 _DATE = 12
 
 
+def taken_at(photo: Photo) -> datetime | None:
+    """Return when a photo was taken; a file's date, which may be that of a copy, is not told to people."""
+    return photo.info.taken_at if photo.info.taken_at_source != "file" else None
+
+
 def _day(hit: Hit) -> str:
-    return f"{hit.photo.info.taken_at:%Y-%m-%d}" if hit.photo.info.taken_at else ""
+    taken = taken_at(hit.photo)
+    return f"{taken:%Y-%m-%d}" if taken else ""
 
 
 def _csv(answers: Sequence[Answer]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from search.cli.output import printable
+from search.cli.output import printable, taken_at
 from search.resources import data_path
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def sheet_of(answers: Sequence[Answer]) -> list[Section]:
         Section(
             title=answer.query,
             tiles=tuple(map(_hit_tile, answer.hits)),
-            note=f"{len(answer.hits)} of {answer.candidates} photos, by {answer.encoder}",
+            note=f"{len(answer.hits)} of {answer.candidates} photos, by {answer.encoder}: relevance and score",
         )
         for answer in answers
     ]
@@ -94,9 +94,8 @@ def sheet_of(answers: Sequence[Answer]) -> list[Section]:
 
 def photo_details(photo: Photo) -> tuple[str, ...]:
     """Return what a caption tells of a photo: when and by which camera it was taken."""
-    info = photo.info
-    date = f"{info.taken_at:%Y-%m-%d %H:%M}" if info.taken_at else ""
-    return tuple(text for text in (date, info.camera) if text)
+    taken = taken_at(photo)
+    return tuple(text for text in (f"{taken:%Y-%m-%d %H:%M}" if taken else "", photo.info.camera) if text)
 
 
 def contact_sheet(sections: Sequence[Section], *, title: str = "Search") -> Iterator[str]:

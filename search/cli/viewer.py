@@ -19,12 +19,12 @@ _PATIENCE_S = 3.0  # what has found no program has said so by then; a viewer may
 def open_in_viewer(path: str) -> None:
     """Open a file in the system's viewer and leave it running.   Raises SearchError if there is none."""
     if sys.platform == "win32":
-        os.startfile(path)
+        os.startfile(path)  # noqa: S606
         return
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     nowhere = subprocess.DEVNULL
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603, a path is no option: it begins with a slash
             [opener, path], stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True
         )
         code = process.wait(_PATIENCE_S)

@@ -26,20 +26,21 @@ class Raster:
     palette: bytes = b""
 
 
-def thumbnail(
-    path: str,
-    *,
-    size_px: int = 256,
-    form: Literal["JPEG", "WEBP", "PNG"] = "JPEG",
-    max_megapixels: float = 200,
-) -> bytes:
+Form = Literal["JPEG", "WEBP", "PNG"]
+
+
+def thumbnail(path: str, *, size_px: int = 256, form: Form = "JPEG", max_megapixels: float = 200) -> bytes:
     """Return a photo scaled to fit a square of `size_px`, as an image file; a smaller photo keeps its size.
 
     Nothing but pixels is in it: no place, no date, no profile. Raises PhotoError as `decode.load` does.
     """
-    image = _scaled(path, (size_px, size_px), max_megapixels)
+    return fitted(path, (size_px, size_px), form=form, max_megapixels=max_megapixels)
+
+
+def fitted(path: str, box: tuple[int, int], *, form: Form, max_megapixels: float = 200) -> bytes:
+    """Do what `thumbnail` does with a box of (width, height)."""
     buffer = io.BytesIO()
-    image.save(buffer, form, **_SAVING[form])
+    _scaled(path, box, max_megapixels).save(buffer, form, **_SAVING[form])
     return buffer.getvalue()
 
 
