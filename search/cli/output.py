@@ -294,7 +294,7 @@ def _csv(answers: Sequence[Answer]) -> Iterator[str]:
     photo = ("path", "width", "height", "taken_at", "camera", "latitude", "longitude", "labels")
     columns = ("query", "rank", "id", "score", "relevance", *photo)
     lines: list[str] = []
-    writer = csv.DictWriter(_Lines(lines), columns, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(_Lines(lines), columns, extrasaction="ignore", lineterminator="\r\n")
     writer.writeheader()
     for answer in answers:
         for rank, hit in enumerate(answer.hits, start=1):
@@ -306,13 +306,13 @@ def _csv(answers: Sequence[Answer]) -> Iterator[str]:
 
 
 class _Lines:
-    """What csv writes to: a list of lines."""
+    """What csv writes to: a list of lines that end as Unix has it; told to do so itself, it would not quote a \\r."""
 
     def __init__(self, lines: list[str]) -> None:
         self._lines = lines
 
     def write(self, line: str) -> None:
-        self._lines.append(line)
+        self._lines.append(line.removesuffix("\r\n") + "\n")
 
 
 def _harmless(value: object) -> object:

@@ -56,12 +56,13 @@ def previews(hits: Iterable[Hit], screen: Screen) -> Iterator[bytes]:
             except PhotoError:
                 yield b"(not readable now)"[:width]
             yield b"\x1b8"
-        captions = (padded(shortened(_caption(rank, hit), width), width) for rank, hit in row)
+        captions = (padded(_caption(rank, hit, width), width) for rank, hit in row)
         yield b"\x1b[%dB\r" % height + (" " * _GAP).join(captions).rstrip().encode() + b"\n\n"
 
 
-def _caption(rank: int, hit: Hit) -> str:
-    return f"{rank} · {hit.relevance:.0%} · {printable(os.path.basename(hit.photo.path))}"
+def _caption(rank: int, hit: Hit, columns: int) -> str:
+    number = f"{rank}  "
+    return number + shortened(printable(os.path.basename(hit.photo.path)), columns - len(number))
 
 
 def _kitty(path: str, box: tuple[int, int], screen: Screen) -> Iterator[bytes]:

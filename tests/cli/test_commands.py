@@ -129,14 +129,6 @@ def test_find_formats(indexed, photographs):
     assert table.endswith(f"{cat}\n")
 
 
-def test_a_contact_sheet_shows_the_pictures_and_needs_nothing_else(indexed, photographs):
-    sheet = indexed("find", "a cat & <b>more</b>", "-k", "2", "--format", "html").stdout
-    assert sheet.startswith("<!doctype html>")
-    assert sheet.count('src="data:image/jpeg;base64,/9j/') == 2
-    assert "a cat &amp; &lt;b&gt;more&lt;/b&gt;" in sheet
-    assert "http" not in sheet.lower().replace("data:image", "")
-
-
 def test_many_queries_are_answered_each_by_itself(indexed, tmp_path):
     file = tmp_path / "queries.txt"
     file.write_text("a cat\n\na rocket\n")
