@@ -337,6 +337,11 @@ class CatalogReader:
         with self._reading() as session:
             return last_job(session, self.folder)
 
+    def label_names(self) -> list[str]:
+        """Return every label that is on a photo, in order."""
+        with self._reading() as session:
+            return [row[0] for row in session.rows("SELECT DISTINCT label FROM labels ORDER BY label")]
+
     def skipped(self) -> list[Skip]:
         """Return every file that is known but not indexed, with its reason, by path."""
         query = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import Number, Settings, as_command, k_option, model_option, trust_option
+from search.cli.options import Number, Settings, as_command, completed_by, k_option, model_option, trust_option
 
 if TYPE_CHECKING:
     from search.query import Query
@@ -76,16 +76,30 @@ class _Describing(click.Command):
 
 @as_command("find", _Describing)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--like", multiple=True, metavar="IMAGE", help="Look for photos like this image file.")
+@click.option(
+    "--like",
+    multiple=True,
+    shell_complete=completed_by("files"),
+    metavar="IMAGE",
+    help="Look for photos like this image file.",
+)
 @click.option("--not", "unlike", multiple=True, metavar="TEXT", help="Push away from this.")
-@click.option("--queries", type=click.File(encoding="utf-8"), metavar="FILE", help="Answer each line by itself.")
+@click.option(
+    "--queries",
+    shell_complete=completed_by("files"),
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="Answer each line by itself.",
+)
 @k_option
-@click.option("--folder", metavar="DIR", help="Only photos in this folder and below.")
+@click.option(
+    "--folder", shell_complete=completed_by("folders"), metavar="DIR", help="Only photos in this folder and below."
+)
 @click.option("--after", type=_Date(), metavar="DATE", help="Taken on this date or later.")
 @click.option("--before", type=_Date(), metavar="DATE", help="Taken before this date.")
 @click.option("--camera", metavar="TEXT", help="The camera's name has this in it.")
 @click.option("--near", type=_Place(), metavar="LAT,LON,KM", help="Taken within KM of this place.")
-@click.option("--tag", multiple=True, metavar="LABEL", help="Has this label.")
+@click.option("--tag", multiple=True, shell_complete=completed_by("tags"), metavar="LABEL", help="Has this label.")
 @click.option("--min-relevance", type=Number(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1.")
 @click.option(
     "--format",
@@ -96,7 +110,14 @@ class _Describing(click.Command):
     help="html is a contact sheet with the pictures in it.",
 )
 @click.option("--print0", is_flag=True, help="Print bare paths, each ended by a NUL, for xargs -0.")
-@click.option("-o", "--output", "file", metavar="FILE", help="Write to FILE: .html, .csv, or bare paths.")
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    shell_complete=completed_by("files"),
+    metavar="FILE",
+    help="Write to FILE: .html, .csv, or bare paths.",
+)
 @click.option("--open", "show", is_flag=True, help="Open the photo in the system's viewer, several as a page.")
 @click.option("--preview", is_flag=True, help="Draw the pictures in the terminal.")
 @click.option(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from search.cli.options import Settings, as_command
+from search.cli.options import Settings, as_command, completed_by
 from search.cli.similar import photo_ref
 
 
 @as_command("show")
-@click.argument("photo", metavar="PATH|ID")
+@click.argument("photo", shell_complete=completed_by("files"), metavar="PATH|ID")
 def command(settings: Settings, *, photo: str) -> None:
     """Show everything known of one photo.
 

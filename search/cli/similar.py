@@ -6,11 +6,11 @@ import os
 
 import click
 
-from search.cli.options import Settings, as_command, k_option, model_option
+from search.cli.options import Settings, as_command, completed_by, k_option, model_option
 
 
 @as_command("similar")
-@click.argument("photo", metavar="IMAGE|ID")
+@click.argument("photo", shell_complete=completed_by("files"), metavar="IMAGE|ID")
 @k_option
 @model_option
 def command(settings: Settings, *, photo: str, k: int, model: str) -> None:
