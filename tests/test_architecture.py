@@ -217,6 +217,7 @@ WRITE_MODES = set("wxa+")
 WRITERS = {
     "files": "the helper itself",
     "generations/writing": "written under a temporary folder's name, which is what gets renamed",
+    "cli/completion": "a line added to a start file of the shell, which stays the file that it is",
     "catalog/lock": "the lock file: it belongs to the open file and is never replaced",
 }
 
