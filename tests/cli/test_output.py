@@ -185,3 +185,32 @@ class TestOpening:
         assert done.code == 1
         assert "xdg-open is not on this machine" in done.stderr
         assert "--output sheet.html" in done.stderr
+
+
+def test_show_tells_a_person_everything(run, tmp_path):
+    exif = Image.Exif()
+    exif[272] = "Leica Q3"
+    exif.get_ifd(0x8769)[36867] = "2021:05:04 12:30:00"
+    exif[0x8825] = {1: "N", 2: (48.0, 30.0, 0.0), 3: "E", 4: (2.0, 15.0, 0.0)}
+    path = tmp_path / "p" / "photo.jpg"
+    path.parent.mkdir()
+    Image.new("RGB", (60, 40), "red").save(path, exif=exif)
+    run("index", path.parent, "--model", "builtin")
+    run("label", "--label", "wall", "--apply")
+    document = run("show", path, "--json").json
+    title, *lines = run("show", path).stdout.splitlines()
+    assert title == str(path)
+    told = dict(line.strip().split(maxsplit=1) for line in lines)
+    size = path.stat().st_size
+    assert told.pop("file").endswith(f"SHA-256 {document['content_hash']}")
+    assert told == {
+        "picture": f"60 × 40 pixels, jpeg, {size} bytes"
+        if size < 1000
+        else f"60 × 40 pixels, jpeg, {size / 1000:.1f} kB",
+        "taken": "2021-05-04 12:30:00",
+        "camera": "Leica Q3",
+        "place": "48.50000, 2.25000",
+        "labels": "wall",
+        "orientation": "1",
+        "library": f"photo {document['id']}, found in {path.parent}",
+    }
