@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from search.conditions import Node
+
     Ids: TypeAlias = npt.NDArray[np.int64]
     """(N,) photo ids."""
     Vectors: TypeAlias = npt.NDArray[np.float32]
@@ -109,9 +111,10 @@ class Photo:
 class Filter:
     """Conditions on photo fields; every one given must hold.
 
-    folder: absolute path, sub-folders included.   after, before: after <= taken_at < before, compared as
-    wall-clock time.   camera: part of the camera's name, any case.   near: latitude, longitude, radius in km.
-    labels: all of them.
+    folder: absolute path, sub-folders included.   after, before: after <= taken_at < before; one without zone is
+    wall-clock time, for one with a zone see search.conditions.Taken.   camera: part of the camera's name, any case.
+    near: latitude, longitude, radius in km.   labels: all of them, each with what is below it in a hierarchy.
+    where: any other condition, such as `search.where.parse` returns.
     """
 
     folder: str | None = None
@@ -120,6 +123,7 @@ class Filter:
     camera: str | None = None
     near: tuple[float, float, float] | None = None
     labels: tuple[str, ...] = ()
+    where: Node | None = None
 
     def __bool__(self) -> bool:
         """False when nothing is asked for: every photo passes."""

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "resources", "failpoints", "files"},
-    {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
+    {"types", "errors", "conditions", "resources", "failpoints", "files"},
+    {"photos", "query", "where", "relevance", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "inspection", "generations", "live"},
     {"library"},
     {"evaluate"},  # train, engines, interop
@@ -166,6 +166,8 @@ QUERY_PATH = [
         "library/answering.py",
         "library/model.py",
         "query.py",
+        "conditions.py",
+        "where.py",
         "relevance.py",
         "live.py",
         "generations/__init__.py",
