@@ -77,7 +77,8 @@ class PhotoInfo:
 
     width, height: pixels, upright.   orientation: EXIF 1…8, 1 where absent.
     taken_at: wall-clock time where it was taken, with tzinfo only if the offset is known.
-    latitude, longitude: degrees, WGS 84.
+    latitude, longitude: degrees, WGS 84.   rating: 0 to 5 stars, -1 for rejected, None for not rated.
+    keywords: sorted, the folders of a hierarchy before it ("animal/cat").
     """
 
     format: str
@@ -90,6 +91,8 @@ class PhotoInfo:
     lens: str | None = None
     latitude: float | None = None
     longitude: float | None = None
+    rating: int | None = None
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,20 @@ class Photo:
     info: PhotoInfo
     labels: tuple[str, ...] = ()
     gone_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a photo's pixels come to at a glance: for telling the same picture, and the better one.
+
+    hash: bytes that are alike where pictures look alike; every one of a method has the same length.   quality: of the
+    file's compression, None where it has none.   id: of the photo.
+    """
+
+    id: int
+    hash: bytes
+    sharpness: float
+    quality: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
