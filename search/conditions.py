@@ -374,7 +374,11 @@ def _number(value: float, exponent: int = 0) -> str:
     """Write a number times a power of ten, to the last digit."""
     from decimal import Decimal
 
-    return format(Decimal(repr(value)).scaleb(exponent), "f")
+    number = Decimal(repr(value)).scaleb(exponent)
+    if number and abs(number) < 1e-6:
+        return str(number).lower()
+    text = format(number, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _wall_clock(moment: datetime) -> datetime:

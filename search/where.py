@@ -14,7 +14,7 @@ from __future__ import annotations
 import calendar
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NoReturn, cast, get_args
 
@@ -54,7 +54,9 @@ _TOKEN = re.compile(
 )
 _VALUE = re.compile(r"""\s*(?P<text>"(?:[^"]|"")*"|'(?:[^']|'')*'|[^\s"'(),]+)""")
 _FROM = re.compile(r"""\s*(?P<text>[^\s"'(),]+?)\s*\.\.\s*""")
-_NUMBER = re.compile(r"(?P<digits>[+-]?\d{1,30}(?:\.\d{1,30})?)\s*(?P<unit>[A-Za-z]*)", re.ASCII)
+_NUMBER = re.compile(
+    r"(?P<digits>[+-]?\d{1,30}(?:\.\d{1,30})?)(?:E(?P<power>[+-]\d{1,3}))?(?P<unit>[A-Z]*)", re.ASCII
+)
 _DATE = re.compile(
     r"(?P<year>\d{4})(?:-(?P<month>\d\d)(?:-(?P<day>\d\d)"
     r"(?:[T ](?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d{1,6}))?)?)?)?)?"
@@ -62,7 +64,7 @@ _DATE = re.compile(
     re.ASCII,
 )
 _BYTES = {"": 0, "B": 0, "KB": 3, "MB": 6, "GB": 9}
-_KM = {"km": 0, "m": -3}
+_KM = {"KM": 0, "M": -3}
 
 
 def parse(text: str) -> Node:
@@ -121,6 +123,17 @@ def _zone(text: str | None) -> timezone | None:
         return timezone(timedelta(0))
     east = timedelta(hours=int(text[1:3]), minutes=int(text[4:]))
     return timezone(east if text[0] == "+" else -east)
+
+
+def _number(text: str, units: Mapping[str, int]) -> float | None:
+    """Return the number that a text in upper case names; None if it is none, or not of one of the units.
+
+    units: the power of ten that each stands for.
+    """
+    match = _NUMBER.fullmatch(text)
+    if match is None or match["unit"] not in units:
+        return None
+    return float(f"{match['digits']}e{int(match['power'] or 0) + units[match['unit']]}")
 
 
 class _Parser:
@@ -249,12 +262,10 @@ class _Parser:
 
     def _measured(self, field: Amount, operator: str, value: str) -> Node:
         units = {"megapixels": {"": 6}, "size": _BYTES}.get(field, {"": 0})
-        match = _NUMBER.fullmatch(value)
-        exponent = units.get(match["unit"].upper()) if match else None
-        if match is None or exponent is None:
+        number = _number(value.upper(), units)
+        if number is None:
             self._fail(f"{value!r} is no number" + (" of B, kB, MB or GB" if field == "size" else ""))
-        number = float(f"{match['digits']}e{exponent}")
-        if abs(number) > 1e15:
+        if abs(number) > 1e18:  # beyond what databases count
             self._fail(f"{value!r} is too large")
         exact = int(number) if number.is_integer() else number
         return Measured(field, cast(Operator, "=" if operator == ":" else operator), exact)
@@ -278,11 +289,11 @@ class _Parser:
         longitude = self._degrees("a longitude", 180)
         self._expect(",")
         text = self._value("near")
-        match = _NUMBER.fullmatch(text)
-        if match is None or match["unit"].lower() not in _KM or match["digits"].startswith("-"):
+        km = _number(text.upper(), _KM)
+        if km is None or km < 0:
             self._fail(f"{text!r} is no distance like 5km or 500m")
         self._expect(")")
-        return Near(latitude, longitude, float(f"{match['digits']}e{_KM[match['unit'].lower()]}"))
+        return Near(latitude, longitude, km)
 
     def _box(self) -> Node:
         self._take("box")
@@ -301,10 +312,10 @@ class _Parser:
 
     def _degrees(self, name: str, limit: int) -> float:
         text = self._value(name)
-        match = _NUMBER.fullmatch(text)
-        if match is None or match["unit"] or abs(float(text)) > limit:
+        degrees = _number(text.upper(), {"": 0})
+        if degrees is None or abs(degrees) > limit:
             self._fail(f"{text!r} is not {name} from -{limit} to {limit}")
-        return float(text)
+        return degrees
 
     # ---- words
 
@@ -371,7 +382,8 @@ class _Parser:
         self._fail(f"expected {expected}, found {there}")
 
     def _fail(self, message: str, *, hint: str = "") -> NoReturn:
-        raise QueryError(f"column {self._seen + 1} of the condition: {message}", hint=hint)
+        column = self._seen + 1
+        raise QueryError(f"column {column} of the condition: {message}", hint=hint, column=column)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -21,6 +21,8 @@ LAYERS = (
     {"cli"},
 )
 SIBLINGS = {
+    ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
+    ("conditions", "types"),
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
     ("indexer", "decoding"),  # both have photos decoded by its children
     ("labels", "decoding"),

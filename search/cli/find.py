@@ -5,50 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from search.cli.filtering import filter_of, filter_options
 from search.cli.options import Number, Settings, as_command, k_option, model_option, trust_option
 
 if TYPE_CHECKING:
     from search.query import Query
-    from search.types import Answer, Filter
-
-
-class _Date(click.ParamType[datetime]):
-    """2024, 2024-05, 2024-05-01 or 2024-05-01T18:30: the moment it begins."""
-
-    name = "date"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        padded = value + "-01-01"[len(value) - 4 :] if len(value) in (4, 7) else value
-        try:
-            return datetime.fromisoformat(padded).replace(tzinfo=None)
-        except ValueError:
-            self.fail(f"{value!r} is no date; write 2024, 2024-05 or 2024-05-01", param, ctx)
-
-
-class _Place(click.ParamType[tuple[float, float, float]]):
-    """LAT,LON,KM in degrees and kilometres."""
-
-    name = "place"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float, float]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            latitude, longitude, km = map(float, value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no LAT,LON,KM", param, ctx)
-        if not (abs(latitude) <= 90 and abs(longitude) <= 180 and 0 <= km < float("inf")):
-            self.fail(f"{value!r} is not on Earth", param, ctx)
-        return latitude, longitude, km
+    from search.types import Answer
 
 
 class _Describing(click.Command):
@@ -79,12 +45,7 @@ class _Describing(click.Command):
 @click.option("--not", "unlike", multiple=True, metavar="TEXT", help="Push away from this.")
 @click.option("--queries", type=click.File(encoding="utf-8"), metavar="FILE", help="Answer each line by itself.")
 @k_option
-@click.option("--folder", metavar="DIR", help="Only photos in this folder and below.")
-@click.option("--after", type=_Date(), metavar="DATE", help="Taken on this date or later.")
-@click.option("--before", type=_Date(), metavar="DATE", help="Taken before this date.")
-@click.option("--camera", metavar="TEXT", help="The camera's name has this in it.")
-@click.option("--near", type=_Place(), metavar="LAT,LON,KM", help="Taken within KM of this place.")
-@click.option("--tag", multiple=True, metavar="LABEL", help="Has this label.")
+@filter_options
 @click.option("--min-relevance", type=Number(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1.")
 @click.option(
     "--format",
@@ -122,6 +83,7 @@ def command(
     Examples:
       search find "a red car in the rain"
       search find "a dog" "2:beach" --not people --after 2023
+      search find "a dog" --where "rating >= 4 and not camera:pixel"
       search find --like holiday.jpg --format html > sheet.html
     """
     from search.cli.output import answer_document, emit_answers, emit_json, emit_paths
@@ -131,7 +93,7 @@ def command(
         # as long. Read when numpy is imported.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     asked = _queries(texts, like, unlike, queries)
-    wanted = _filter(conditions)
+    wanted = filter_of(**conditions)
     with settings.open_library(model, trust_checkpoint) as library:
         answers = [library.answer(query, k, filter=wanted, min_relevance=min_relevance) for query in asked]
     _warn_of_cut_text(settings, answers)
@@ -161,14 +123,6 @@ def _queries(texts: tuple[str, ...], like: tuple[str, ...], unlike: tuple[str, .
     except UnicodeDecodeError:
         raise click.UsageError(f"{file.name} is not UTF-8 text") from None
     return [parse([line], unlike=unlike) for line in lines]
-
-
-def _filter(conditions: dict[str, Any]) -> Filter:
-    from search.types import Filter
-
-    labels = conditions.pop("tag")
-    folder = conditions.pop("folder")
-    return Filter(folder=os.path.realpath(folder) if folder else None, labels=labels, **conditions)
 
 
 def _warn_of_cut_text(settings: Settings, answers: Sequence[Answer]) -> None:
