@@ -14,7 +14,7 @@ from __future__ import annotations
 import calendar
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NoReturn, cast, get_args
 
@@ -45,9 +45,9 @@ MAX_TESTS = 200  # in one expression
 MAX_DEPTH = 40  # of parentheses and "not"
 
 _AMOUNTS, _SHAPES, _THINGS, _OPERATORS = map(get_args, (Amount, Shape, Thing, Operator))
-_WORDS = ("camera", "lens", "label", "folder", "name", "path")  # with ":" it need not be the whole
-FIELDS = (*_WORDS, "format", "orientation", "taken", *_AMOUNTS)
-_KEYWORDS = ("and", "or", "not", "has", "near", "box")
+_RANGED = ("taken", *_AMOUNTS)
+FIELDS = ("camera", "lens", "label", "folder", "name", "path", "format", "orientation", *_RANGED)
+_OTHERS = ("not", "has", "near", "box")
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<mark>[(),:]|[<>]=?|=)|(?P<text>"(?:[^"]|"")*"|'(?:[^']|'')*'|[^\s"'(),:<>=]+))"""
@@ -167,6 +167,7 @@ class _Parser:
     def _one(self) -> Node:
         self._depth += 1
         if self._depth > MAX_DEPTH:
+            self._peek()
             self._fail(f"more than {MAX_DEPTH} conditions within one another")
         node = self._negated() if self._take("not") else self._grouped() if self._take("(") else self._test()
         self._depth -= 1
@@ -194,7 +195,7 @@ class _Parser:
             return self._near()
         if word == "box":
             return self._box()
-        field = self._choice(FIELDS, "a condition", also=_KEYWORDS[2:])
+        field = self._choice(FIELDS, "a condition", also=_OTHERS)
         if self._take("in"):
             return self._list(field) if self._take("(") else self._range(field)
         return self._compared(field, self._operator(field))
@@ -205,37 +206,30 @@ class _Parser:
             self._fail(f"more than {MAX_TESTS} conditions in one expression")
 
     def _operator(self, field: str) -> str:
-        known = (":", "=", *(_OPERATORS[1:] if field in (*_AMOUNTS, "taken") else ()))
-        known = known[:1] if field == "folder" else known
+        known = [":"] if field == "folder" else [":", "=", *(_OPERATORS[1:] if field in _RANGED else ())]
         operator = self._peek()
         if operator not in known:
-            more = ("in",) if field not in ("folder",) else ()
-            self._refuse(_listed([f"'{name}'" for name in (*known, *more)]) + f" after {field}")
+            self._refuse(_listed([f"'{name}'" for name in (*known, "in")]) + f" after {field}")
         self._take(operator)
         return operator
 
     def _list(self, field: str) -> Node:
         """Any of the values in parentheses, each as after ":"."""
-        if field == "folder" or field in _WORDS:
-            return self._values(lambda: self._compared(field, ":"))
-        return self._values(lambda: self._compared(field, "="))
-
-    def _values(self, read: Callable[[], Node]) -> Node:
-        parts = [read()]
+        parts = [self._compared(field, ":")]
         while not self._take(")"):
             if not self._take(","):
+                self._peek()
                 self._refuse("',' or ')'")
             self._count()
-            parts.append(read())
+            parts.append(self._compared(field, ":"))
         return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
     def _range(self, field: str) -> Node:
         """From one value up to and with another."""
-        if field not in (*_AMOUNTS, "taken"):
-            self._refuse("'(' and values")
         match = _FROM.match(self._text, self._at)
-        if match is None:
-            self._refuse("'(' and values, or two values with .. between them")
+        if match is None or field not in _RANGED:
+            self._peek()
+            self._refuse("'(' and values" + (", or A..B" if field in _RANGED else ""))
         self._seen, self._at = match.start("text"), match.end()
         low = self._valued(field, ">=", match["text"])
         high = self._compared(field, "<=")
@@ -357,8 +351,10 @@ class _Parser:
             from difflib import get_close_matches
 
             close = get_close_matches(word, known, 1)
-            hint = f"did you mean {close[0]}?" if close else ""
-            self._fail(f"{word[:40]!r} is not {what}: {_listed(known)}", hint=hint)
+            said = f"{word[:40]!r} is not {what}"
+            self._fail(
+                said if close else f"{said}: {_listed(known)}", hint=f"did you mean {close[0]}?" if close else ""
+            )
         return word
 
     def _value(self, field: str) -> str:

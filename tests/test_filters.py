@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from search import Filter, Library
@@ -261,8 +261,14 @@ def check(shelf: Shelf, case: Case) -> int:
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
 
 
+CANON, NOBODY = Called("camera", "canon"), Called("camera", "no such")
+
+
 @settings(max_examples=300, derandomize=True, **QUIET)
 @given(seed=st.integers(0, 2), case=cases)
+@example(seed=0, case=Case(Or((CANON, And((NOBODY, Near(0.0, 0.0, 0))))), ((0, 1.0),), 5))
+@example(seed=1, case=Case(Not(Or((CANON, And((NOBODY, Near(0.0, 0.0, 0)))))), ((0, 1.0),), 5))
+@example(seed=2, case=Case(And((Measured("width", ">", 1), Not(NOBODY))), ((0, 1.0),), 1000))
 def test_what_is_found_under_a_condition_is_what_looking_at_every_photo_finds(make_shelves, seed, case):
     check(make_shelves(seed), case)
 

@@ -36,7 +36,7 @@ KM_PER_DEGREE = EARTH_RADIUS_KM * np.pi / 180
 _SLACK = 1e-6  # degrees by which a band of latitudes is made wider, so that rounding costs no photo
 _DAY = timedelta(days=1)  # no place is further from UTC than that
 
-_FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 31)  # noqa: DTZ001 (wall-clock)
+_FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)  # noqa: DTZ001 (wall-clock)
 
 # Cameras and labels are few: each is found in the index after the one before, so that no photo need be looked at.
 _DISTINCT = """WITH RECURSIVE names(name) AS (
@@ -106,7 +106,7 @@ def select(session: Session, wanted: Node) -> Ids | None:
     if _NONE in parts:
         return np.empty(0, np.int64)
     tests = [part.test for part in parts if part.test]
-    columns = ", ".join(["photos.id", *compiler.columns])
+    columns = ", ".join(["photos.id", *(compiler.columns if tests else ())])
     query = f"SELECT {columns} FROM photos WHERE {' AND '.join(part.sql for part in parts)}"  # noqa: S608
     if not tests:
         return session.ids(query, compiler.values)
@@ -382,9 +382,14 @@ def _around(moment: datetime) -> tuple[datetime, datetime]:
     """Return wall-clock times before and after an instant, wherever one is."""
     offset = moment.utcoffset() or timedelta()
     shown = moment.replace(tzinfo=None)
-    earliest = shown - offset - _DAY if shown - _FIRST > 3 * _DAY else _FIRST
-    latest = shown - offset + _DAY if _LAST - shown > 3 * _DAY else _LAST
-    return earliest, latest
+    return _shifted(shown, -offset - _DAY, _FIRST), _shifted(shown, _DAY - offset, _LAST)
+
+
+def _shifted(moment: datetime, by: timedelta, beyond: datetime) -> datetime:
+    try:
+        return moment + by
+    except OverflowError:
+        return beyond
 
 
 def distance_km(
