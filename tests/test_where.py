@@ -315,7 +315,9 @@ def test_a_bound_with_a_zone_at_the_end_of_time_asks_for_no_time_beyond(shown):
                 assert names(shown, node) == [os.path.basename(p.path) for p in photos if node.holds(p)]
 
 
-@pytest.mark.parametrize("text", ["rating < 3 or (camera:nobody and near(0, 0, 5km))", "width > 1 and not lens:nobody"])
+@pytest.mark.parametrize(
+    "text", ["rating < 3 or (camera:nobody and near(0, 0, 5km))", "width > 1 and not lens:nobody"]
+)
 def test_what_no_photo_can_fulfil_leaves_nothing_behind_in_the_statement(crowd, text):
     node = parse(text)
     photos = crowd.get(crowd.all_ids().tolist())
