@@ -17,7 +17,21 @@ from search.catalog.rows import MAX_PARAMETERS
 from search.catalog.scan import ScannedFile, Verdict
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.writer import Record
-from search.conditions import And, Called, Has, InFolder, Measured, Named, Near, Node, Not, Or, Taken
+from search.conditions import (
+    And,
+    Called,
+    Has,
+    InBox,
+    InFolder,
+    Measured,
+    Named,
+    Near,
+    Node,
+    Not,
+    Or,
+    Taken,
+    distance_km,
+)
 from search.errors import QueryError
 from search.types import FileStat, LabelledPhoto, LabelScore, PhotoInfo, TakenAtSource
 from search.where import MAX_DEPTH, MAX_TESTS, parse, parse_date, parse_folder
@@ -242,6 +256,15 @@ def test_a_folder_is_known_by_where_its_links_lead_and_as_it_stands(tmp_path, mo
     assert parse("folder:~/real") == InFolder(f"{here}/real")
 
 
+@pytest.mark.parametrize("place", [(48.2166, 16.3957), (50.9413, 6.9583), (-17.8, 179.9), (90, 0)])
+def test_what_lies_on_the_edge_of_a_circle_or_box_is_in_it(shown, place):
+    latitude, longitude = place
+    [name] = names(shown, Near(latitude, longitude, 0))
+    assert names(shown, InBox(latitude, longitude, latitude, longitude)) == [name]
+    edge = distance_km(latitude, longitude, latitude - 1, longitude) + 1e-6  # a millimetre: rounding
+    assert name in names(shown, Near(latitude - 1, longitude, edge))
+
+
 def test_a_pattern_of_many_stars_takes_no_time():
     assert not Named("name", "*a" * 50 + "*b").matches("a" * 5000)
 
@@ -288,6 +311,7 @@ CROWDED = ["camera:cam", "label:all", "camera:1", "taken >= 2023-05-01T12:00Z", 
         " and ".join(CROWDED),
         " or ".join(f"(not {text} and has gps)" for text in CROWDED),
         " or ".join(f"camera:{number}" for number in range(100, 150)),
+        " or ".join(f"height = {number}" for number in range(281, 481)),
         " and ".join(f"not camera:{number}" for number in range(10, 60)),
     ],
 )
