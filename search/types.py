@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from search.conditions import Node
+
     Ids: TypeAlias = npt.NDArray[np.int64]
     """(N,) photo ids."""
     Vectors: TypeAlias = npt.NDArray[np.float32]
@@ -75,7 +77,8 @@ class PhotoInfo:
 
     width, height: pixels, upright.   orientation: EXIF 1…8, 1 where absent.
     taken_at: wall-clock time where it was taken, with tzinfo only if the offset is known.
-    latitude, longitude: degrees, WGS 84.
+    latitude, longitude: degrees, WGS 84.   rating: 0 to 5 stars, -1 for rejected, None for not rated.
+    keywords: sorted, the folders of a hierarchy before it ("animal/cat").
     """
 
     format: str
@@ -88,6 +91,8 @@ class PhotoInfo:
     lens: str | None = None
     latitude: float | None = None
     longitude: float | None = None
+    rating: int | None = None
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +111,27 @@ class Photo:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """What a photo's pixels come to at a glance: for telling the same picture, and the better one.
+
+    hash: bytes that are alike where pictures look alike; every one of a method has the same length.   quality: of the
+    file's compression, None where it has none.   id: of the photo.
+    """
+
+    id: int
+    hash: bytes
+    sharpness: float
+    quality: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Conditions on photo fields; every one given must hold.
 
-    folder: absolute path, sub-folders included.   after, before: after <= taken_at < before, compared as
-    wall-clock time.   camera: part of the camera's name, any case.   near: latitude, longitude, radius in km.
-    labels: all of them.
+    folder: absolute path, sub-folders included.   after, before: after <= taken_at < before; one without zone is
+    wall-clock time, for one with a zone see search.conditions.Taken.   camera: part of the camera's name, any case.
+    near: latitude, longitude, radius in km.   labels: all of them, each with what is below it in a hierarchy.
+    where: any other condition, such as `search.where.parse` returns.
     """
 
     folder: str | None = None
@@ -120,6 +140,7 @@ class Filter:
     camera: str | None = None
     near: tuple[float, float, float] | None = None
     labels: tuple[str, ...] = ()
+    where: Node | None = None
 
     def __bool__(self) -> bool:
         """False when nothing is asked for: every photo passes."""

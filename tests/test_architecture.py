@@ -13,14 +13,16 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "resources", "failpoints", "files"},
-    {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
+    {"types", "errors", "conditions", "resources", "failpoints", "files"},
+    {"photos", "query", "where", "relevance", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "inspection", "generations", "live"},
     {"library"},
     {"evaluate"},  # train, engines, interop
     {"cli"},
 )
 SIBLINGS = {
+    ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
+    ("conditions", "types"),
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
     ("indexer", "decoding"),  # both have photos decoded by its children
     ("labels", "decoding"),
@@ -166,6 +168,8 @@ QUERY_PATH = [
         "library/answering.py",
         "library/model.py",
         "query.py",
+        "conditions.py",
+        "where.py",
         "relevance.py",
         "live.py",
         "generations/__init__.py",

@@ -4,52 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from search.cli.answers import output_options, telling_of
+from search.cli.filtering import filter_of, filter_options
 from search.cli.options import Number, Settings, as_command, completed_by, k_option, model_option, trust_option
 
 if TYPE_CHECKING:
     from search.query import Query
-    from search.types import Answer, Filter
-
-
-class _Date(click.ParamType[datetime]):
-    """2024, 2024-05, 2024-05-01 or 2024-05-01T18:30: the moment it begins."""
-
-    name = "date"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        padded = value + "-01-01"[len(value) - 4 :] if len(value) in (4, 7) else value
-        try:
-            return datetime.fromisoformat(padded).replace(tzinfo=None)
-        except ValueError:
-            self.fail(f"{value!r} is no date; write 2024, 2024-05 or 2024-05-01", param, ctx)
-
-
-class _Place(click.ParamType[tuple[float, float, float]]):
-    """LAT,LON,KM in degrees and kilometres."""
-
-    name = "place"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float, float]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            latitude, longitude, km = map(float, value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no LAT,LON,KM", param, ctx)
-        if not (abs(latitude) <= 90 and abs(longitude) <= 180 and 0 <= km < float("inf")):
-            self.fail(f"{value!r} is not on Earth", param, ctx)
-        return latitude, longitude, km
+    from search.types import Answer
 
 
 class _Describing(click.Command):
@@ -84,48 +50,11 @@ class _Describing(click.Command):
     help="Look for photos like this image file.",
 )
 @click.option("--not", "unlike", multiple=True, metavar="TEXT", help="Push away from this.")
-@click.option(
-    "--queries",
-    shell_complete=completed_by("files"),
-    type=click.File(encoding="utf-8"),
-    metavar="FILE",
-    help="Answer each line by itself.",
-)
+@click.option("--queries", type=click.File(encoding="utf-8"), metavar="FILE", help="Answer each line by itself.")
 @k_option
-@click.option(
-    "--folder", shell_complete=completed_by("folders"), metavar="DIR", help="Only photos in this folder and below."
-)
-@click.option("--after", type=_Date(), metavar="DATE", help="Taken on this date or later.")
-@click.option("--before", type=_Date(), metavar="DATE", help="Taken before this date.")
-@click.option("--camera", metavar="TEXT", help="The camera's name has this in it.")
-@click.option("--near", type=_Place(), metavar="LAT,LON,KM", help="Taken within KM of this place.")
-@click.option("--tag", multiple=True, shell_complete=completed_by("tags"), metavar="LABEL", help="Has this label.")
+@filter_options
 @click.option("--min-relevance", type=Number(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1.")
-@click.option(
-    "--format",
-    "output",
-    type=click.Choice(["table", "paths", "csv", "html"]),
-    default="table",
-    show_default=True,
-    help="html is a contact sheet with the pictures in it.",
-)
-@click.option("--print0", is_flag=True, help="Print bare paths, each ended by a NUL, for xargs -0.")
-@click.option(
-    "-o",
-    "--output",
-    "file",
-    shell_complete=completed_by("files"),
-    metavar="FILE",
-    help="Write to FILE: .html, .csv, or bare paths.",
-)
-@click.option("--open", "show", is_flag=True, help="Open the photo in the system's viewer, several as a page.")
-@click.option("--preview", is_flag=True, help="Draw the pictures in the terminal.")
-@click.option(
-    "--preview-as",
-    "protocol",
-    type=click.Choice(["kitty", "iterm2", "sixel", "blocks"]),
-    help="How to draw them. [default: as the terminal can]",
-)
+@output_options
 @model_option
 @trust_option
 def command(
@@ -137,15 +66,9 @@ def command(
     queries: Any,
     k: int,
     min_relevance: float,
-    output: str,
-    print0: bool,
-    file: str | None,
-    show: bool,
-    preview: bool,
-    protocol: str | None,
     model: str,
     trust_checkpoint: str | None,
-    **conditions: Any,
+    **options: Any,
 ) -> None:
     """Find photos by description, by example, or both.
 
@@ -155,77 +78,20 @@ def command(
     Examples:
       search find "a red car in the rain"
       search find "a dog" "2:beach" --not people --after 2023
-      search find --like holiday.jpg --format html > sheet.html
+      search find "a dog" --where "rating >= 4 and not camera:pixel"
+      search find --like holiday.jpg --output sheet.html
     """
-    from search.cli.output import answer_document, emit_answers, emit_json
-
-    output = _output(output, print0=print0, file=file, as_json=settings.json)
-    preview = _previews(preview or protocol is not None, settings=settings, output=output, file=file)
+    telling = telling_of(settings, options)
     if queries is None:
         # A few short texts: threads that wait for each other take longer than one alone, on a busy machine three times
         # as long. Read when numpy is imported.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     asked = _queries(texts, like, unlike, queries)
-    wanted = _filter(conditions)
+    wanted = filter_of(**options)
     with settings.open_library(model, trust_checkpoint) as library:
         answers = [library.answer(query, k, filter=wanted, min_relevance=min_relevance) for query in asked]
     _warn_of_cut_text(settings, answers)
-    if settings.json:
-        documents = [answer_document(answer) for answer in answers]
-        emit_json({"answers": documents} if queries else documents[0])
-    elif file:
-        _write(answers, output, file)
-    else:
-        emit_answers(answers, output)
-    if preview:
-        from search.cli.preview import emit_previews
-
-        emit_previews(settings, answers, protocol)
-    if show:
-        _open(settings, answers)
-
-
-_FORMATS = {".html": "html", ".htm": "html", ".csv": "csv"}
-
-
-def _output(output: str, *, print0: bool, file: str | None, as_json: bool) -> str:
-    """The format that is meant; a file that is none of ours holds paths."""
-    if file and as_json:
-        raise click.UsageError("--json goes to stdout; write it to a file with >")
-    if print0:
-        return "print0"
-    if file and output == "table":
-        return _FORMATS.get(os.path.splitext(file)[1].lower(), "paths")
-    return output
-
-
-def _previews(wanted: bool, *, settings: Settings, output: str, file: str | None) -> bool:
-    """Whether to draw pictures; not among what a program is to read."""
-    if wanted and (settings.json or output != "table" or file or not sys.stdout.isatty()):
-        raise click.UsageError(
-            "--preview draws beneath the table on a terminal; elsewhere use --output sheet.html"
-        )
-    return wanted
-
-
-def _write(answers: Sequence[Answer], output: str, file: str) -> None:
-    from pathlib import Path
-
-    from search.cli.output import answer_parts
-    from search.files import atomic_write_parts
-
-    atomic_write_parts(Path(file), answer_parts(answers, output))
-
-
-def _open(settings: Settings, answers: Sequence[Answer]) -> None:
-    """Show one photo as it is, several on one page: a viewer each would be a desk full of windows."""
-    from search.cli.viewer import open_in_viewer, open_sheet
-
-    paths = [hit.photo.path for answer in answers for hit in answer.hits]
-    if len(paths) == 1:
-        open_in_viewer(paths[0])
-    elif paths:
-        settings.talk(f"opened {open_sheet(answers)}")
+    telling.tell(answers, many=queries is not None)
 
 
 def _queries(texts: tuple[str, ...], like: tuple[str, ...], unlike: tuple[str, ...], file: Any) -> list[Query]:
@@ -242,14 +108,6 @@ def _queries(texts: tuple[str, ...], like: tuple[str, ...], unlike: tuple[str, .
     except UnicodeDecodeError:
         raise click.UsageError(f"{file.name} is not UTF-8 text") from None
     return [parse([line], unlike=unlike) for line in lines]
-
-
-def _filter(conditions: dict[str, Any]) -> Filter:
-    from search.types import Filter
-
-    labels = conditions.pop("tag")
-    folder = conditions.pop("folder")
-    return Filter(folder=os.path.realpath(folder) if folder else None, labels=labels, **conditions)
 
 
 def _warn_of_cut_text(settings: Settings, answers: Sequence[Answer]) -> None:
