@@ -95,3 +95,13 @@ def test_an_index_run_with_nothing_new_loads_no_decoder(library, album, tmp_path
     names = "print({'PIL.Image', 'pi_heif', 'psutil', 'search.decoding.pool'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\n{names}"], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_completing_a_label_of_the_library_loads_little(library, album, tmp_path):
+    library.index([album])
+    words = ["--library", str(tmp_path / "library"), "find", "--tag"]
+    loaded = modules_after(
+        f"from search.cli.completion import completing\ncompleting('bash').get_completions({words!r}, '')"
+    )
+    assert "sqlite3" in loaded
+    assert not loaded & (NOT_FOR_A_QUERY | {"faiss"})

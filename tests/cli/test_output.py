@@ -214,3 +214,14 @@ def test_show_tells_a_person_everything(run, tmp_path):
         "orientation": "1",
         "library": f"photo {document['id']}, found in {path.parent}",
     }
+
+
+def test_names_with_line_breaks_are_told_of_where_they_do_harm(run, tmp_path, make_photo):
+    path = make_photo(tmp_path / "p" / "a\nb.png", 1)
+    other = make_photo(tmp_path / "p" / "c.png", 2)
+    run("index", path.parent, "--model", "builtin")
+    done = run("similar", other, "--format", "paths")
+    assert done.stdout == f"{path}\n"
+    assert "--print0" in done.stderr
+    done = run("similar", other, "--print0")
+    assert (done.stdout, done.stderr) == (f"{path}\0", "")
