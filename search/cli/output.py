@@ -263,15 +263,18 @@ def emit_answer(answer: Answer, *, named: bool) -> None:
     if not answer.hits:
         click.echo("  nothing found")
         return
-    hits = [(rank, hit, short(hit.photo.path)) for rank, hit in enumerate(answer.hits, start=1)]
-    longest = max(len(path) for _, _, path in hits)
-    columns = terminal_columns()
-    if columns and longest <= columns - _BESIDE_PATH - _DATE and any(taken_at(hit.photo) for _, hit, _ in hits):
-        dated = [(str(n), f"{h.score:.3f}", f"{h.relevance:.0%}", _day(h), path) for n, h, path in hits]
-        emit_table(dated, right=(0, 1, 2), header=("", "score", "relevance", "taken", "photo"), giving=4)
-    else:
-        rows = [(str(n), f"{h.score:.3f}", f"{h.relevance:.0%}", path) for n, h, path in hits]
-        emit_table(rows, right=(0, 1, 2), header=("", "score", "relevance", "photo"), giving=3)
+    paths = [short(hit.photo.path) for hit in answer.hits]
+    columns = [
+        ("", [str(rank) for rank, _ in enumerate(answer.hits, start=1)]),
+        ("score", [f"{hit.score:.3f}" for hit in answer.hits]),
+        ("relevance", [f"{hit.relevance:.0%}" for hit in answer.hits]),
+    ]
+    room = (terminal_columns() or 0) - _BESIDE_PATH - max(map(len, paths))
+    if room >= _DATE and any(taken_at(hit.photo) for hit in answer.hits):
+        columns.append(("taken", [_day(hit) for hit in answer.hits]))
+    columns.append(("photo", paths))
+    header, cells = zip(*columns, strict=True)
+    emit_table(list(zip(*cells, strict=True)), right=(0, 1, 2), header=header, giving=len(columns) - 1)
 
 
 _BESIDE_PATH = 24  # columns that rank, score and relevance take, at most

@@ -15,7 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from search.errors import UsageError
+
 _ASK = b"\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\\x1b[>q\x1b[16t\x1b[c"
+_CLEAN = b"\r\x1b[K"  # some show what they do not understand
 _TIMEOUT_S = 1.0  # a terminal at the other side of the world answers within 0.4
 _KITTY = re.compile(rb"\x1b_Gi=31;OK\x1b\\")
 _NAME = re.compile(rb"\x1bP>\|([^\x1b]*)\x1b\\")
@@ -53,9 +56,12 @@ def look(protocol: str | None = None, environment: Mapping[str, str] = os.enviro
     """Ask the terminal that stdin and stdout are; where stdin is none, tell by its name.
 
     protocol: what is wanted whatever it says; it is asked for the size of its letters all the same.
+    Raises UsageError for one that has no means to move the cursor.
     """
     import shutil
 
+    if environment.get("TERM") == "dumb":
+        raise UsageError("this terminal (TERM=dumb) can't draw", hint="use --output sheet.html")
     answer = ask() if sys.stdin.isatty() and sys.stdout.isatty() else b""
     size = shutil.get_terminal_size()
     multiplexed = "TMUX" in environment or environment.get("TERM", "").startswith(("tmux", "screen"))
@@ -124,7 +130,9 @@ def ask(timeout_s: float = _TIMEOUT_S) -> bytes:
     try:
         sys.stdout.flush()
         os.write(sys.stdout.fileno(), _ASK)
-        return _read(keyboard, until=time.monotonic() + timeout_s)
+        answer = _read(keyboard, until=time.monotonic() + timeout_s)
+        os.write(sys.stdout.fileno(), _CLEAN)
+        return answer
     except OSError:  # a job in the background may not
         return b""
     finally:

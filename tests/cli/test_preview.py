@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search.cli.preview import sixels
-from search.cli.terminal import Protocol, look
+from search.cli.preview import previews, sixels
+from search.cli.terminal import Protocol, Screen, look
+from search.errors import UsageError
 from search.photos.thumbnails import Raster, raster
+from search.types import Hit, Photo, PhotoInfo
 
 CELL = b"\x1b[6;20;10t"  # letters of 10 x 20 pixels
 KITTY = b"\x1b_Gi=31;OK\x1b\\"
@@ -169,6 +171,52 @@ def test_within_tmux_what_the_terminal_around_it_can_do_counts_for_nothing(flags
     assert err == "tmux and screen keep pictures from the terminal; drawn with blocks\n"
 
 
+def painted(data: str, columns: int = 80) -> list[str]:
+    """The screen after what was sent, as terminals of few abilities show it: one character a cell."""
+    screen = [[" "] * columns for _ in range(60)]
+    saved = x = y = 0
+    for code, count, char in re.findall(r"\x1b(?:\[([\d;]*[A-Za-z])|([78]))|(.)", data, re.DOTALL):
+        number = int(code[:-1]) if code[:-1].isdecimal() else 1
+        match code[-1:] or count or char:
+            case "A":
+                y -= number
+            case "B":
+                y += number
+            case "G" if code:
+                x = number - 1
+            case "7" if count:
+                saved = (x, y)
+            case "8" if count:
+                x, y = saved
+            case "m" if code:
+                pass
+            case "\n":
+                x, y = 0, y + 1
+            case "\r":
+                x = 0
+            case _:
+                screen[y][x] = char
+                x += 1
+    return ["".join(row).rstrip() for row in screen]
+
+
+def test_pictures_stand_in_rows_above_their_names(tmp_path):
+    hits = []
+    for number in range(5):
+        path = tmp_path / f"{number} with a long name.png"
+        Image.new("RGB", (500, 400), "red").save(path)
+        photo = Photo(number, "/", str(path), 1, 1, "", PhotoInfo("png", 500, 400))
+        hits.append(Hit(0.5, 0.5, photo))
+    screen = painted(b"".join(previews(hits, Screen(Protocol.BLOCKS, 80, 24))).decode())
+    picture = "▀" * 20
+    three = [f"{picture}  {picture}  {picture}"] * 8
+    two = [f"{picture}  {picture}"] * 8
+    names = [f"{number + 1}  {number} wit…ng name.png" for number in range(5)]
+    assert screen[:9] == [*three, "  ".join(names[:3])]
+    assert screen[10:19] == [*two, "  ".join(names[3:])]
+    assert not any(screen[19:])
+
+
 def test_a_protocol_can_be_asked_for(flags):
     drawn, err = sent(flags, b"\x1b[?1;2c", "--preview-as", "kitty")
     assert b"\x1b_Ga=T" in drawn
@@ -218,3 +266,8 @@ def test_a_raster_fits_its_box_and_its_palette(tmp_path, make_photo):
     assert len(few.pixels) == 30 * 20
     assert max(few.pixels) < 5
     assert len(few.palette) >= 3 * len(set(few.pixels))
+
+
+def test_a_terminal_that_cannot_draw_is_refused():
+    with pytest.raises(UsageError, match="TERM=dumb"):
+        look(environment={"TERM": "dumb"})
