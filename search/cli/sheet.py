@@ -10,8 +10,9 @@ import base64
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -102,9 +103,9 @@ def contact_sheet(sections: Sequence[Section], *, title: str = "Search") -> Iter
     """Yield an HTML document in parts as its pictures are made; one that can't be read now is named as missing."""
     style, script = (data_path("sheet", f"sheet.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     yield _HEAD.format(policy=_policy(style, script), title=_text(title), style=style)
-    pictures = _ahead(_picture, (tile.path for section in sections for tile in section.tiles))
-    for section in sections:
-        yield from _section(section, pictures)
+    with closing(_ahead(_picture, (tile.path for section in sections for tile in section.tiles))) as pictures:
+        for section in sections:
+            yield from _section(section, pictures)
     yield _FOOT.format(script=script)
 
 
@@ -184,7 +185,7 @@ def _picture(path: str) -> str:
         return ""
 
 
-def _ahead(make: Callable[[str], str], paths: Iterable[str]) -> Iterator[str]:
+def _ahead(make: Callable[[str], str], paths: Iterable[str]) -> Generator[str]:
     """Yield what `make` makes of each path, in order, made by threads a few paths ahead."""
     with ThreadPoolExecutor(_THREADS) as pool:
         waiting: deque[Future[str]] = deque()
