@@ -104,10 +104,10 @@ def test_what_is_left_out_counts_only_where_it_would_have_been_searched(library,
 
 def test_a_term_that_pushes_away_lowers_its_photo(pictures):
     plain = {hit.photo.path: hit.score for hit in pictures.search("a photo", k=9)}
-    pushed = {hit.photo.path: hit.score for hit in pictures.search(parse(["a photo"], unlike=["a cat"]), k=9)}
+    pushed = {hit.photo.path: hit.score for hit in pictures.search(parse(["a photo"], avoid=["a cat"]), k=9)}
     cat = next(path for path in plain if path.endswith("chelsea.png"))
     assert pushed[cat] < plain[cat]
-    assert names(pictures.search(parse(["a photo"], unlike=["a cat"]), k=9))[-1] == "chelsea"
+    assert names(pictures.search(parse(["a photo"], avoid=["a cat"]), k=9))[-1] == "chelsea"
 
 
 def test_a_new_session_answers_as_the_old_one(pictures, open_library):

@@ -153,14 +153,14 @@ def _queries(texts: tuple[str, ...], like: tuple[str, ...], unlike: tuple[str, .
     if file is None:
         if not texts and not like:
             raise click.UsageError("say what to find: a TEXT, or an image with --like")
-        return [parse(texts, like=like, unlike=unlike)]
+        return [parse(texts, like=like, avoid=unlike)]
     if texts or like:
         raise click.UsageError("--queries takes the place of TEXT and --like")
     try:
         lines = [line.strip() for line in file if line.strip()]
     except UnicodeDecodeError:
         raise click.UsageError(f"{file.name} is not UTF-8 text") from None
-    return [parse([line], unlike=unlike) for line in lines]
+    return [parse([line], avoid=unlike) for line in lines]
 
 
 def _filter(conditions: dict[str, Any]) -> Filter:
