@@ -82,16 +82,14 @@ def parse(
     of the library; a number is an id unless there is a file of that name.
     Raises QueryError where nothing is asked.
     """
-    terms = [_term(Kind.TEXT, text) for text in texts]
-    terms += [_example(photo) for photo in like]
-    terms += [_term(Kind.TEXT, text, sign=-1) for text in avoid]
-    terms += [_example(photo, sign=-1) for photo in unlike]
-    return _asking(terms)
+    wanted = [*(_term(Kind.TEXT, text) for text in texts), *map(_example, like)]
+    return _asking([*wanted, *_unwanted(avoid, unlike)])
 
 
-def parse_query(text: str) -> Query:
+def parse_query(text: str, *, avoid: Sequence[str] = (), unlike: Sequence[str] = ()) -> Query:
     """Return the query that one string spells: `red car + 2:"beach at night" - people + like:12`.
 
+    avoid, unlike: more to push away, as in `parse`.
     Raises QueryError, which points at the column, counted from 1.
     """
     terms = []
@@ -100,7 +98,7 @@ def parse_query(text: str) -> Query:
         term, end = _scan(text, found)
         terms.append(term)
         if end == len(text):
-            return _asking(terms)
+            return _asking([*terms, *_unwanted(avoid, unlike)])
         found = _SIGN.match(text, end)
 
 
@@ -122,6 +120,10 @@ def embed(query: Query, sources: dict[Kind, Callable[[list[str]], Vectors]]) -> 
     if total is None or np.linalg.norm(total) < 1e-6:
         raise QueryError("the terms of the query cancel out", hint="change a weight")
     return normalize(total[None])
+
+
+def _unwanted(texts: Sequence[str], photos: Sequence[str]) -> list[Term]:
+    return [*(_term(Kind.TEXT, text, -1) for text in texts), *(_example(photo, -1) for photo in photos)]
 
 
 def _asking(terms: list[Term]) -> Query:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
     {"types", "errors", "resources", "failpoints", "files"},
-    {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
+    {"photos", "query", "clauses", "relevance", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "inspection", "generations", "live"},
     {"library"},
     {"evaluate"},  # train, engines, interop

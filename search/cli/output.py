@@ -114,7 +114,14 @@ def whole_photo_document(photo: Photo) -> dict[str, Any]:
 
 
 def hit_document(rank: int, hit: Hit) -> dict[str, Any]:
-    return {"rank": rank, "score": hit.score, "relevance": hit.relevance, **photo_document(hit.photo)}
+    clauses = [{"text": c.text, "score": c.score, "relevance": c.relevance, "holds": c.holds} for c in hit.clauses]
+    return {
+        "rank": rank,
+        "score": hit.score,
+        "relevance": hit.relevance,
+        **photo_document(hit.photo),
+        **({"clauses": clauses} if clauses else {}),
+    }
 
 
 def answer_document(answer: Answer) -> dict[str, Any]:
@@ -124,6 +131,7 @@ def answer_document(answer: Answer) -> dict[str, Any]:
         "hits": [hit_document(rank, hit) for rank, hit in enumerate(answer.hits, start=1)],
         "candidates": answer.candidates,
         "truncated_tokens": answer.truncated_tokens,
+        **({"clauses": list(answer.clauses)} if answer.clauses else {}),
         "seconds": answer.seconds,
     }
 
@@ -231,10 +239,15 @@ def _emit_answer(answer: Answer, *, named: bool) -> None:
         click.echo("  nothing found")
         return
     rows = [
-        (str(rank), f"{hit.score:.3f}", f"{hit.relevance:.0%}", short(hit.photo.path))
+        (str(rank), f"{hit.score:.3f}", f"{hit.relevance:.0%}", *_held(hit), short(hit.photo.path))
         for rank, hit in enumerate(answer.hits, start=1)
     ]
     emit_table(rows, right=(0, 1, 2))
+
+
+def _held(hit: Hit) -> list[str]:
+    """Return how many clauses of a long text hold, as 2/3."""
+    return [f"{sum(clause.holds for clause in hit.clauses)}/{len(hit.clauses)}"] if hit.clauses else []
 
 
 def _csv(answers: Sequence[Answer]) -> str:
