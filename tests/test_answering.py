@@ -143,8 +143,21 @@ def test_examples_of_the_library_are_left_out_by_id_and_by_file(photos, album):
     assert len(by_id.hits) == 29
     assert id_ not in found(by_id)
     assert by_id.candidates == 29
+    [itself] = photos.search(f"like:{id_}", 1, examples=True)
+    assert (itself.photo.id, itself.score) == (id_, pytest.approx(1, abs=1e-6))
     away = photos.answer(parse(["a wall"], unlike=[str(id_), "3"]), 30)
     assert set(found(away)) == set(range(1, 31)) - {id_, 3}
+
+
+def test_a_file_that_was_changed_since_is_looked_at_again(library, tmp_path, make_photo):
+    paths = [make_photo(tmp_path / "pictures" / f"{number}.png", number) for number in range(4)]
+    library.index([tmp_path / "pictures"])
+    paths[0].write_bytes(paths[2].read_bytes())
+    [hit] = library.search(parse([], like=[str(paths[0])]), 1)
+    assert (hit.photo.path, hit.score) == (str(paths[2]), pytest.approx(1, abs=1e-3))
+    paths[0].unlink()
+    by_id = library.search(f"like:{library.photo(paths[0]).id}", 3)
+    assert library.search(parse([], like=[str(paths[0])]), 3) == by_id
 
 
 def test_examples_that_are_not_here_are_errors(library, tmp_path, make_photo):

@@ -164,8 +164,10 @@ QUERY_PATH = [
     *(
         "library/__init__.py",
         "library/answering.py",
+        "library/texts.py",
         "library/model.py",
         "query.py",
+        "clauses.py",
         "relevance.py",
         "live.py",
         "generations/__init__.py",
@@ -173,7 +175,13 @@ QUERY_PATH = [
         "cli/output.py",
     ),
     *("catalog/__init__.py", "catalog/reading.py", "catalog/copies.py", "catalog/lite.py", "catalog/storage.py"),
-    *("vectors/__init__.py", "encoders/__init__.py", "encoders/recipes.py", "encoders/text.py"),
+    *(
+        "vectors/__init__.py",
+        "vectors/minimum.py",
+        "encoders/__init__.py",
+        "encoders/recipes.py",
+        "encoders/text.py",
+    ),
 ]
 
 

@@ -398,14 +398,16 @@ class Library:
         *,
         filter: Filter | None = None,
         min_relevance: float = 0.0,
+        examples: bool = False,
     ) -> list[Hit]:
         """Return the k photos that fit a query best, best first.
 
         query: as `search.query.parse_query` reads it ("red car + 2:beach - people"), or a Query of weighted texts,
-        images and photos; photos of the library that are examples in it are left out.
-        filter: conditions a photo must meet.
+        images and photos.   filter: conditions a photo must meet.   examples: whether photos of the library that are
+        examples in the query, by id or by file, may be hits.
         """
-        return list(self.answer(query, k, filter=filter, min_relevance=min_relevance).hits)
+        found = self.answer(query, k, filter=filter, min_relevance=min_relevance, examples=examples)
+        return list(found.hits)
 
     @_surviving
     def answer(
@@ -417,6 +419,7 @@ class Library:
         min_relevance: float = 0.0,
         without: Sequence[int] = (),
         templates: Sequence[str] = (),
+        examples: bool = False,
     ) -> Answer:
         """Return what `search` does, with what one must know to trust it.
 
@@ -432,6 +435,7 @@ class Library:
             min_relevance=min_relevance,
             without=without,
             templates=templates,
+            examples=examples,
         )
 
     @_surviving

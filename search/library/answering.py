@@ -6,6 +6,7 @@ which satisfy every clause best: by the lowest of their standings among the libr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from search.catalog import Catalog, EncoderRow
     from search.library.seams import Seams
-    from search.types import Ids, Vectors
+    from search.types import Ids, Photo, Vectors
     from search.vectors import VectorIndex
 
     Scores = npt.NDArray[np.float32]
@@ -52,16 +53,17 @@ def answer(
     min_relevance: float = 0.0,
     without: Sequence[int] = (),
     templates: Sequence[str] = (),
+    examples: bool = False,
 ) -> Answer:
     """Return the k photos that fit best; `Library.answer` has the words."""
     started = perf_counter()
     row = seams.model.answering()
     with seams.lock:
         seams.live.of(row).prepare()
-    meant, examples = _with_photos(seams, asked, row)
+    meant, named = _with_photos(seams, asked, row)
     sought = _sought(seams, row, meant, templates)
     selection = seams.catalog.select(filter or Filter())
-    without = [*without, *examples]
+    without = [*without, *(() if examples else named)]
     with seams.lock:
         index = seams.live.of(row)
         background = seams.live.background(row)
@@ -140,7 +142,7 @@ def _with_photos(seams: Seams, asked: Query, row: EncoderRow) -> tuple[Query, li
             ids.append(_present(seams, int(term.value)))
         elif known and not known.gone_at:
             ids.append(known.id)
-            if len(seams.catalog.embeddings(row, [known.id])[0]):
+            if _is_as_indexed(known) and len(seams.catalog.embeddings(row, [known.id])[0]):
                 term = Term(Kind.PHOTO, str(known.id), term.weight)
         terms.append(term)
     return Query(tuple(terms)), ids
@@ -153,6 +155,15 @@ def _present(seams: Seams, id_: int) -> int:
     if known.gone_at:
         raise UsageError(f"photo {id_} is gone: its file was not found by the last run")
     return id_
+
+
+def _is_as_indexed(photo: Photo) -> bool:
+    """Whether a photo's vector still stands for its file; of one that can't be reached there is no other."""
+    try:
+        found = os.stat(photo.path)
+    except OSError:
+        return True
+    return (found.st_size, found.st_mtime_ns) == (photo.size_bytes, photo.mtime_ns)
 
 
 def _clauses(sought: _Sought, each: Scores, meanings: Scores, place: int, holds: float) -> tuple[ClauseScore, ...]:
