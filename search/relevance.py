@@ -9,6 +9,7 @@ where the best hit is no more than the luckiest of many.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import erf, sqrt
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,49 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from search.types import Vectors
+
 BACKGROUND = 2048
 """Photos that are enough to know a library's usual scores."""
 
 _MAD_TO_SIGMA = 1.4826  # for a normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a query's scores mean in one library.
+
+    middle, spread: of the library's own scores for the query.   photos: how many the library has.
+    """
+
+    middle: float
+    spread: float
+    photos: int
+
+    def standing(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return how far scores (n,) stand above the library's usual ones, in spreads: comparable between queries."""
+        return (scores - np.float32(self.middle)) / np.float32(self.spread)
+
+    def relevance(self, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float32]:
+        """Return the relevance in [0, 1] of photos, (n,).   scores: (n,) cosines.   vectors: (n, D) unit rows."""
+        return np.array([_below(float(z)) ** self.photos for z in self.standing(scores)], np.float32)
+
+
+def calibrate(vector: Vectors, *, background: Vectors, bank: Vectors | None = None, photos: int) -> Calibration:
+    """Return what scores for a query mean.
+
+    vector: (D,), unit.   background: (M, D), photos of the library taken evenly.   bank: (P, D), unrelated texts;
+    None for a query that has no text.   photos: how many the library has.
+    """
+    return _calibration((background * vector).sum(axis=1), photos)
+
+
+def _calibration(background: npt.NDArray[np.float32], photos: int) -> Calibration:
+    if not len(background):
+        return Calibration(0.0, 1.0, photos)
+    middle = _median(background)
+    sigma = _MAD_TO_SIGMA * _median(np.abs(background - middle))
+    return Calibration(middle, max(sigma, 1e-6), photos)
 
 
 def relevance(scores: npt.NDArray[np.float32], background: npt.NDArray[np.float32], photos: int) -> list[float]:

@@ -148,24 +148,43 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class ClauseScore:
+    """How a photo stands to one clause of a long text; it holds where its relevance reaches the cut."""
+
+    text: str
+    score: float
+    relevance: float
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer: `score` is the cosine, `relevance` in [0, 1] is calibrated (search.relevance)."""
+    """One answer: `score` is the cosine, `relevance` in [0, 1] is calibrated (search.relevance).
+
+    clauses: of a text that is too long for the model, else none; the relevance is the lowest of theirs.
+    """
 
     score: float
     relevance: float
     photo: Photo
+    clauses: tuple[ClauseScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hits, best first, with what one must know to trust them."""
+    """Hits, best first, with what one must know to trust them.
+
+    clauses: what a text that is too long for the model was split into, else none.   truncated_tokens: none of a query
+    are, whatever its length.
+    """
 
     query: str
     encoder: str
     hits: tuple[Hit, ...]
     candidates: int
-    truncated_tokens: int
     seconds: float
+    clauses: tuple[str, ...] = ()
+    truncated_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

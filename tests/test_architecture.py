@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
     {"types", "errors", "conditions", "resources", "failpoints", "files"},
-    {"photos", "query", "where", "relevance", "encoders", "vectors", "catalog"},
+    {"photos", "query", "clauses", "where", "relevance", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "inspection", "generations", "live"},
     {"library"},
     {"evaluate"},  # train, engines, interop
@@ -166,10 +166,12 @@ QUERY_PATH = [
     *(
         "library/__init__.py",
         "library/answering.py",
+        "library/texts.py",
         "library/model.py",
         "query.py",
         "conditions.py",
         "where.py",
+        "clauses.py",
         "relevance.py",
         "live.py",
         "generations/__init__.py",
@@ -177,7 +179,13 @@ QUERY_PATH = [
         "cli/output.py",
     ),
     *("catalog/__init__.py", "catalog/reading.py", "catalog/copies.py", "catalog/lite.py", "catalog/storage.py"),
-    *("vectors/__init__.py", "encoders/__init__.py", "encoders/recipes.py", "encoders/text.py"),
+    *(
+        "vectors/__init__.py",
+        "vectors/minimum.py",
+        "encoders/__init__.py",
+        "encoders/recipes.py",
+        "encoders/text.py",
+    ),
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +15,6 @@ from search.cli.options import Number, Settings, as_command, completed_by, k_opt
 
 if TYPE_CHECKING:
     from search.query import Query
-    from search.types import Answer
 
 
 class _Describing(click.Command):
@@ -46,10 +45,24 @@ class _Describing(click.Command):
     "--like",
     multiple=True,
     shell_complete=completed_by("files"),
-    metavar="IMAGE",
-    help="Look for photos like this image file.",
+    metavar="IMAGE|ID",
+    help="Look for photos like this one.",
 )
-@click.option("--not", "unlike", multiple=True, metavar="TEXT", help="Push away from this.")
+@click.option(
+    "--unlike",
+    multiple=True,
+    shell_complete=completed_by("files"),
+    metavar="IMAGE|ID",
+    help="Push away from this photo.",
+)
+@click.option("--not", "avoid", multiple=True, metavar="TEXT", help="Push away from this.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    help='Put texts into this at {}, as "a photo of {}"; several are averaged.',
+)
 @click.option("--queries", type=click.File(encoding="utf-8"), metavar="FILE", help="Answer each line by itself.")
 @k_option
 @filter_options
@@ -63,6 +76,8 @@ def command(
     texts: tuple[str, ...],
     like: tuple[str, ...],
     unlike: tuple[str, ...],
+    avoid: tuple[str, ...],
+    templates: tuple[str, ...],
     queries: Any,
     k: int,
     min_relevance: float,
@@ -72,48 +87,56 @@ def command(
 ) -> None:
     """Find photos by description, by example, or both.
 
-    Several TEXTs make one query. A term may carry a weight in front: "2:red car".
+    Several TEXTs make one query, and so do --like, --unlike and --not with them. Each may carry a weight in front:
+    "2:red car". Photos of the library that are given as examples are left out. A line of --queries is a whole query:
+    red car + 2:beach - people + like:12.
 
     \b
     Examples:
       search find "a red car in the rain"
       search find "a dog" "2:beach" --not people --after 2023
       search find "a dog" --where "rating >= 4 and not camera:pixel"
-      search find --like holiday.jpg --output sheet.html
+      search find --like holiday.jpg --unlike 12 --output sheet.html
     """
     telling = telling_of(settings, options)
     if queries is None:
         # A few short texts: threads that wait for each other take longer than one alone, on a busy machine three times
         # as long. Read when numpy is imported.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    asked = _queries(texts, like, unlike, queries)
+    asked = _queries(queries, texts, like, {"avoid": avoid, "unlike": unlike})
     wanted = filter_of(**options)
     with settings.open_library(model, trust_checkpoint) as library:
-        answers = [library.answer(query, k, filter=wanted, min_relevance=min_relevance) for query in asked]
-    _warn_of_cut_text(settings, answers)
+        answers = [
+            library.answer(query, k, filter=wanted, min_relevance=min_relevance, templates=templates)
+            for query in asked
+        ]
     telling.tell(answers, many=queries is not None)
 
 
-def _queries(texts: tuple[str, ...], like: tuple[str, ...], unlike: tuple[str, ...], file: Any) -> list[Query]:
+def _queries(
+    file: Any, texts: Sequence[str], like: Sequence[str], away: Mapping[str, Sequence[str]]
+) -> list[Query]:
+    """Return what was asked; away: what `search.query.parse` takes to push away."""
     from search.query import parse
 
     if file is None:
         if not texts and not like:
-            raise click.UsageError("say what to find: a TEXT, or an image with --like")
-        return [parse(texts, like=like, unlike=unlike)]
+            raise click.UsageError("say what to find: a TEXT, or a photo with --like")
+        return [parse(texts, like=like, **away)]
     if texts or like:
         raise click.UsageError("--queries takes the place of TEXT and --like")
     try:
-        lines = [line.strip() for line in file if line.strip()]
+        lines = [(number, line.strip()) for number, line in enumerate(file, start=1) if line.strip()]
     except UnicodeDecodeError:
         raise click.UsageError(f"{file.name} is not UTF-8 text") from None
-    return [parse([line], unlike=unlike) for line in lines]
+    return [_line(text, number, away) for number, text in lines]
 
 
-def _warn_of_cut_text(settings: Settings, answers: Sequence[Answer]) -> None:
-    for answer in answers:
-        if answer.truncated_tokens:
-            settings.talk(
-                f"warning: {answer.encoder} reads no further than its limit; the last {answer.truncated_tokens} "
-                "tokens of the query were not used"
-            )
+def _line(text: str, number: int, away: Mapping[str, Sequence[str]]) -> Query:
+    from search.errors import QueryError
+    from search.query import parse_query
+
+    try:
+        return parse_query(text, **away)
+    except QueryError as error:
+        raise QueryError(f"line {number}: {error.message}", hint=error.hint, column=error.column) from None

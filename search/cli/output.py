@@ -137,7 +137,14 @@ def whole_photo_document(photo: Photo) -> dict[str, Any]:
 
 
 def hit_document(rank: int, hit: Hit) -> dict[str, Any]:
-    return {"rank": rank, "score": hit.score, "relevance": hit.relevance, **photo_document(hit.photo)}
+    clauses = [{"text": c.text, "score": c.score, "relevance": c.relevance, "holds": c.holds} for c in hit.clauses]
+    return {
+        "rank": rank,
+        "score": hit.score,
+        "relevance": hit.relevance,
+        **photo_document(hit.photo),
+        **({"clauses": clauses} if clauses else {}),
+    }
 
 
 def answer_document(answer: Answer) -> dict[str, Any]:
@@ -147,6 +154,7 @@ def answer_document(answer: Answer) -> dict[str, Any]:
         "hits": [hit_document(rank, hit) for rank, hit in enumerate(answer.hits, start=1)],
         "candidates": answer.candidates,
         "truncated_tokens": answer.truncated_tokens,
+        **({"clauses": list(answer.clauses)} if answer.clauses else {}),
         "seconds": answer.seconds,
     }
 
@@ -269,7 +277,10 @@ def emit_answer(answer: Answer, *, named: bool) -> None:
         ("score", [f"{hit.score:.3f}" for hit in answer.hits]),
         ("relevance", [f"{hit.relevance:.0%}" for hit in answer.hits]),
     ]
-    room = (terminal_columns() or 0) - _BESIDE_PATH - max(map(len, paths))
+    if answer.clauses:
+        columns.append(("clauses", [_held(hit) for hit in answer.hits]))
+    beside = sum(2 + max(map(len, (name, *cells))) for name, cells in columns)
+    room = (terminal_columns() or 0) - beside - max(map(len, paths))
     if room >= _DATE and any(taken_at(hit.photo) for hit in answer.hits):
         columns.append(("taken", [_day(hit) for hit in answer.hits]))
     columns.append(("photo", paths))
@@ -277,8 +288,7 @@ def emit_answer(answer: Answer, *, named: bool) -> None:
     emit_table(list(zip(*cells, strict=True)), right=(0, 1, 2), header=header, giving=len(columns) - 1)
 
 
-_BESIDE_PATH = 24  # columns that rank, score and relevance take, at most
-_DATE = 12
+_DATE = 12  # columns, with the gap beside it
 
 
 def taken_at(photo: Photo) -> datetime | None:
@@ -289,6 +299,11 @@ def taken_at(photo: Photo) -> datetime | None:
 def _day(hit: Hit) -> str:
     taken = taken_at(hit.photo)
     return f"{taken:%Y-%m-%d}" if taken else ""
+
+
+def _held(hit: Hit) -> str:
+    """Return how many clauses of a long text hold, as 2/3."""
+    return f"{sum(clause.holds for clause in hit.clauses)}/{len(hit.clauses)}" if hit.clauses else ""
 
 
 def _csv(answers: Sequence[Answer]) -> Iterator[str]:

@@ -30,7 +30,7 @@ from search.library import answering
 from search.library.model import AUTO, LibraryModel
 from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
-from search.query import Kind, Query, Term, parse
+from search.query import Kind, Query, Term, parse_query
 from search.types import (
     Answer,
     CheckReport,
@@ -164,7 +164,7 @@ class Library:
 
     @property
     def _seams(self) -> Seams:
-        return Seams(self.catalog, self._live, self.model, self._lock)
+        return Seams(self.catalog, self._live, self.model, self._lock, self._tell_once)
 
     # ---- indexing
 
@@ -398,12 +398,16 @@ class Library:
         *,
         filter: Filter | None = None,
         min_relevance: float = 0.0,
+        examples: bool = False,
     ) -> list[Hit]:
         """Return the k photos that fit a query best, best first.
 
-        query: a text, or a Query of weighted texts, images and photos.   filter: conditions a photo must meet.
+        query: as `search.query.parse_query` reads it ("red car + 2:beach - people"), or a Query of weighted texts,
+        images and photos.   filter: conditions a photo must meet.   examples: whether photos of the library that are
+        examples in the query, by id or by file, may be hits.
         """
-        return list(self.answer(query, k, filter=filter, min_relevance=min_relevance).hits)
+        found = self.answer(query, k, filter=filter, min_relevance=min_relevance, examples=examples)
+        return list(found.hits)
 
     @_surviving
     def answer(
@@ -414,10 +418,25 @@ class Library:
         filter: Filter | None = None,
         min_relevance: float = 0.0,
         without: Sequence[int] = (),
+        templates: Sequence[str] = (),
+        examples: bool = False,
     ) -> Answer:
-        """Return what `search` does, with what one must know to trust it.   without: ids never to return."""
-        asked = parse([query]) if isinstance(query, str) else query
-        return answering.answer(self._seams, asked, k, filter=filter, min_relevance=min_relevance, without=without)
+        """Return what `search` does, with what one must know to trust it.
+
+        without: ids never to return.   templates: prompts that every text is put into, at `{}`, and whose mean counts.
+        A text that is too long for the model is split into clauses that every photo should satisfy (docs/queries.md).
+        Raises QueryError, UsageError for a photo that is not here, PhotoError for a file that can't be read.
+        """
+        return answering.answer(
+            self._seams,
+            parse_query(query) if isinstance(query, str) else query,
+            k,
+            filter=filter,
+            min_relevance=min_relevance,
+            without=without,
+            templates=templates,
+            examples=examples,
+        )
 
     @_surviving
     def similar(self, photo: int | str | os.PathLike[str], k: int = 10, *, filter: Filter | None = None) -> Answer:
@@ -425,12 +444,8 @@ class Library:
 
         Raises UsageError for an id that is unknown or gone, PhotoError for a file that can't be read.
         """
-        known = self.photo(photo) if isinstance(photo, int) else self._seams.known(photo)
-        if known is None or known.gone_at:
-            if isinstance(photo, int):
-                raise UsageError(f"photo {photo} is gone: its file was not found by the last run")
-            return self.answer(Query((Term(Kind.IMAGE, real(photo)),)), k, filter=filter)
-        return self.answer(Query((Term(Kind.PHOTO, str(known.id)),)), k, filter=filter, without=[known.id])
+        term = Term(Kind.PHOTO, str(photo)) if isinstance(photo, int) else Term(Kind.IMAGE, real(photo))
+        return self.answer(Query((term,)), k, filter=filter)
 
     @_surviving
     def vector_index(self) -> VectorIndex:

@@ -106,8 +106,26 @@ def test_find_answers_in_json(indexed):
 
 
 def test_find_by_image(indexed, photographs):
-    hits = indexed("find", "--like", photographs["rocket"], "-k", "1", "--json").json["hits"]
-    assert hits[0]["path"] == str(photographs["rocket"])
+    rocket = indexed("show", photographs["rocket"], "--json").json["id"]
+    by_file = indexed("find", "--like", photographs["rocket"], "--json").json
+    by_id = indexed("find", "--like", rocket, "--json").json
+    assert len(by_file["hits"]) == 3
+    assert rocket not in [hit["id"] for hit in by_file["hits"]]  # an example is no answer
+    assert [hit["id"] for hit in by_file["hits"]] == [hit["id"] for hit in by_id["hits"]]
+    assert by_id["query"] == f"like:{rocket}"
+
+
+def test_more_like_these_and_less_like_that(indexed, photographs):
+    cat, rocket = (indexed("show", photographs[name], "--json").json["id"] for name in ("cat", "rocket"))
+    near = indexed("find", "a wall", "--like", f"2:{cat}", "--json").json["hits"]
+    away = indexed("find", "a wall", "--unlike", f"2:{cat}", "--json")
+    assert away.json["query"] == f"a wall - 2:like:{cat}"
+    assert {hit["id"] for hit in near} == {hit["id"] for hit in away.json["hits"]}
+    assert cat not in {hit["id"] for hit in near}
+    score = {hit["id"]: hit["score"] for hit in away.json["hits"]}
+    assert all(hit["score"] > score[hit["id"]] for hit in near)
+    assert indexed("find", "x", "--like", "99").code == 1
+    assert indexed("find", "--unlike", str(rocket)).code == 2
 
 
 def test_find_without_hits_is_an_answer(indexed):
@@ -135,6 +153,44 @@ def test_many_queries_are_answered_each_by_itself(indexed, tmp_path):
     answers = indexed("find", "--queries", file, "-k", "1", "--json").json["answers"]
     assert [Path(a["hits"][0]["path"]).stem for a in answers] == ["chelsea", "rocket"]
     assert "a rocket" in indexed("find", "--queries", file, "-k", "1").stdout
+
+
+def test_a_line_of_many_queries_is_a_whole_query(indexed, tmp_path):
+    file = tmp_path / "queries.txt"
+    file.write_text('a cat + 2:"a rocket" - people\n')
+    [answer] = indexed("find", "--queries", file, "--not", "sea", "--json").json["answers"]
+    assert answer["query"] == "a cat + 2:a rocket - people - sea"
+    file.write_text("a cat\na cat + \n")
+    wrong = indexed("find", "--queries", file, "--json")
+    assert (wrong.code, wrong.json["error"]["type"]) == (1, "QueryError")
+    assert "line 2: nothing to look for follows the + at column 7" in wrong.stderr
+
+
+LONG = (
+    "A cat looks at the camera. "
+    + "It is a very calm cat with long white whiskers, " * 6
+    + "and a brick wall is behind."
+)
+
+
+def test_a_long_text_is_answered_clause_by_clause(indexed):
+    done = indexed("find", LONG, "-k", "2", "--json")
+    assert done.stderr == ""
+    answer = done.json
+    assert (answer["truncated_tokens"], len(answer["clauses"])) == (0, 3)
+    assert answer["clauses"][0] == "A cat looks at the camera."
+    for hit in answer["hits"]:
+        assert [clause["text"] for clause in hit["clauses"]] == answer["clauses"]
+        assert hit["relevance"] == min(clause["relevance"] for clause in hit["clauses"])
+        assert {type(clause["holds"]) for clause in hit["clauses"]} == {bool}
+    held = sum(clause["holds"] for clause in answer["hits"][0]["clauses"])
+    assert f"{held}/3" in indexed("find", LONG, "-k", "1").stdout.split()
+
+
+def test_a_template_is_put_around_every_text(indexed):
+    plain = indexed("find", "a photo of a cat", "-k", "1", "--json").json["hits"]
+    assert indexed("find", "a cat", "--template", "a photo of {}", "-k", "1", "--json").json["hits"] == plain
+    assert indexed("find", "a cat", "--template", "a photo", "--json").json["error"]["type"] == "UsageError"
 
 
 def test_filters_of_find(indexed, photographs):
@@ -171,9 +227,9 @@ def test_wrong_usage_exits_with_2(run, arguments):
 
 @pytest.mark.parametrize("text", ["-dark sky", "-cat", "-kitten"])
 def test_a_dash_in_a_text_is_text(indexed, text):
-    assert indexed("find", text, "sea", "-k", "2", "--json").json["query"] == f"{text} sea"
-    assert indexed("find", "--json", "--", "-cat", "--json").json["query"] == "-cat --json"
-    assert indexed("find", "sea", "--not", "-night", "-k3", "--json").json["query"] == "sea --night"
+    assert indexed("find", text, "sea", "-k", "2", "--json").json["query"] == f"{text} + sea"
+    assert indexed("find", "--json", "--", "-cat", "--json").json["query"] == "-cat + --json"
+    assert indexed("find", "sea", "--not", "-night", "-k3", "--json").json["query"] == "sea - -night"
 
 
 def test_an_option_that_does_not_exist_is_not_a_text(indexed):
