@@ -50,6 +50,11 @@ def emit_bytes(parts: Iterable[bytes]) -> None:
     sys.stdout.buffer.flush()
 
 
+def emit_paths(paths: Iterable[str], *, end: bytes = b"\n") -> None:
+    """Print names as the file system's own bytes."""
+    emit_bytes(os.fsencode(path) + end for path in paths)
+
+
 def emit_table(
     rows: Sequence[Sequence[str]],
     *,
