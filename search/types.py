@@ -106,6 +106,18 @@ class Photo:
 
 
 @dataclass(frozen=True, slots=True)
+class Likeness:
+    """What is kept of a picture to find others of it (search.photos.likeness).
+
+    hash: 64 bytes, the perceptual hash of each way to lay it.   contrast: levels of 255; low where a hash says little.
+    """
+
+    hash: bytes
+    sharpness: float
+    contrast: int
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Conditions on photo fields; every one given must hold.
 
