@@ -159,10 +159,12 @@ def _difference(large: View, small: View, box: Box) -> float:
     seen, wanted = large.cut(box, size), small.cut(_UPRIGHT, size)
     error = _parts(((seen - wanted) ** 2).mean(axis=2)) ** 0.5
     detail = _parts(wanted.mean(axis=2) ** 2) - _parts(wanted.mean(axis=2)) ** 2
-    return float((error / (_NOISE + _SHARE * np.sqrt(np.maximum(detail, 0)))).max())
+    noise = _NOISE * max(1.0, _SMALL_PX / min(large.side_px, small.side_px))
+    return float((error / (noise + _SHARE * np.sqrt(np.maximum(detail, 0)))).max())
 
 
 _NOISE = 7.0  # levels of 255, root mean square over a part, that coding may cost
+_SMALL_PX = 160  # a side below which it costs more: there is less to average
 _SHARE = 0.25  # of a part's own detail, which scaling blurs
 
 
