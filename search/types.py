@@ -75,7 +75,8 @@ class PhotoInfo:
 
     width, height: pixels, upright.   orientation: EXIF 1…8, 1 where absent.
     taken_at: wall-clock time where it was taken, with tzinfo only if the offset is known.
-    latitude, longitude: degrees, WGS 84.
+    latitude, longitude: degrees, WGS 84.   rating: 0 to 5 stars, -1 for rejected, None for not rated.
+    keywords: sorted, the folders of a hierarchy before it ("animal/cat").
     """
 
     format: str
@@ -88,6 +89,8 @@ class PhotoInfo:
     lens: str | None = None
     latitude: float | None = None
     longitude: float | None = None
+    rating: int | None = None
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +109,75 @@ class Photo:
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
-    """What is kept of a picture to find others of it (search.photos.likeness).
+class Picture:
+    """What a photo's pixels come to at a glance: for telling the same picture, and the better one.
 
-    hash: 64 bytes, the perceptual hash of each way to lay it.   contrast: levels of 255; low where a hash says little.
+    hash: bytes that are alike where pictures look alike; every one of a method has the same length.   quality: of the
+    file's compression, None where it has none.   id: of the photo.
     """
+
+    id: int
+    hash: bytes
+    sharpness: float
+    quality: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """What a picture comes to at a glance (search.photos.likeness), before it is known whose it is: see Picture."""
 
     hash: bytes
     sharpness: float
-    contrast: int
+
+
+class DuplicateKind(StrEnum):
+    """How photos are duplicates, strongest first."""
+
+    EXACT = "exact"  # the same bytes
+    SAME_PICTURE = "same-picture"  # coded, scaled, turned or cropped anew
+    SAME_MOMENT = "same-moment"  # another shot of a burst or bracket
+    SIMILAR = "similar"  # alike to the model, nothing more
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A photo beside the one that is kept.
+
+    score: cosine with the kept one, None where one of them has no vector.   reason: what was done to it, how far
+    away it was taken.   lost: why the other one is kept, "1600x1200 against 4000x3000".
+    """
+
+    photo: Photo
+    score: float | None
+    reason: str
+    lost: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Photos that are duplicates of the one that is kept, each of them by itself."""
+
+    kind: DuplicateKind
+    reason: str
+    keep: Photo
+    others: tuple[Duplicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateReport:
+    """Groups, strongest kind first, and what one must know to trust them.
+
+    photos: looked through.   threshold: the cosine from which photos are similar.   unknown: photos without a hash,
+    which only their vectors could tell.   skipped: files that could not be read to be compared.
+    """
+
+    groups: tuple[DuplicateGroup, ...]
+    photos: int
+    threshold: float
+    unknown: int = 0
+    skipped: tuple[Skip, ...] = ()
+    seconds: float = 0.0
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +264,8 @@ class Stage(StrEnum):
     ENCODE = "encoding"
     LABEL = "labelling"
     CHECK = "checking"
+    HASH = "hashing"
+    COMPARE = "comparing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Skips that hold while file and decoder stay as they are."""
+    """What needs no second look while its file stays as it is: skips by this decoder, metadata by this reader."""
 
     decoder: str
     reasons: Sequence[str]
+    reader: int = 0
 
 
 @dataclass(frozen=True, slots=True)

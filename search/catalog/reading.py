@@ -19,6 +19,7 @@ import numpy as np
 
 from search.catalog import filters, versions
 from search.catalog.rows import (
+    OWN_KEYWORD,
     PHOTO_COLUMNS,
     EncoderRow,
     KnownFile,
@@ -33,7 +34,7 @@ from search.catalog.scopes import is_inside
 from search.catalog.session import listed
 from search.catalog.storage import Storage, is_url
 from search.errors import LibraryNotFound, NewerLibrary
-from search.types import EncoderStatus, JobStatus, Publication, RootStatus, Skip
+from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip
 
 if TYPE_CHECKING:
     from search.catalog.scopes import Scope
@@ -282,6 +283,30 @@ class CatalogReader:
         order = np.argsort(found)
         return found[order], vectors[order]
 
+    # ---- pictures
+
+    def pictures(self, method: int, ids: Sequence[int] | None = None) -> list[Picture]:
+        """Return what a method made of photos, ids ascending; photos it made nothing of are left out.
+
+        ids: of the photos; None: of all present.
+        """
+        query = "SELECT photo_id, hash, sharpness, quality FROM pictures WHERE method = :method AND photo_id "
+        values = {"method": method}
+        with self._reading() as session:
+            if ids is None:
+                rows = session.rows(f"{query}NOT IN ({_GONE})", values)
+            else:
+                among = [listed("id", chunk) for chunk in chunks(ids)]
+                rows = [row for names, ids_ in among for row in session.rows(f"{query}IN {names}", values | ids_)]
+        return [Picture(*row) for row in sorted(rows)]
+
+    def without_picture(self, method: int) -> Ids:
+        """Return the ids of the photos present that a method made nothing of so far, ascending."""
+        known = "SELECT photo_id FROM pictures WHERE method = :method"
+        with self._reading() as session:
+            ids = _present(session, session.ids("SELECT id FROM photos"))
+            return np.setdiff1d(ids, session.ids(known, {"method": method}), assume_unique=True)
+
     # ---- what a library looks like
 
     def count_vectors(self, encoder: EncoderRow) -> int:
@@ -381,9 +406,17 @@ def _among(session: Session, statement: str, ids: Sequence[int]) -> list[Row]:
 def _photos(session: Session, ids: Sequence[int]) -> list[Photo]:
     query = f"SELECT {PHOTO_COLUMNS} FROM photos JOIN roots ON roots.id = root_id WHERE photos.id IN "  # noqa: S608
     named: dict[int, set[str]] = {}
-    for photo_id, label in _among(session, "SELECT photo_id, label FROM labels WHERE photo_id IN ", ids):
-        named.setdefault(photo_id, set()).add(label)
-    return [to_photo(row, tuple(sorted(named.get(row[0], ())))) for row in _among(session, query, ids)]
+    own: dict[int, set[str]] = {}
+    for id_, label, source in _among(
+        session, "SELECT photo_id, label, source FROM labels WHERE photo_id IN ", ids
+    ):
+        named.setdefault(id_, set()).add(label)
+        if source == OWN_KEYWORD:
+            own.setdefault(id_, set()).add(label)
+    return [
+        to_photo(row, *(tuple(sorted(labels.get(row[0], ()))) for labels in (named, own)))
+        for row in _among(session, query, ids)
+    ]
 
 
 def _all_vectors(session: Session, encoder: EncoderRow) -> Iterator[tuple[Ids, Vectors]]:

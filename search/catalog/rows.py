@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 HALF = np.dtype("<f2")
 _NORM_TOLERANCE = 1e-2  # float16 keeps a unit vector's length far better than that
+OWN_KEYWORD = "file"
+"""The source of labels that are a file's own keywords."""
 MAX_PARAMETERS = 500
 """Values in one IN (…); every database takes that many."""
 
@@ -99,20 +101,21 @@ def info_columns(info: PhotoInfo) -> dict[str, Any]:
         "lens": info.lens,
         "latitude": info.latitude,
         "longitude": info.longitude,
+        "rating": info.rating,
     }
 
 
 PHOTO_COLUMNS = (
     "photos.id, roots.path, photos.path, size_bytes, mtime_ns, content_hash, gone_at, taken_at, taken_offset_s, "
-    "taken_at_source, format, width, height, orientation, camera, lens, latitude, longitude"
+    "taken_at_source, format, width, height, orientation, camera, lens, latitude, longitude, rating"
 )
 """What `to_photo` makes a photo of, for photos joined with their roots."""
 
 
-def to_photo(row: Sequence[Any], labels: tuple[str, ...] = ()) -> Photo:
-    """Return the Photo of a row of PHOTO_COLUMNS."""
+def to_photo(row: Sequence[Any], labels: tuple[str, ...] = (), keywords: tuple[str, ...] = ()) -> Photo:
+    """Return the Photo of a row of PHOTO_COLUMNS.   keywords: those of its labels that came from its file."""
     id_, root, path, size_bytes, mtime_ns, content_hash, gone_at, taken_at, offset_s, source, *info = row
-    format_, width, height, orientation, camera, lens, latitude, longitude = info
+    format_, width, height, orientation, camera, lens, latitude, longitude, rating = info
     return Photo(
         id=id_,
         root=os.fsdecode(root),
@@ -131,6 +134,8 @@ def to_photo(row: Sequence[Any], labels: tuple[str, ...] = ()) -> Photo:
             lens=lens,
             latitude=latitude,
             longitude=longitude,
+            rating=rating,
+            keywords=keywords,
         ),
         labels=labels,
         gone_at=to_utc(gone_at),

@@ -133,6 +133,8 @@ def _info(said: dict[str, Any]) -> PhotoInfo:
         lens=None if said["lens"] is None else _text(said["lens"]),
         latitude=None if said["latitude"] is None else _degrees(said["latitude"], 90),
         longitude=None if said["longitude"] is None else _degrees(said["longitude"], 180),
+        rating=None if said["rating"] is None else _whole(said["rating"], -1, 6),
+        keywords=tuple(map(_text, _take(said["keywords"], list))),
     )
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Box = npt.NDArray[np.float64]
     """(left, top, right, bottom), parts of a picture's width and height."""
 
+METHOD = 1
+"""Which way hashes and sharpness are made: those of different ways can't be compared."""
+
 VIEW_PX = 256
 """Width and height to which a picture is squeezed, whatever its shape, to be held against another."""
 
@@ -51,14 +54,13 @@ def likeness(image: Image.Image) -> Likeness:
 
     hash: ImageHash's dHash (differences of neighbours in a row, 8 × 8) of each of TURNS. Its pHash tells no better
     and takes scipy's import in every process that decodes.   sharpness: variance of the Laplacian at 256 pixels a
-    side (Pech-Pacheco et al., ICPR 2000).   contrast: standard deviation of the brightness.
+    side (Pech-Pacheco et al., ICPR 2000).
     """
     grey = image.resize((VIEW_PX, VIEW_PX), Image.Resampling.BOX).convert("L")
     small = grey.resize((_HASHED_PX, _HASHED_PX), Image.Resampling.BOX)
     return Likeness(
         hash=b"".join(_hash(small if turn is None else small.transpose(turn)) for turn in TURNS),
         sharpness=_sharpness(np.asarray(grey, np.float32)),
-        contrast=round(float(np.asarray(small, np.float32).std())),
     )
 
 
@@ -94,6 +96,7 @@ class Same:
         return ", ".join(filter(None, (_IN_WORDS[self.turn], cut)))
 
 
+_FLAT = 4.0  # contrast of a picture of nothing: a wall, a lid before the lens
 _WHOLE = 0.985  # of the area; less was cut off
 _LEAST_KEPT = 0.6  # of the area, that counts as the same picture still
 _ALIKE = 0.85  # correlation of what lies in the right box, even coarsely
@@ -126,13 +129,23 @@ class View:
         way = TURNS[turn]
         return self if way is None else View(np.asarray(self._image.transpose(way)), self.side_px)
 
+    @cached_property
+    def contrast(self) -> float:
+        """The standard deviation of its brightness, in levels of 255."""
+        return float(self.seen(_UPRIGHT, _FINE).std())
+
     def cut(self, box: Box, size_px: int) -> Floats:
         """Return what a box shows, (size_px, size_px, 3)."""
         return np.asarray(_cut(self._image, box, size_px), np.float32)
 
 
 def compare(one: View, other: View, turns: tuple[int, ...] = (0,)) -> Same | None:
-    """Tell whether two views show the same picture, and how; None if they don't.   turns: of `one`, to be tried."""
+    """Tell whether two views show the same picture, and how; None if they don't, or show nothing at all.
+
+    turns: of `one`, to be tried.
+    """
+    if min(one.contrast, other.contrast) < _FLAT:
+        return None
     found = [same for turn in turns for same in _ways(one.turned(turn), other, turn)]
     best = min(found, key=lambda same: same.difference, default=None)
     return best if best and best.difference <= 1 else None
