@@ -122,10 +122,18 @@ class Picture:
     quality: int | None = None
 
 
+HASH_BYTES = 64
+"""Of a picture's perceptual hash."""
+
+
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """What a picture comes to at a glance (search.photos.likeness), before it is known whose it is: see Picture."""
+    """What a picture comes to at a glance, before it is known whose it is: see Picture.
 
+    method: which way the rest was made (search.photos.likeness).
+    """
+
+    method: int
     hash: bytes
     sharpness: float
 

@@ -59,6 +59,7 @@ def likeness(image: Image.Image) -> Likeness:
     grey = image.resize((VIEW_PX, VIEW_PX), Image.Resampling.BOX).convert("L")
     small = grey.resize((_HASHED_PX, _HASHED_PX), Image.Resampling.BOX)
     return Likeness(
+        METHOD,
         hash=b"".join(_hash(small if turn is None else small.transpose(turn)) for turn in TURNS),
         sharpness=_sharpness(np.asarray(grey, np.float32)),
     )

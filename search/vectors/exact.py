@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.vectors import EXACT, best, check_width, cosines
+from search.vectors import EXACT, best, check_width, cosines, pairs
+from search.vectors.pairs import places_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.types import Ids, Vectors
+    from search.vectors.pairs import Pairs
 
 _SPARE = 32  # candidates beyond k whose order a matrix product may have got wrong by its rounding
 
@@ -79,6 +81,20 @@ class ExactIndex:
     def sample(self, size: int) -> tuple[Ids, Vectors]:
         order = np.argsort(self.ids)[:: max(1, self._count // max(size, 1))]
         return self.ids[order], self._rows[order]
+
+    def vectors(self, ids: Ids) -> Vectors:
+        found = np.zeros((len(ids), self.dim), np.float32)
+        order = np.argsort(self.ids)
+        places, known = places_of(ids, self.ids[order])
+        found[known] = self._rows[order[places]]
+        return found
+
+    def near_pairs(self, k: int, *, least: float, within: Ids | None = None) -> Pairs:
+        kept = np.arange(self._count) if within is None else np.flatnonzero(np.isin(self.ids, within))
+        kept = kept[np.argsort(self.ids[kept])]
+        found = pairs.near_rows(lambda some: self._rows[kept[some]], len(kept), k, least)
+        ids = self.ids[kept]
+        return found._replace(first=ids[found.first], second=ids[found.second])
 
     def prepare(self) -> None:
         """Nothing is needed."""
