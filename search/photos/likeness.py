@@ -44,7 +44,14 @@ TURNS = (
 )
 """The eight ways to lay a picture on a table or a light box; a hash has 8 bytes for each."""
 
-_IN_WORDS = ("", "rotated by 90°", "rotated by 180°", "rotated by 270°", *["mirrored"] * 2, *["mirrored, rotated"] * 2)
+_IN_WORDS = (
+    "",
+    "rotated by 90°",
+    "rotated by 180°",
+    "rotated by 270°",
+    *["mirrored"] * 2,
+    *["mirrored, rotated"] * 2,
+)
 _HASHED_PX = 64
 _UPRIGHT = np.array([0.0, 0.0, 1.0, 1.0])
 
@@ -174,7 +181,8 @@ def _difference(large: View, small: View, box: Box) -> float:
     error = _parts(((seen - wanted) ** 2).mean(axis=2)) ** 0.5
     detail = _parts(wanted.mean(axis=2) ** 2) - _parts(wanted.mean(axis=2)) ** 2
     noise = _NOISE * max(1.0, _SMALL_PX / min(large.side_px, small.side_px))
-    return float((error / (noise + _SHARE * np.sqrt(np.maximum(detail, 0)))).max())
+    share: Floats = error / (noise + _SHARE * np.sqrt(np.maximum(detail, 0)))
+    return float(share.max())
 
 
 _NOISE = 7.0  # levels of 255, root mean square over a part, that coding may cost
@@ -185,7 +193,8 @@ _SHARE = 0.25  # of a part's own detail, which scaling blurs
 def _parts(values: Floats) -> Floats:
     """Return the means of _PARTS × _PARTS parts of a square."""
     step = len(values) // _PARTS
-    return values.reshape(_PARTS, step, _PARTS, step).mean(axis=(1, 3))
+    means: Floats = values.reshape(_PARTS, step, _PARTS, step).mean(axis=(1, 3))
+    return means
 
 
 def _find(large: View, small: View) -> Box | None:
@@ -219,7 +228,8 @@ def _step(seen: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> Box
     gram = system.T @ system
     gram[range(6), range(6)] *= 1 + 1e-6
     found = np.linalg.lstsq(gram, system.T @ (wanted - seen).ravel(), rcond=None)[0]
-    return np.clip(found[:4], -0.05, 0.05)
+    moved: Box = np.clip(found[:4], -0.05, 0.05)
+    return moved
 
 
 def _inside(box: Box) -> Box:

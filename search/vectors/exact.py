@@ -28,6 +28,7 @@ class ExactIndex:
         self._count = 0
         self._room: tuple[Ids, Vectors] = (np.empty(0, np.int64), np.empty((0, dim), np.float32))
         self._last = -1  # no id is higher
+        self._sorted: tuple[Ids, Ids] | None = None  # where the ids are, ascending, and these
 
     def __len__(self) -> int:
         return self._count
@@ -59,6 +60,7 @@ class ExactIndex:
         new = slice(self._count, self._count + len(ids))
         self._room[0][new], self._room[1][new] = ids, vectors
         self._count += len(ids)
+        self._sorted = None
         self._last = max(self._last, int(ids.max()))
 
     def _grow(self, count: int) -> None:
@@ -74,6 +76,7 @@ class ExactIndex:
         if not keep.all():
             self._room = self.ids[keep], self._rows[keep]
             self._count = len(self._room[0])
+            self._sorted = None
 
     def exact(self) -> ExactIndex:
         return self
@@ -84,8 +87,11 @@ class ExactIndex:
 
     def vectors(self, ids: Ids) -> Vectors:
         found = np.zeros((len(ids), self.dim), np.float32)
-        order = np.argsort(self.ids)
-        places, known = places_of(ids, self.ids[order])
+        if self._sorted is None:
+            order = np.argsort(self.ids)
+            self._sorted = order, self.ids[order]
+        order, ascending = self._sorted
+        places, known = places_of(ids, ascending)
         found[known] = self._rows[order[places]]
         return found
 
