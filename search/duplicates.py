@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 MOMENT_S = 10.0
 """Seconds between two shots of one moment."""
-NEAREST = 16
-"""Photos that each is compared with, the nearest by their vectors."""
+NEAREST, NEAR = 16, 0.85
+"""Photos that each is compared with, the nearest by their vectors, and the cosine they must reach."""
 
 _HASHED_NEAREST = 8  # and by their hashes, for each way to lay it
 _SPEAKING = (4, 60)  # bits set, of 64, in a hash that says something: a blank page has none
@@ -76,6 +76,8 @@ class Levels(NamedTuple):
 
 
 _USUAL = Levels(0.85, 0.95)  # where a library is too small to tell
+_MOST_ALIKE = 0.9  # what shots of one moment may be asked for
+_RELATED = 0.93  # from which photos of the sample are taken for relatives, of which one is enough
 _LEAST_SAMPLE = 200
 _SHARES = (1e-2, 1e-3)  # of pairs: few enough to be near, too many to be duplicates
 _STRANGERS = 0.01  # unrelated photos within reach of each one
@@ -90,12 +92,16 @@ def levels(sample: Vectors, photos: int) -> Levels:
     """
     if len(sample) < _LEAST_SAMPLE:
         return _USUAL
-    cosines = (sample @ sample.T)[np.triu_indices(len(sample), 1)]
+    scores = sample @ sample.T
+    strangers = np.tril(scores, -1).max(axis=1) < _RELATED
+    if strangers.sum() >= _LEAST_SAMPLE:
+        scores = scores[np.ix_(strangers, strangers)]
+    cosines = scores[np.triu_indices(len(scores), 1)]
     wide, near = (float(1 - np.quantile(cosines, 1 - share)) for share in _SHARES)
     near = max(near, 1e-4)
     steps = np.log10(_SHARES[1] * photos / _STRANGERS)  # tenfold ones from the nearer quantile down
     reach = near * (near / max(wide, near)) ** max(0.0, steps)
-    alike = min(1 - near, _USUAL.similar)
+    alike = min(1 - near, _MOST_ALIKE)
     return Levels(alike, float(np.clip(1 - reach, alike, 0.995)))
 
 

@@ -189,6 +189,24 @@ class DuplicateReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """A file that is somewhere else now."""
+
+    path: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReport:
+    """What `set_aside` did.   undo: the list of what was moved, a JSON document a line, from and to."""
+
+    moved: tuple[Moved, ...]
+    skipped: tuple[Skip, ...]
+    undo: str
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Conditions on photo fields; every one given must hold.
 
@@ -273,6 +291,7 @@ class Stage(StrEnum):
     LABEL = "labelling"
     CHECK = "checking"
     HASH = "hashing"
+    MOVE = "moving"
     COMPARE = "comparing"
 
 

@@ -239,6 +239,13 @@ class Writer:
         reach("compact.purged")
         return len(ids)
 
+    def part_with(self, ids: Sequence[int]) -> None:
+        """Note that files were taken away; vectors and labels wait for their return, as of any photo that is gone."""
+        with commit(self._connection) as seq:
+            for some in chunks(ids):
+                values = {"gone_at": now(), "seq": seq}
+                self._connection.execute(update(photos).where(photos.c.id.in_(some)).values(values))
+
     # ---- a batch
 
     def add(self, records: Sequence[Record], vectors: Vectors, encoder_id: int, *, reader: int = 0) -> list[int]:

@@ -15,6 +15,7 @@ from search.cli.options import CONTEXT, Settings, shared_options
 # One module a command, imported when its help or the command itself is wanted.
 _COMMANDS = (
     "check",
+    "duplicates",
     "evaluate",
     "find",
     "index",

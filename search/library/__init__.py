@@ -35,6 +35,7 @@ from search.query import Kind, Query, Term, parse
 from search.types import (
     Answer,
     CheckReport,
+    DuplicateGroup,
     DuplicateKind,
     DuplicateReport,
     Filter,
@@ -42,6 +43,7 @@ from search.types import (
     LabelledPhoto,
     Labelling,
     LibraryStatus,
+    MoveReport,
     Problem,
     RebuildReport,
     Skip,
@@ -474,6 +476,32 @@ class Library:
         if wanted.reaches(DuplicateKind.SAME_PICTURE):
             self._hash(ids, tell, stop)
         return duplicates.find(self._seams, ids, wanted, progress=tell, stop=stop)
+
+    def set_aside(
+        self,
+        groups: Sequence[DuplicateGroup],
+        folder: str | os.PathLike[str],
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> MoveReport:
+        """Move all but the kept photo of each group into a folder, at the place they had below their indexed folder.
+
+        XMP sidecars go along. Nothing is overwritten; a file stays if it or the one that is kept is not what was
+        compared. Each move is written down in the folder first, and can be cut short at any moment with nothing lost.
+        To the library the photos are gone: moved back, they have their vectors and labels again.
+        Raises UsageError for a folder inside an indexed one; LibraryBusy, StorageError.
+        """
+        from search.library import setting_aside
+
+        roots = [root.path for root in self.catalog.root_status()]
+        target = setting_aside.check_folder(folder, roots)
+        with self.catalog.writing() as writer:
+            report = setting_aside.set_aside(
+                groups, target, writer.part_with, progress=progress or (lambda _: None), stop=stop
+            )
+            self._tell_unpublished(self._publish(writer))
+        return report
 
     def _hash(self, ids: Ids, progress: Callable[[Progress], None], stop: threading.Event | None) -> None:
         """Give photos the hashes they lack, if the library can be written to."""

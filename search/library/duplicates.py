@@ -272,7 +272,7 @@ def find(
     search.settle()
     if options.reaches(DuplicateKind.SAME_PICTURE) and not search.stopping():
         with seams.lock:
-            search.near = index.near_pairs(core.NEAREST, least=levels.alike, within=search.left)
+            search.near = index.near_pairs(core.NEAREST, least=min(core.NEAR, *levels), within=search.left)
         hashed = _same_picture(search)
     if options.reaches(DuplicateKind.SAME_MOMENT) and not search.stopping():
         _same_moment(search)
