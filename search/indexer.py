@@ -504,7 +504,9 @@ class Ready:
 def _ready(file: ScannedFile, found: Decoded | Skip) -> Ready | Skip:
     if isinstance(found, Skip):
         return found
-    return Ready(Record(replace(file, stat=found.stat), found.content_hash, found.info), found.pixels)
+    return Ready(
+        Record(replace(file, stat=found.stat), found.content_hash, found.info, found.likeness), found.pixels
+    )
 
 
 def _folder_first(path: str) -> tuple[str, str]:

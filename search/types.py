@@ -124,6 +124,90 @@ class Picture:
     quality: int | None = None
 
 
+HASH_BYTES = 64
+"""Of a picture's perceptual hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """What a picture comes to at a glance, before it is known whose it is: see Picture.
+
+    method: which way the rest was made (search.photos.likeness).
+    """
+
+    method: int
+    hash: bytes
+    sharpness: float
+
+
+class DuplicateKind(StrEnum):
+    """How photos are duplicates, strongest first."""
+
+    EXACT = "exact"  # the same bytes
+    SAME_PICTURE = "same-picture"  # coded, scaled, turned or cropped anew
+    SAME_MOMENT = "same-moment"  # another shot of a burst or bracket
+    SIMILAR = "similar"  # alike to the model, nothing more
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A photo beside the one that is kept.
+
+    score: cosine with the kept one, None where one of them has no vector.   reason: what was done to it, how far
+    away it was taken.   lost: why the other one is kept, "1600x1200 against 4000x3000".
+    """
+
+    photo: Photo
+    score: float | None
+    reason: str
+    lost: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Photos that are duplicates of the one that is kept, each of them by itself."""
+
+    kind: DuplicateKind
+    reason: str
+    keep: Photo
+    others: tuple[Duplicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateReport:
+    """Groups, strongest kind first, and what one must know to trust them.
+
+    photos: looked through.   threshold: the cosine from which photos are similar.   unknown: photos without a hash,
+    which only their vectors could tell.   skipped: files that could not be read to be compared.
+    """
+
+    groups: tuple[DuplicateGroup, ...]
+    photos: int
+    threshold: float
+    unknown: int = 0
+    skipped: tuple[Skip, ...] = ()
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A file that is somewhere else now."""
+
+    path: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReport:
+    """What `set_aside` did.   undo: the list of what was moved, a JSON document a line, from and to."""
+
+    moved: tuple[Moved, ...]
+    skipped: tuple[Skip, ...]
+    undo: str
+    interrupted: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Conditions on photo fields; every one given must hold.
@@ -229,6 +313,9 @@ class Stage(StrEnum):
     ENCODE = "encoding"
     LABEL = "labelling"
     CHECK = "checking"
+    HASH = "hashing"
+    MOVE = "moving"
+    COMPARE = "comparing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "conditions", "resources", "failpoints", "files"},
     {"photos", "query", "clauses", "where", "relevance", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "inspection", "generations", "live"},
+    {"decoding", "indexer", "labels", "inspection", "generations", "live", "duplicates"},
     {"library"},
     {"evaluate"},  # train, engines, interop
     {"cli"},
@@ -41,7 +41,8 @@ THIRD_PARTIES = {
     },
     "alembic": {"catalog/upgrades"},
     "psutil": {"catalog/places", "decoding/budget"},
-    "faiss": {"vectors/scan", "vectors/coarse"},
+    "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs"},
+    "imagehash": {"photos/likeness"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"},
     "pi_heif": {"photos"},
     "rawpy": {"photos/raw"},
@@ -78,6 +79,7 @@ THIRD_PARTIES = {
         "labels",
         "generations",
         "live",
+        "duplicates",
         "library",
         "evaluate",
     },

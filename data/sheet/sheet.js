@@ -11,6 +11,8 @@ let closing = false; // then the browser puts the focus where it was before
 function close() {
   closing = true;
   box.close();
+  closing = false;
+  photos[shown].focus();
 }
 
 function show(number) {
@@ -83,6 +85,5 @@ box.addEventListener("click", (event) => { if (event.target.matches(".stage, .st
 box.addEventListener("cancel", (event) => { event.preventDefault(); close(); });
 box.addEventListener("close", () => {
   picture.removeAttribute("src");
-  closing = false;
-  photos[shown].focus();
+  photos[shown].focus(); // a browser may close it without asking
 });

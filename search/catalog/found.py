@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from search.types import FileStat, PhotoInfo, Skip, Withheld
+from search.types import FileStat, Likeness, PhotoInfo, Skip, Withheld
 
 if TYPE_CHECKING:
     from search.catalog.scopes import Scope
@@ -43,6 +43,7 @@ class Record:
     file: ScannedFile
     content_hash: bytes
     info: PhotoInfo
+    likeness: Likeness | None = None
 
 
 @dataclass(frozen=True, slots=True)

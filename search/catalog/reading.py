@@ -6,12 +6,14 @@ an index of their own, so that telling who is present never means looking at eve
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ from search.catalog.rows import (
     to_bytes,
     to_path,
     to_photo,
+    to_time,
     unpack_vectors,
 )
 from search.catalog.scopes import is_inside
@@ -35,14 +38,17 @@ from search.catalog.session import listed
 from search.catalog.storage import Storage, is_url
 from search.conditions import condition_of
 from search.errors import LibraryNotFound, NewerLibrary
-from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip
+from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip, TakenAtSource
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from search.catalog.scopes import Scope
     from search.catalog.session import Row, Session
     from search.types import Filter, Ids, Photo, Vectors
 
 _CHUNK = 4096  # rows read at a time
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001, a wall clock's
 
 _COUNT = "SELECT (SELECT count(*) FROM photos) - (SELECT count(*) FROM photos WHERE gone_at IS NOT NULL)"
 _GONE = "SELECT id FROM photos WHERE gone_at IS NOT NULL"
@@ -299,6 +305,40 @@ class CatalogReader:
         with self._reading() as session:
             ids = _present(session, session.ids("SELECT id FROM photos"))
             return np.setdiff1d(ids, session.ids(known, {"method": method}), assume_unique=True)
+
+    # ---- duplicates
+
+    def copies(self) -> list[list[int]]:
+        """Return the ids of photos present that have the same bytes, by content, ascending."""
+        query = (
+            "SELECT content_hash, id FROM photos WHERE gone_at IS NULL AND content_hash IN (SELECT content_hash "
+            "FROM photos GROUP BY content_hash HAVING count(*) > 1) ORDER BY content_hash, id"
+        )
+        with self._reading() as session:
+            rows = session.rows(query)
+        same = [[row[1] for row in group] for _, group in itertools.groupby(rows, key=lambda row: row[0])]
+        return [ids for ids in same if len(ids) > 1]
+
+    def shots(self) -> tuple[Ids, Ids, npt.NDArray[np.float64]]:
+        """Return the photos present that tell when and with what they were taken.
+
+        ids (N,), a number for each camera (N,), and wall-clock seconds since some moment (N,).
+        """
+        query = (
+            "SELECT id, camera, taken_at FROM photos WHERE gone_at IS NULL AND camera IS NOT NULL AND "
+            "taken_at IS NOT NULL AND taken_at_source <> :file ORDER BY id"
+        )
+        cameras: dict[str, int] = {}
+        found: list[tuple[int, int, float]] = []
+        with self._reading() as session:
+            for part in session.parts(query, {"file": TakenAtSource.FILE.value}, size=_CHUNK):
+                for id_, camera, taken_at in part:
+                    moment = to_time(taken_at)
+                    assert moment is not None
+                    since_s = (moment - _EPOCH).total_seconds()
+                    found.append((id_, cameras.setdefault(camera, len(cameras)), since_s))
+        ids, numbers, seconds = zip(*found, strict=True) if found else ((), (), ())
+        return np.array(ids, np.int64), np.array(numbers, np.int64), np.array(seconds, np.float64)
 
     # ---- what a library looks like
 

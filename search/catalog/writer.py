@@ -239,6 +239,13 @@ class Writer:
         reach("compact.purged")
         return len(ids)
 
+    def part_with(self, ids: Sequence[int]) -> None:
+        """Note that files were taken away; vectors and labels wait for their return, as of any photo that is gone."""
+        with commit(self._connection) as seq:
+            for some in chunks(ids):
+                values = {"gone_at": now(), "seq": seq}
+                self._connection.execute(update(photos).where(photos.c.id.in_(some)).values(values))
+
     # ---- a batch
 
     def add(self, records: Sequence[Record], vectors: Vectors, encoder_id: int, *, reader: int = 0) -> list[int]:
@@ -255,6 +262,7 @@ class Writer:
                 for record in records
             ]
             self._put_keywords([(id_, record.info) for id_, record in zip(ids, records, strict=True)])
+            self._put_likenesses(ids, records)
             rows = []
             for vector, id_ in zip(vectors, ids, strict=True):
                 blob, crc = pack_vector(vector, id_, encoder_id)
@@ -264,6 +272,18 @@ class Writer:
             self._forget_skips(files)
             self._done_with(files)
         return ids
+
+    def _put_likenesses(self, ids: Sequence[int], records: Sequence[Record]) -> None:
+        """Remember what photos look like; part of the transaction that stores the rest."""
+        rows = [
+            {"photo_id": id_, "method": alike.method, "hash": alike.hash, "sharpness": alike.sharpness}
+            for id_, alike in ((id_, record.likeness) for id_, record in zip(ids, records, strict=True))
+            if alike is not None
+        ]
+        if rows:
+            for some in chunks([row["photo_id"] for row in rows]):
+                self._connection.execute(delete(pictures).where(pictures.c.photo_id.in_(some)))
+            self._connection.execute(insert(pictures), rows)
 
     def _insert(self, records: Sequence[Record], more: dict[str, int]) -> list[int]:
         """Insert new photos; return their ids, in order."""

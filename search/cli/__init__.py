@@ -16,6 +16,7 @@ from search.cli.options import CONTEXT, Settings, shared_options
 _COMMANDS = (
     "check",
     "completion",
+    "duplicates",
     "evaluate",
     "find",
     "index",

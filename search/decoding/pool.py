@@ -28,7 +28,7 @@ from search.decoding import wire
 from search.decoding.budget import default_workers
 from search.decoding.wire import Garbled, Limits
 from search.errors import SearchError
-from search.types import FileStat, PhotoInfo, Skip, SkipReason
+from search.types import FileStat, Likeness, PhotoInfo, Skip, SkipReason
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,12 +50,16 @@ _SETTLING_S = 1.0  # from a child's last word to its end
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A photo ready for the encoder.   pixels: (H, W, 3) uint8.   content_hash: SHA-256.   stat: of what was read."""
+    """A photo ready for the encoder.
+
+    pixels: (H, W, 3) uint8.   content_hash: SHA-256.   stat: of what was read.   likeness: of the whole picture.
+    """
 
     pixels: Pixels
     info: PhotoInfo
     content_hash: bytes
     stat: FileStat
+    likeness: Likeness
 
 
 class Decoders:
@@ -335,7 +339,8 @@ class _Child:
         if "reason" in said:
             return Skip(path, *wire.refusal(said))
         info, content_hash, stat = wire.understand(said, path)
-        return Decoded(self._take_pixels(size), info, content_hash, stat)
+        likeness = wire.understand_likeness(said)
+        return Decoded(self._take_pixels(size), info, content_hash, stat, likeness)
 
     def _take_pixels(self, size: tuple[int, int]) -> Pixels:
         pixels = np.empty((*size, 3), np.uint8)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, BinaryIO, NoReturn
 
-from search.types import FileStat, PhotoInfo, SkipReason, TakenAtSource
+from search.types import HASH_BYTES, FileStat, Likeness, PhotoInfo, SkipReason, TakenAtSource
 
 _LENGTH = struct.Struct(">I")
 _MAX_FRAME = 2**18
@@ -99,6 +99,25 @@ def understand(said: dict[str, Any], path: str) -> tuple[PhotoInfo, bytes, FileS
     except ValueError:
         raise Garbled from None
     return _info(_take(said.get("info"), dict)), content_hash, stat
+
+
+def describe_likeness(likeness: Likeness) -> dict[str, Any]:
+    """Return what a child says of a picture at a glance."""
+    said = {"method": likeness.method, "hash": likeness.hash.hex(), "sharpness": likeness.sharpness}
+    return {"likeness": said}
+
+
+def understand_likeness(said: dict[str, Any]) -> Likeness:
+    """Return what `describe_likeness` was given. Raises Garbled."""
+    likeness = _take(said.get("likeness"), dict)
+    sharpness = likeness.get("sharpness")
+    if type(sharpness) is not float or not 0 <= sharpness < math.inf:
+        raise Garbled
+    try:
+        hash_ = bytes.fromhex(_take(likeness.get("hash"), str, length=2 * HASH_BYTES))
+    except ValueError:
+        raise Garbled from None
+    return Likeness(_whole(likeness.get("method"), 0, 2**31), hash_, sharpness)
 
 
 def refusal(said: dict[str, Any]) -> tuple[SkipReason, str]:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from search.decoding.wire import Limits, describe, extra_seconds, receive, send
+from search.decoding.wire import Limits, describe, describe_likeness, extra_seconds, receive, send
 from search.errors import PhotoError
 from search.types import SkipReason
 
@@ -57,10 +57,12 @@ class _Decoder:
 
     def __init__(self, loader: str, limits: Limits, replies: BinaryIO, pixels_fd: int | None) -> None:
         from search.encoders.preprocessing import Preprocessing
+        from search.photos.likeness import likeness
 
         module, _, name = loader.partition(":")
         self._load: Callable[..., LoadedPhoto] = getattr(importlib.import_module(module), name)
         self._read_preprocessing = Preprocessing.from_dict
+        self._likeness = likeness
         self._preprocessing = Preprocessing((1, 1))
         self._limits = limits
         self._replies = replies
@@ -80,6 +82,7 @@ class _Decoder:
                 on_header=self._allow_more,
             )
             pixels = self._preprocessing(photo.image, whole=photo.whole, frame=photo.frame)
+            likeness = self._likeness(photo.image)
         except PhotoError as error:
             said, pixels = {"reason": error.reason, "detail": error.message}, None
         except MemoryError:
@@ -88,7 +91,7 @@ class _Decoder:
             detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             said, pixels = {"reason": SkipReason.DECODE_ERROR, "detail": detail}, None
         else:
-            said = describe(photo.info, photo.content_hash, photo.stat)
+            said = describe(photo.info, photo.content_hash, photo.stat) | describe_likeness(likeness)
         self._send(said, pixels)
 
     def _send(self, said: dict[str, Any], pixels: Pixels | None) -> None:

@@ -21,6 +21,7 @@ from search.errors import (
     LibraryBusy,
     LibraryError,
     LibraryNotFound,
+    NewerLibrary,
     PhotoError,
     StorageError,
     UsageError,
@@ -34,11 +35,15 @@ from search.query import Kind, Query, Term, parse_query
 from search.types import (
     Answer,
     CheckReport,
+    DuplicateGroup,
+    DuplicateKind,
+    DuplicateReport,
     Filter,
     Hit,
     LabelledPhoto,
     Labelling,
     LibraryStatus,
+    MoveReport,
     Problem,
     RebuildReport,
     Skip,
@@ -47,13 +52,14 @@ from search.vectors import EXACT
 
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Turn, Writer
+    from search.duplicates import DuplicateOptions
     from search.encoders import Encoder
     from search.encoders.preprocessing import Preprocessing
     from search.encoders.quantising import Outcome
     from search.generations.beside import Publisher
     from search.indexer import IndexOptions, Model
     from search.labels import Label, LabelOptions, LabelSet
-    from search.types import IndexReport, Photo, Pixels, Progress, Vectors
+    from search.types import Ids, IndexReport, Photo, Pixels, Progress, Vectors
     from search.vectors import VectorIndex
 
 P = ParamSpec("P")
@@ -460,6 +466,72 @@ class Library:
         if not texts:
             return np.empty((0, row.dim), np.float32)
         return self.model.text_tower(row).encode_texts(list(texts))
+
+    # ---- duplicates
+
+    @_surviving
+    def duplicates(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        options: DuplicateOptions | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> DuplicateReport:
+        """Return groups of photos that are duplicates, each with the one to keep and why; nothing is changed.
+
+        path: only photos in this folder.   Photos indexed by an older version are hashed first, which reads their
+        files once and is kept; without them where another process writes.   stop: set it to end early.
+        """
+        from search.duplicates import DuplicateOptions
+        from search.library import duplicates
+
+        wanted, tell = options or DuplicateOptions(), progress or (lambda _: None)
+        ids = duplicates.chosen(self._seams, path)
+        if wanted.reaches(DuplicateKind.SAME_PICTURE):
+            self._hash(ids, tell, stop)
+        return duplicates.find(self._seams, ids, wanted, progress=tell, stop=stop)
+
+    def set_aside(
+        self,
+        groups: Sequence[DuplicateGroup],
+        folder: str | os.PathLike[str],
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> MoveReport:
+        """Move all but the kept photo of each group into a folder, at the place they had below their indexed folder.
+
+        XMP sidecars go along. Nothing is overwritten; a file stays if it or the one that is kept is not what was
+        compared. Each move is written down in the folder first, and can be cut short at any moment with nothing lost.
+        To the library the photos are gone: moved back, they have their vectors and labels again.
+        Raises UsageError for a folder inside an indexed one; LibraryBusy, StorageError.
+        """
+        from search.library import setting_aside
+
+        roots = [root.path for root in self.catalog.root_status()]
+        target = setting_aside.check_folder(folder, roots)
+        with self.catalog.writing() as writer:
+            report = setting_aside.set_aside(
+                groups, target, writer.part_with, progress=progress or (lambda _: None), stop=stop
+            )
+            self._tell_unpublished(self._publish(writer))
+        return report
+
+    def _hash(self, ids: Ids, progress: Callable[[Progress], None], stop: threading.Event | None) -> None:
+        """Give photos the hashes they lack, if the library can be written to."""
+        from search.library import duplicates
+        from search.photos.likeness import METHOD
+
+        lacking = np.intersect1d(ids, self.catalog.without_picture(METHOD), assume_unique=True)
+        if not len(lacking):
+            return
+        try:
+            with self.catalog.writing() as writer:
+                put = functools.partial(writer.put_pictures, method=METHOD)
+                duplicates.hash_missing(self.catalog, lacking, put, progress=progress, stop=stop)
+        except (LibraryBusy, StorageError, NewerLibrary, DamagedLibrary) as error:
+            self._notify(f"{len(lacking)} photos have no hash yet and go without: {error.message}")
 
     # ---- labels
 
