@@ -154,3 +154,26 @@ def test_a_sheet_comes_in_parts_and_pictures_are_made_only_shortly_ahead(photo, 
         time.sleep(0.3)
     parts.close()
     assert 1 <= len(made) < 20
+
+
+def test_duplicates_are_shown_in_groups_with_the_one_to_keep_marked(run, make_photo, tmp_path):
+    folder = tmp_path / "p"
+    first = make_photo(folder / "first.png", 1)
+    (folder / "second copy.png").write_bytes(first.read_bytes())
+    make_photo(folder / "other.png", 2)
+    run("index", folder, "--model", "builtin")
+    [group] = run("duplicates", "--kind", "exact", "--json").json["groups"]
+    done = run("duplicates", "--kind", "exact", "-o", tmp_path / "groups.html")
+    assert (done.code, done.stdout) == (0, "")
+    sheet = Page((tmp_path / "groups.html").read_text())
+    assert sheet.texts["h2"] == ["exact"]
+    assert sheet.texts["span"].count("keep") == 1
+    names = [photo["title"] for photo in sheet.photos()]
+    assert sorted(names) == ["first.png", "second copy.png"]
+    assert names[0] == Path(group["keep"]).name
+
+
+def test_without_duplicates_the_sheet_says_so(run, album, tmp_path):
+    run("index", album, "--model", "builtin")
+    run("duplicates", "--kind", "exact", "-o", tmp_path / "groups.html")
+    assert "No duplicates." in Page((tmp_path / "groups.html").read_text()).texts["p"]
