@@ -114,32 +114,22 @@ def indexed(run, album):
     return run
 
 
-@pytest.mark.parametrize(
-    "name, arguments, begins",
-    [
+def test_an_answer_is_written_to_a_file_of_the_kind_its_name_says(indexed, tmp_path):
+    for name, arguments, begins in [
         ("sheet.html", [], b"<!doctype html>"),
         ("hits.CSV", [], b"query,rank,"),
         ("hits", [], b"/"),
         ("hits.txt", ["--format", "csv"], b"query,rank,"),
-        ("hits", ["--print0"], b"/"),
-    ],
-)
-def test_an_answer_is_written_to_a_file_of_the_kind_its_name_says(indexed, tmp_path, name, arguments, begins):
-    done = indexed("find", "a wall", "-k", "2", "-o", tmp_path / name, *arguments)
-    assert (done.code, done.stdout) == (0, "")
-    content = (tmp_path / name).read_bytes()
-    assert content.startswith(begins)
-    assert (content.count(b"\0") == 2) == ("--print0" in arguments)
-
-
-def test_a_file_and_json_are_too_much(indexed, tmp_path):
+        ("hits0", ["--print0"], b"/"),
+    ]:
+        done = indexed("find", "a wall", "-k", "2", "-o", tmp_path / name, *arguments)
+        assert (done.code, done.stdout) == (0, "")
+        content = (tmp_path / name).read_bytes()
+        assert content.startswith(begins)
+        assert (content.count(b"\0") == 2) == ("--print0" in arguments)
     assert indexed("find", "a wall", "--json", "-o", tmp_path / "x").code == 2
-
-
-def test_a_file_that_cannot_be_written_is_one_line(indexed, tmp_path):
     done = indexed("find", "a wall", "-o", tmp_path / "nowhere" / "x.html")
-    assert done.code == 1
-    assert len(done.stderr.splitlines()) == 1
+    assert (done.code, len(done.stderr.splitlines())) == (1, 1)
 
 
 @pytest.fixture
@@ -157,29 +147,23 @@ def desk(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the viewer is xdg-open")
 class TestOpening:
-    def test_one_photo_is_opened_as_it_is(self, indexed, desk):
+    def test_one_photo_is_opened_as_it_is_and_several_as_one_page(self, indexed, desk):
         path = indexed("find", "a wall", "-k", "1", "--format", "paths", "--open").stdout
         assert (desk / "opened").read_text() == path
-
-    def test_several_are_opened_as_one_page(self, indexed, desk):
         done = indexed("find", "a wall", "-k", "3", "--open")
         sheet = desk / "cache" / "search" / "sheet" / "sheet.html"
-        assert (desk / "opened").read_text() == f"{sheet}\n"
+        assert (desk / "opened").read_text() == f"{path}{sheet}\n"
         assert sheet.read_text().count('class="photo"') == 3
         assert f"opened {sheet}" in done.stderr
         assert sheet.parent.stat().st_mode & 0o77 == 0
 
-    def test_without_hits_nothing_is_opened(self, indexed, desk):
+    def test_where_nothing_can_be_opened_it_says_so(self, indexed, desk, monkeypatch):
         assert indexed("find", "a wall", "--camera", "Leica", "--open").code == 0
         assert not (desk / "opened").exists()
-
-    def test_a_viewer_that_finds_no_program_is_an_error(self, indexed, desk):
         (desk / "refuse").touch()
         done = indexed("find", "a wall", "-k", "1", "--open")
         assert done.code == 1
         assert "found no program" in done.stderr
-
-    def test_a_machine_without_viewer_is_an_error(self, indexed, desk, monkeypatch):
         monkeypatch.setenv("PATH", str(desk / "empty"))
         done = indexed("find", "a wall", "-k", "1", "--open")
         assert done.code == 1
