@@ -76,17 +76,27 @@ def receive(stream: BinaryIO) -> dict[str, Any] | None:
 
 def describe(info: PhotoInfo, content_hash: bytes, stat: FileStat) -> dict[str, Any]:
     """Return what a child says of a photo it decoded."""
+    return describe_info(info, stat) | {"hash": content_hash.hex()}
+
+
+def describe_info(info: PhotoInfo, stat: FileStat) -> dict[str, Any]:
+    """Return what a child says of a photo that it only looked into."""
     said = {name: getattr(info, name) for name in _INFO}
     said["taken_at"] = info.taken_at.isoformat() if info.taken_at else None
-    return {
-        "info": said,
-        "hash": content_hash.hex(),
-        "stat": [stat.size_bytes, stat.mtime_ns, stat.ctime_ns],
-    }
+    return {"info": said, "stat": [stat.size_bytes, stat.mtime_ns, stat.ctime_ns]}
 
 
 def understand(said: dict[str, Any], path: str) -> tuple[PhotoInfo, bytes, FileStat]:
     """Return what `describe` was given, for the file at this path. Raises Garbled."""
+    info, stat = understand_info(said, path)
+    try:
+        return info, bytes.fromhex(_take(said.get("hash"), str, length=64)), stat
+    except ValueError:
+        raise Garbled from None
+
+
+def understand_info(said: dict[str, Any], path: str) -> tuple[PhotoInfo, FileStat]:
+    """Return what `describe_info` was given, for the file at this path. Raises Garbled."""
     size_bytes, mtime_ns, ctime_ns = _take(said.get("stat"), list, length=3)
     stat = FileStat(
         path,
@@ -94,11 +104,7 @@ def understand(said: dict[str, Any], path: str) -> tuple[PhotoInfo, bytes, FileS
         _whole(mtime_ns, -(2**63), 2**63),
         None if ctime_ns is None else _whole(ctime_ns, -(2**63), 2**63),
     )
-    try:
-        content_hash = bytes.fromhex(_take(said.get("hash"), str, length=64))
-    except ValueError:
-        raise Garbled from None
-    return _info(_take(said.get("info"), dict)), content_hash, stat
+    return _info(_take(said.get("info"), dict)), stat
 
 
 def refusal(said: dict[str, Any]) -> tuple[SkipReason, str]:
