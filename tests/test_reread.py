@@ -14,14 +14,30 @@ from PIL import Image
 
 from search import indexer
 from search.types import Filter, Stage
-from tests.photos.test_xmp import listed, packet
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+DC, LR, XMP = (
+    f"http://{uri}/" for uri in ("purl.org/dc/elements/1.1", "ns.adobe.com/lightroom/1.0", "ns.adobe.com/xap/1.0")
+)
+
+
+def packet(elements: str = "", *, rating: int | None = None) -> bytes:
+    """An XMP packet with further properties as elements."""
+    given = "" if rating is None else f'xmp:Rating="{rating}"'
+    spaces = f'xmlns:rdf="{RDF}" xmlns:dc="{DC}" xmlns:lr="{LR}" xmlns:xmp="{XMP}"'
+    return f"<rdf:RDF {spaces}><rdf:Description {given}>{elements}</rdf:Description></rdf:RDF>".encode()
+
+
+def listed(name: str, *values: str) -> str:
+    items = "".join(f"<rdf:li>{value}</rdf:li>" for value in values)
+    return f"<{name}><rdf:Bag>{items}</rdf:Bag></{name}>"
 
 
 def photo(path: Path, seed: int, make_photo, *, rating: int | None = None) -> Path:
     """A JPEG with a rating of its own."""
     made = make_photo(path.with_suffix(".png"), seed)
     with Image.open(made) as image:
-        image.save(path, "JPEG", **({} if rating is None else {"xmp": packet(xmp_Rating=str(rating))}))
+        image.save(path, "JPEG", **({} if rating is None else {"xmp": packet(rating=rating)}))
     made.unlink()
     return path
 
@@ -44,8 +60,8 @@ def test_a_sidecar_that_comes_changes_and_goes_is_followed_without_encoding(
     assert counting.images == 3
     sidecar = folder / "a.jpg.xmp"
     steps = (
-        (packet(listed("dc:subject", "cat"), xmp_Rating="5"), (5, ("cat",))),
-        (packet(listed("lr:hierarchicalSubject", "animal|cat"), xmp_Rating="4"), (4, ("animal/cat",))),
+        (packet(listed("dc:subject", "cat"), rating=5), (5, ("cat",))),
+        (packet(listed("lr:hierarchicalSubject", "animal|cat"), rating=4), (4, ("animal/cat",))),
         (packet(listed("dc:subject")), (2, ())),
         (b"no XML", (2, ())),
         (None, (2, ())),
@@ -100,7 +116,7 @@ def test_a_sidecar_moves_with_its_photo_or_stays_behind(library, tmp_path, make_
 
 def forget_the_reader(library) -> None:
     """Let all photos be as an older version left them."""
-    library.close()
+    library.catalog.close()
     with closing(sqlite3.connect(library.catalog.folder / "catalog.db")) as connection, connection:
         connection.execute("UPDATE photos SET reader = NULL, rating = NULL, camera = 'wrong', crc = NULL")
         connection.execute("DELETE FROM labels")
@@ -113,7 +129,6 @@ def test_photos_of_an_older_version_are_read_again_once_and_keep_their_vectors(
     paths = [photo(folder / f"{seed}.jpg", seed, make_photo, rating=seed % 6) for seed in range(8)]
     library.index([folder])
     forget_the_reader(library)
-    library._encoder = counting
     stages = []
     report = library.index([folder], progress=lambda progress: stages.append((progress.stage, progress.done)))
     assert (report.reread, report.unchanged, report.encoded, report.photos) == (8, 8, 0, 8)
@@ -158,7 +173,7 @@ def test_what_can_not_be_read_keeps_what_is_known_and_is_not_tried_again(library
     before = path.stat()
     path.write_bytes(wrong.ljust(before.st_size, b"\0"))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    library.close()
+    library.catalog.close()
     with closing(sqlite3.connect(library.catalog.folder / "catalog.db")) as connection, connection:
         connection.execute("UPDATE photos SET reader = NULL, ctime_ns = NULL, crc = NULL")
     report = library.index([path.parent])
