@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, BinaryIO, NoReturn
 
+from search.photos.keywords import MAX_KEYWORDS, printable
 from search.types import FileStat, PhotoInfo, SkipReason, TakenAtSource
 
 _LENGTH = struct.Struct(">I")
@@ -140,8 +141,18 @@ def _info(said: dict[str, Any]) -> PhotoInfo:
         latitude=None if said["latitude"] is None else _degrees(said["latitude"], 90),
         longitude=None if said["longitude"] is None else _degrees(said["longitude"], 180),
         rating=None if said["rating"] is None else _whole(said["rating"], -1, 6),
-        keywords=tuple(map(_text, _take(said["keywords"], list))),
+        keywords=_keywords(_take(said["keywords"], list)),
     )
+
+
+def _keywords(said: list[Any]) -> tuple[str, ...]:
+    """Return keywords that the catalog can keep: each once, none with what can't be seen."""
+    words = tuple(map(_text, said))
+    if len(set(words)) < len(words) or len(words) > MAX_KEYWORDS:
+        raise Garbled
+    if not all(word and printable(word) == word for word in words):
+        raise Garbled
+    return words
 
 
 def _take(value: Any, type_: type[Any], *, length: int | None = None) -> Any:

@@ -380,7 +380,7 @@ def _info_of_image(
 
 def _info_of_raw(preview: raw.Preview, path: str, *, mtime_ns: int, sidecar: bytes) -> PhotoInfo:
     return metadata.photo_info(
-        metadata.said_by_exif(preview.exif, sidecar=sidecar),
+        metadata.said_by_raw(preview.exif, preview.image, sidecar=sidecar),
         format=path.rpartition(".")[2],
         size=preview.size,
         orientation=preview.orientation,

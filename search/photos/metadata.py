@@ -89,9 +89,9 @@ def said_by(image: Image.Image, *, sidecar: bytes = b"") -> Said:
     return Said(exif_of(image), _packet(packet), _iptc(image), _packet(sidecar))
 
 
-def said_by_exif(exif: Image.Exif, *, sidecar: bytes = b"") -> Said:
-    """Gather what EXIF says that came without its image, as that of a RAW file."""
-    return Said(exif, _packet(_value(exif, _XMP_TAG)), {}, _packet(sidecar))
+def said_by_raw(exif: Image.Exif, preview: Image.Image, *, sidecar: bytes = b"") -> Said:
+    """Gather what a RAW file says; its packet is in its own first directory, or in its preview."""
+    return Said(exif, _packet(_value(exif, _XMP_TAG) or preview.info.get("xmp")), {}, _packet(sidecar))
 
 
 def photo_info(said: Said, *, format: str, size: tuple[int, int], orientation: int, mtime_ns: int) -> PhotoInfo:
