@@ -1,6 +1,6 @@
 """What conditions cost: the time from a condition to the ids that pass, beside a query that looks at all photos.
 
-    python bench/filters.py [--photos 1000000] [--runs 9]
+    python bench/filters.py [--photos 200000] [--runs 9]
 
 The photos are synthetic: 20 years, 65 cameras of which few take most of the photos, 150 lenses, places all over the
 globe for 60 % of them. Times are medians of process CPU time.
@@ -69,7 +69,7 @@ def milliseconds(run: Callable[[], object], runs: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=1_000_000)
+    parser.add_argument("--photos", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=9)
     arguments = parser.parse_args()
     with workshop() as folder:
