@@ -23,6 +23,7 @@ from search.conditions import (
     Has,
     InBox,
     InFolder,
+    Labelled,
     Measured,
     Named,
     Near,
@@ -30,6 +31,7 @@ from search.conditions import (
     Not,
     Or,
     Taken,
+    condition_of,
     distance_km,
 )
 from search.errors import QueryError
@@ -254,6 +256,35 @@ def test_a_folder_is_known_by_where_its_links_lead_and_as_it_stands(tmp_path, mo
     assert parse("folder:real/../real/") == parse_folder("real") == InFolder(f"{here}/real")
     monkeypatch.setenv("HOME", here)
     assert parse("folder:~/real") == InFolder(f"{here}/real")
+
+
+def test_the_fields_of_a_filter_and_its_where_are_one_condition():
+    noon = at("2023-05-01T12:00+02:00")
+    fields = {"folder": "//photos/a/../b", "after": noon, "before": noon, "camera": "canon", "near": (1, 2, 3)}
+    assert condition_of(Filter(**fields, labels=("cat", "dog"), where=GPS)) == And(
+        (
+            *(InFolder("/photos/b"), Taken(">=", noon), Taken("<", noon), CANON, Near(1, 2, 3)),
+            *(Labelled("cat"), Labelled("dog"), GPS),
+        )
+    )
+
+
+def test_no_condition_is_no_filter_and_one_that_cannot_hold_finds_nothing(shown):
+    for everything in (
+        Filter(),
+        Filter(where=And(())),
+        Filter(where=Not(Or(()))),
+        Filter(where=parse("folder:/")),
+    ):
+        assert shown.select(everything) is None
+    for nothing in (
+        Or(()),
+        Not(And(())),
+        parse("not folder:/"),
+        parse("camera:leica"),
+        parse("has gps and label:x"),
+    ):
+        assert names(shown, nothing) == []
 
 
 @pytest.mark.parametrize("place", [(48.2166, 16.3957), (50.9413, 6.9583), (-17.8, 179.9), (90, 0)])
