@@ -253,7 +253,12 @@ def test_a_folder_is_known_by_where_its_links_lead_and_as_it_stands(tmp_path, mo
     here = os.path.realpath(tmp_path)
     monkeypatch.chdir(here)
     assert parse("folder:link") == Or((InFolder(f"{here}/link"), InFolder(f"{here}/real")))
-    assert parse("folder:real/../real/") == parse_folder("real") == InFolder(f"{here}/real")
+    assert (
+        parse(f"folder:/{here}/real")
+        == parse("folder:real/../real/")
+        == parse_folder("real")
+        == InFolder(f"{here}/real")
+    )
     monkeypatch.setenv("HOME", here)
     assert parse("folder:~/real") == InFolder(f"{here}/real")
 
