@@ -38,6 +38,7 @@ from search.conditions import (
     Shape,
     Taken,
     Thing,
+    normal_folder,
 )
 from search.errors import QueryError
 
@@ -74,8 +75,9 @@ def parse(text: str) -> Node:
 
 def parse_folder(path: str) -> Node:
     """Return what photos in a folder fulfil, which are known by where links lead or by the path as it stands."""
-    names = {os.path.realpath(os.path.expanduser(path)), os.path.abspath(os.path.expanduser(path))}
-    folders = [InFolder(name) for name in sorted(names)]
+    given = os.path.expanduser(path)
+    names = map(normal_folder, (os.path.realpath(given), os.path.abspath(given)))
+    folders = [InFolder(name) for name in sorted(set(names))]
     return folders[0] if len(folders) == 1 else Or(tuple(folders))
 
 

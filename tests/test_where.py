@@ -23,6 +23,7 @@ from search.conditions import (
     Has,
     InBox,
     InFolder,
+    Labelled,
     Measured,
     Named,
     Near,
@@ -30,10 +31,11 @@ from search.conditions import (
     Not,
     Or,
     Taken,
+    condition_of,
     distance_km,
 )
 from search.errors import QueryError
-from search.types import FileStat, LabelledPhoto, LabelScore, PhotoInfo, TakenAtSource
+from search.types import FileStat, LabelledPhoto, LabelScore, Photo, PhotoInfo, TakenAtSource
 from search.where import MAX_DEPTH, MAX_TESTS, parse, parse_date, parse_folder
 
 PAGE = (Path(__file__).parent.parent / "docs" / "filters.md").read_text(encoding="utf-8")
@@ -251,9 +253,43 @@ def test_a_folder_is_known_by_where_its_links_lead_and_as_it_stands(tmp_path, mo
     here = os.path.realpath(tmp_path)
     monkeypatch.chdir(here)
     assert parse("folder:link") == Or((InFolder(f"{here}/link"), InFolder(f"{here}/real")))
-    assert parse("folder:real/../real/") == parse_folder("real") == InFolder(f"{here}/real")
+    assert (
+        parse(f"folder:/{here}/real")
+        == parse("folder:real/../real/")
+        == parse_folder("real")
+        == InFolder(f"{here}/real")
+    )
     monkeypatch.setenv("HOME", here)
     assert parse("folder:~/real") == InFolder(f"{here}/real")
+
+
+def test_the_fields_of_a_filter_and_its_where_are_one_condition():
+    noon = at("2023-05-01T12:00+02:00")
+    fields = {"folder": "//photos/a/../b", "after": noon, "before": noon, "camera": "canon", "near": (1, 2, 3)}
+    assert condition_of(Filter(**fields, labels=("cat", "dog"), where=GPS)) == And(
+        (
+            *(InFolder("/photos/b"), Taken(">=", noon), Taken("<", noon), CANON, Near(1, 2, 3)),
+            *(Labelled("cat"), Labelled("dog"), GPS),
+        )
+    )
+
+
+def test_no_condition_is_no_filter_and_one_that_cannot_hold_finds_nothing(shown):
+    for everything in (
+        Filter(),
+        Filter(where=And(())),
+        Filter(where=Not(Or(()))),
+        Filter(where=parse("folder:/")),
+    ):
+        assert shown.select(everything) is None
+    for nothing in (
+        Or(()),
+        Not(And(())),
+        parse("not folder:/"),
+        parse("camera:leica"),
+        parse("has gps and label:x"),
+    ):
+        assert names(shown, nothing) == []
 
 
 @pytest.mark.parametrize("place", [(48.2166, 16.3957), (50.9413, 6.9583), (-17.8, 179.9), (90, 0)])
@@ -272,9 +308,9 @@ def test_a_pattern_of_many_stars_takes_no_time():
 # ---- lists that are too long for a statement
 
 
-@pytest.fixture(scope="module", params=["sqlite3", "sqlalchemy"])
-def crowd(request, tmp_path_factory) -> Catalog:
-    """Photos of one day, each with a camera and a label of its own."""
+@pytest.fixture(scope="module")
+def crowd_folder(tmp_path_factory) -> Path:
+    """A library of photos of one day, each with a camera and most with a label of their own."""
     begin, zones = at("2023-05-01"), [None, *(timezone(timedelta(hours=hours)) for hours in (-11, 0, 14))]
     made = [
         Made(
@@ -291,10 +327,22 @@ def crowd(request, tmp_path_factory) -> Catalog:
         for number in range(3 * MAX_PARAMETERS)
     ]
     folder = tmp_path_factory.mktemp("crowd") / "library"
-    catalog = make_catalog(folder, made)
-    if request.param == "sqlalchemy":
-        catalog.close()
-        catalog = Catalog(f"sqlite:///{folder / CATALOG_NAME}")
+    make_catalog(folder, made).close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crowd_photos(crowd_folder) -> list[Photo]:
+    catalog = Catalog(str(crowd_folder))
+    photos = catalog.get(catalog.all_ids().tolist())
+    catalog.close()
+    return photos
+
+
+@pytest.fixture(scope="module", params=["sqlite3", "sqlalchemy"])
+def crowd(request, crowd_folder) -> Catalog:
+    location = str(crowd_folder) if request.param == "sqlite3" else f"sqlite:///{crowd_folder / CATALOG_NAME}"
+    catalog = Catalog(location)
     yield catalog
     catalog.close()
 
@@ -315,7 +363,7 @@ CROWDED = ["camera:cam", "label:all", "camera:1", "taken >= 2023-05-01T12:00Z", 
         " and ".join(f"not camera:{number}" for number in range(10, 60)),
     ],
 )
-def test_lists_longer_than_a_statement_takes_are_joined_exactly(crowd, text, monkeypatch):
+def test_lists_longer_than_a_statement_takes_are_joined_exactly(crowd, crowd_photos, text, monkeypatch):
     node, longest = parse(text), [0]
     with crowd._reading() as session:
         original = type(session).rows
@@ -324,9 +372,8 @@ def test_lists_longer_than_a_statement_takes_are_joined_exactly(crowd, text, mon
         longest.append(len(values or {}))
         return original(self, statement, values or {})
 
-    photos = crowd.get(crowd.all_ids().tolist())
     monkeypatch.setattr(type(session), "rows", counted)
-    assert crowd.select(Filter(where=node)).tolist() == [photo.id for photo in photos if node.holds(photo)]
+    assert crowd.select(Filter(where=node)).tolist() == [photo.id for photo in crowd_photos if node.holds(photo)]
     assert max(longest) <= MAX_PARAMETERS + 200
 
 
@@ -342,7 +389,6 @@ def test_a_bound_with_a_zone_at_the_end_of_time_asks_for_no_time_beyond(shown):
 @pytest.mark.parametrize(
     "text", ["rating < 3 or (camera:nobody and near(0, 0, 5km))", "width > 1 and not lens:nobody"]
 )
-def test_what_no_photo_can_fulfil_leaves_nothing_behind_in_the_statement(crowd, text):
+def test_what_no_photo_can_fulfil_leaves_nothing_behind_in_the_statement(crowd, crowd_photos, text):
     node = parse(text)
-    photos = crowd.get(crowd.all_ids().tolist())
-    assert crowd.select(Filter(where=node)).tolist() == [photo.id for photo in photos if node.holds(photo)]
+    assert crowd.select(Filter(where=node)).tolist() == [photo.id for photo in crowd_photos if node.holds(photo)]
