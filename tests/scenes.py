@@ -36,7 +36,9 @@ def cropped(image: Image.Image, part: float) -> Image.Image:
     """Less a part of its width and height, more of it at the right and the bottom."""
     width, height = image.size
     left, top = 0.3 * part * width, 0.4 * part * height
-    return image.crop((round(left), round(top), round(left + (1 - part) * width), round(top + (1 - part) * height)))
+    return image.crop(
+        (round(left), round(top), round(left + (1 - part) * width), round(top + (1 - part) * height))
+    )
 
 
 def stood(image: Image.Image, shift: float) -> Image.Image:
