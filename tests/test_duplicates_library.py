@@ -228,6 +228,29 @@ def test_nothing_is_overwritten(own, tmp_path):
     assert [(Path(skip.path).name, skip.reason) for skip in done.skipped] == [("1_half.jpg", "exists")]
     assert (tmp_path / "aside" / "1_half.jpg").read_bytes() == b"mine"
     assert (tmp_path / "album" / "1_half.jpg").exists()
+    assert "1_half" not in (tmp_path / "aside" / setting_aside.UNDO).read_text()
+
+
+def test_a_move_killed_halfway_is_finished_by_the_next_run(own, tmp_path, monkeypatch):
+    """Killed while the file is in both places; the next run takes it from the first."""
+    (tmp_path / "album" / "0_zcopy.jpg.xmp").write_text("of the copy")
+    report = own.duplicates(options=DuplicateOptions((EXACT,)))
+    with monkeypatch.context() as patch:
+        unlink = Path.unlink
+
+        def die(path, **options):
+            if path.name == "0_zcopy.jpg":
+                raise KeyboardInterrupt
+            unlink(path, **options)
+
+        patch.setattr(Path, "unlink", die)
+        with pytest.raises(KeyboardInterrupt):
+            own.set_aside(report.groups, tmp_path / "aside")
+    assert (tmp_path / "album" / "0_zcopy.jpg").exists() and (tmp_path / "aside" / "0_zcopy.jpg").exists()
+    again = own.duplicates(options=DuplicateOptions((EXACT,)))
+    assert len(own.set_aside(again.groups, tmp_path / "aside").moved) == 6
+    assert not (tmp_path / "album" / "0_zcopy.jpg").exists()
+    assert (tmp_path / "aside" / "0_zcopy.jpg.xmp").read_text() == "of the copy"
 
 
 def test_a_file_stays_if_the_kept_one_is_no_longer_what_it_was(own, tmp_path):
