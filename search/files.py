@@ -62,7 +62,7 @@ def move_file(source: Path, target: Path) -> None:
     Raises FileExistsError where another file has the name, OSError; then the source is as it was.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not _is_left_from_a_move(source, target):
+    if not is_left_from_a_move(source, target):
         try:
             os.link(source, target, follow_symlinks=False)
         except FileExistsError:
@@ -80,8 +80,11 @@ def move_file(source: Path, target: Path) -> None:
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 
 
-def _is_left_from_a_move(source: Path, target: Path) -> bool:
-    """Whether the target is the source already, by another link or by a copy with its time and content."""
+def is_left_from_a_move(source: Path, target: Path) -> bool:
+    """Whether the target is the source already, by another link or by a copy with its time and content.
+
+    Raises OSError.
+    """
     if not os.path.lexists(target) or source.is_symlink():
         return False
     here, there = source.stat(), target.stat()

@@ -200,7 +200,11 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class MoveReport:
-    """What `set_aside` did.   undo: the list of what was moved, a JSON document a line, from and to."""
+    """What `set_aside` did.
+
+    undo: the list of what was moved, a JSON document a line, `from` and `to`, written before the move; what `failed`
+    has another line that says so.
+    """
 
     moved: tuple[Moved, ...]
     skipped: tuple[Skip, ...]

@@ -25,7 +25,7 @@ from search.decoding.wire import Garbled, Limits
 from search.encoders.preprocessing import Preprocessing
 from search.errors import SearchError
 from search.photos.decode import load
-from search.types import FileStat, PhotoInfo, Skip, SkipReason, TakenAtSource
+from search.types import FileStat, Likeness, PhotoInfo, Skip, SkipReason, TakenAtSource
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits are the Linux kernel's")
 SMALL = Preprocessing((48, 64))
@@ -440,6 +440,24 @@ def test_what_is_said_of_a_photo_arrives_exactly(info, stat):
     stream.seek(0)
     assert wire.understand(wire.receive(stream), "a.jpg") == (info, bytes(range(32)), stat)
     assert stream.read() == b"pixels"
+
+
+def test_what_is_said_of_a_picture_arrives_exactly():
+    likeness = Likeness(3, bytes(range(64)), 12.5)
+    assert wire.understand_likeness(json.loads(json.dumps(wire.describe_likeness(likeness)))) == likeness
+
+
+@pytest.mark.parametrize("field", ["method", "hash", "sharpness"])
+@pytest.mark.parametrize(
+    "value", [None, True, -1, -1.0, 2**70, float("nan"), float("inf"), "x" * 128, "00", [], {}]
+)
+def test_a_likeness_of_another_kind_is_garbled(field, value):
+    words = wire.describe_likeness(Likeness(1, bytes(64), 1.0))
+    words["likeness"][field] = value
+    with pytest.raises(Garbled):
+        wire.understand_likeness(words)
+    with pytest.raises(Garbled):
+        wire.understand_likeness({"likeness": [value]})
 
 
 def said() -> dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -133,7 +133,8 @@ def test_a_shortlist_without_duplicates_gives_no_groups():
 
 # ---- who is kept
 
-INFO = PhotoInfo("jpeg", 4000, 3000, taken_at=datetime(2020, 1, 1), taken_at_source=TakenAtSource.EXIF)
+TAKEN = datetime(2020, 1, 1, tzinfo=UTC)
+INFO = PhotoInfo("jpeg", 4000, 3000, taken_at=TAKEN, taken_at_source=TakenAtSource.EXIF)
 PHOTO = Photo(1, "/a", "/a/b.jpg", 1000, 5, "00", INFO)
 
 

@@ -31,7 +31,7 @@ def test_help_imports_click_and_little_else():
 
 
 def test_help_of_every_command_is_light():
-    for name in ("index", "find", "label", "status"):
+    for name in ("index", "find", "label", "status", "duplicates"):
         assert not after_command(name, "--help") & HEAVY
 
 
@@ -67,6 +67,13 @@ def test_status_and_an_index_run_with_nothing_new_load_no_model(library, album, 
     for command in (["status"], ["index", str(album)], ["show", "1"], ["skipped"], ["root", "list"]):
         loaded = after_command("--library", place, *command)
         assert not loaded & {"torch", "open_clip", "faiss", "alembic", "sqlalchemy"}
+
+
+def test_looking_for_duplicates_loads_no_model(library, album, tmp_path):
+    library.index([album])
+    loaded = after_command("--library", str(tmp_path / "library"), "duplicates", str(album))
+    assert "imagehash" in loaded
+    assert not loaded & {"torch", "open_clip", "transformers", "scipy", "sqlalchemy", "alembic"}
 
 
 def test_masked_arrays_are_not_looked_for(library, album, tmp_path):

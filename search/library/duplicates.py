@@ -267,24 +267,23 @@ def find(
     if options.threshold is not None:
         levels = core.Levels(min(levels.alike, options.threshold), options.threshold)
     search = _Search(seams, index, levels, options, progress, stop, ids)
-    hashed = np.empty(0, np.int64)
+    unknown = 0
     _exact(search)
     search.settle()
     if options.reaches(DuplicateKind.SAME_PICTURE) and not search.stopping():
         with seams.lock:
             search.near = index.near_pairs(core.NEAREST, least=min(core.NEAR, *levels), within=search.left)
-        hashed = _same_picture(search)
+        unknown = _same_picture(search)
     if options.reaches(DuplicateKind.SAME_MOMENT) and not search.stopping():
         _same_moment(search)
     if options.reaches(DuplicateKind.SIMILAR) and not search.stopping():
         _similar(search)
     strength = {kind: number for number, kind in enumerate(core.STRENGTH)}
-    looked_at = options.reaches(DuplicateKind.SAME_PICTURE)
     return DuplicateReport(
         groups=tuple(sorted(search.found, key=lambda group: (strength[group.kind], group.keep.path))),
         photos=len(ids),
         threshold=levels.similar,
-        unknown=len(search.left) - int(np.isin(search.left, hashed).sum()) if looked_at else 0,
+        unknown=unknown,
         skipped=tuple(search.skipped.values()),
         seconds=perf_counter() - started,
         interrupted=search.stopping(),
@@ -301,14 +300,15 @@ def _exact(search: _Search) -> None:
             search.add(DuplicateKind.EXACT, core.Group(keep, tuple((id_, "the same bytes") for id_ in others)))
 
 
-def _same_picture(search: _Search) -> Ids:
-    """Find the same pictures; return the photos whose hash is known."""
+def _same_picture(search: _Search) -> int:
+    """Find the same pictures; return how many photos have no hash, so that they can't be told from others."""
     from search.decoding.pool import lend
 
     assert search.near is not None
     ids, hashes = _hashes(search.seams.catalog, search.left)
+    unknown = len(search.left) - len(ids)
     if not len(ids):
-        return ids
+        return unknown
     first, second, _ = search.near
     links = Links(core.either(core.by_hash(ids, hashes), core.by_vector(first, second, ids, hashes)))
     search.learn(links.ids.tolist())
@@ -337,7 +337,7 @@ def _same_picture(search: _Search) -> Ids:
         for group in core.groups(links, order, hold):
             search.add(DuplicateKind.SAME_PICTURE, group)
     search.settle()
-    return ids
+    return unknown
 
 
 def _recoded(keep: Photo, other: Photo) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.errors import PhotoError, StorageError, UsageError
-from search.files import append_line, move_file
+from search.files import append_line, is_left_from_a_move, move_file
 from search.library.seams import real
 from search.types import Moved, MoveReport, Progress, Skip, SkipReason, Stage
 
@@ -66,7 +66,7 @@ def set_aside(
             if stop is not None and stop.is_set():
                 break
             try:
-                moved += _move(photo, keep, target)
+                moved += _move(photo, keep, target, skipped)
                 untold.append(photo.id)
             except PhotoError as error:
                 skipped.append(Skip(photo.path, error.reason, error.message))
@@ -88,31 +88,44 @@ def _pairs(groups: Sequence[DuplicateGroup]) -> Iterator[tuple[Photo, Photo]]:
             yield group.keep, other.photo
 
 
-def _move(photo: Photo, keep: Photo, target: Path) -> list[Moved]:
-    """Move a photo and its sidecars; return what was moved. Raises PhotoError if it has to stay, StorageError."""
+def _move(photo: Photo, keep: Photo, target: Path, skipped: list[Skip]) -> list[Moved]:
+    """Move a photo behind its sidecars; return what was moved. Raises PhotoError if it has to stay, StorageError.
+
+    Sidecars first: cut short, the photo is still known, and the next run takes it after them.
+    """
     _make_sure(photo, keep)
-    moved: list[Moved] = []
-    for source in (Path(photo.path), *sidecars(Path(photo.path))):
-        place = target / _relative(photo, source)
+    source = Path(photo.path)
+    place = target / _relative(photo, source)
+    if os.path.lexists(place) and not is_left_from_a_move(source, place):
+        raise PhotoError(EXISTS, f"there is another file {place}")
+    moved = []
+    for sidecar in sidecars(source):
         try:
-            target.mkdir(parents=True, exist_ok=True)
-            line = json.dumps({"from": str(source), "to": str(place)}).encode()
-            append_line(target / UNDO, line)
+            moved.append(_move_one(sidecar, target / _relative(photo, sidecar), target))
+        except PhotoError as error:
+            skipped.append(Skip(str(sidecar), error.reason, error.message))
+    return [*moved, _move_one(source, place, target)]
+
+
+def _move_one(source: Path, place: Path, target: Path) -> Moved:
+    """Move a file; what is about to be done is written down before, and that it failed after."""
+    said = {"from": str(source), "to": str(place)}
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        append_line(target / UNDO, json.dumps(said).encode())
+        try:
             move_file(source, place)
-        except FileExistsError:
-            if not moved:
-                raise PhotoError(EXISTS, f"there is another file {place}") from None
-            continue  # its sidecar stays: that of another photo is there
-        except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise StorageError(
-                    f"can't write to {target}: {error.strerror}", hint="what was moved before is there"
-                ) from error
-            if not moved:
-                raise PhotoError(SkipReason.UNREADABLE, error.strerror or str(error)) from error
-            continue
-        moved.append(Moved(str(source), str(place)))
-    return moved
+        except OSError:
+            append_line(target / UNDO, json.dumps(said | {"failed": True}).encode())
+            raise
+    except FileExistsError:
+        raise PhotoError(EXISTS, f"there is another file {place}") from None
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            hint = "what was moved before is there"
+            raise StorageError(f"can't write to {target}: {error.strerror}", hint=hint) from error
+        raise PhotoError(SkipReason.UNREADABLE, error.strerror or str(error)) from error
+    return Moved(str(source), str(place))
 
 
 def _make_sure(photo: Photo, keep: Photo) -> None:

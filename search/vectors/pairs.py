@@ -46,6 +46,8 @@ def near_rows(rows: Callable[[Positions], Vectors], count: int, k: int, least: f
     Of pairs with a cosine of 0.9 that are few beside others so near, about one in a hundred is missed
     (bench/duplicates.py).
     """
+    if count < 2:
+        return _once([], count)
     lists = [np.arange(count)] if count <= _FEW else _lists(rows, count)
     found = [part for members in lists for part in _within(rows(members), members, k, least)]
     return _once(found, count)
