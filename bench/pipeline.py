@@ -122,7 +122,7 @@ def measure(paths: list[str], encoder) -> dict[str, tuple[float, float]]:
 
     def pipeline() -> None:
         with tempfile.TemporaryDirectory() as folder, Library.open(f"{folder}/l", model="builtin") as library:
-            library._encoder = encoder
+            library.model.loaded = encoder
             assert library.index([str(Path(paths[0]).parent)]).encoded == len(paths)
         close_warm()
 

@@ -57,8 +57,9 @@ COUNTED_SEARCH = """
 import os, sys
 from search.cli import main
 from search.library import Library
+from search.library.model import LibraryModel
 counts = os.open(os.environ["COUNTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-load = Library._load
+load = LibraryModel.load
 def counting(self, name):
     encoder = load(self, name)
     encode = encoder.encode_images
@@ -68,7 +69,7 @@ def counting(self, name):
         return vectors
     encoder.encode_images = counted
     return encoder
-Library._load = counting
+LibraryModel.load = counting
 main()
 """
 

@@ -78,7 +78,7 @@ def open_library(tmp_path: Path, counting) -> Callable[[], Library]:
 
     def open_() -> Library:
         library = Library.open(tmp_path / "library", model="builtin", offline=True)
-        library._encoder = counting
+        library.model.loaded = counting
         return library
 
     return open_

@@ -162,7 +162,9 @@ def at_once(path: Path) -> set[str]:
 # What a text query imports. None of it may import what only writing, servers or a whole model need.
 QUERY_PATH = [
     *(
-        "library.py",
+        "library/__init__.py",
+        "library/answering.py",
+        "library/model.py",
         "query.py",
         "relevance.py",
         "live.py",

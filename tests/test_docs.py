@@ -23,14 +23,14 @@ def test_every_command_stands_in_the_readme():
 
 
 def test_the_python_examples_run(photographs, tmp_path, monkeypatch, capsys, builtin):
-    from search.library import Library
+    from search.library.model import LibraryModel
 
     demo = tmp_path / "demo" / "photos"
     demo.mkdir(parents=True)
     (demo / "chelsea.png").write_bytes(photographs["cat"].read_bytes())
     (demo / "rocket.jpg").write_bytes(photographs["rocket"].read_bytes())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Library, "_load", lambda self, name: builtin)
+    monkeypatch.setattr(LibraryModel, "load", lambda self, name: builtin)
     search_, label = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(search_, {})
     assert "chelsea.png" in capsys.readouterr().out.splitlines()[0]

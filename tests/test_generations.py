@@ -281,7 +281,7 @@ def test_removing_publishes_at_once(indexed, album):
 
 def test_a_database_by_url_has_no_generations(tmp_path, album, counting):
     with Library.open(f"sqlite:///{tmp_path / 'by-url.db'}", model="builtin", offline=True) as library:
-        library._encoder = counting
+        library.model.loaded = counting
         library.index([album])
         assert len(library.search("a wall", k=50)) == 12
         assert library.status().index["generation"] is None
@@ -402,7 +402,7 @@ def test_decay_that_leaves_the_time_as_it_was_is_found_by_a_full_check(indexed):
 def test_a_generation_of_another_library_is_not_used(indexed, told, tmp_path, make_photo, counting):
     make_photo(tmp_path / "strangers" / "one.png", 77)
     with Library.open(tmp_path / "other", model="builtin", offline=True) as other:
-        other._encoder = counting
+        other.model.loaded = counting
         other.index([tmp_path / "strangers"])
     expected = brute(indexed)
     shutil.rmtree(place(indexed) / "gen")
@@ -944,7 +944,7 @@ def test_large_libraries_get_codes_and_small_ones_none(coded, monkeypatch):
 def test_codes_change_no_answer(coded):
     expected = brute(coded)
     assert answers(coded) == expected
-    assert coded._live.of(coded._answering()).kind == "pq"
+    assert coded._live.of(coded.model.answering()).kind == "pq"
 
 
 def test_the_kind_asked_for_is_followed_by_later_generations(coded, album, make_photo):
@@ -983,13 +983,13 @@ def test_damaged_codes_cost_time_only(coded, told_of, how):
     expected = answers(coded)
     spoil(generation(coded) / "codes-1.pq", how)
     assert answers(coded) == expected
-    assert coded._live.of(coded._answering()).kind == "exact"
+    assert coded._live.of(coded.model.answering()).kind == "exact"
     assert told_of(coded) == []
     [problem] = coded._generations.problems(coded.catalog, full=True)
     assert "codes-1.pq" in problem
     assert coded.check(repair=True).ok
     assert answers(coded) == expected
-    assert coded._live.of(coded._answering()).kind == "pq"
+    assert coded._live.of(coded.model.answering()).kind == "pq"
 
 
 @pytest.fixture
@@ -1047,7 +1047,7 @@ def test_vectors_are_searched_where_they_lie(coded, album, make_photo, monkeypat
     coded.index([album])
     coded.close()
     coded.search("a wall")
-    index = coded._live.of(coded._answering())
+    index = coded._live.of(coded.model.answering())
     assert isinstance(index._halves, np.memmap)
     assert (len(index._ids), len(index._new), len(index)) == (20, 1, 21)
 

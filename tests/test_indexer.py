@@ -406,7 +406,7 @@ def test_batch_size_and_workers_do_not_change_vectors(tmp_path, album, builtin):
         (IndexOptions(batch_size=1, workers=1), IndexOptions(batch_size=7, workers=8))
     ):
         with Library.open(tmp_path / f"library{number}", model="builtin") as library:
-            library._encoder = builtin
+            library.model.loaded = builtin
             library.index([album], options=options)
             scores.append({hit.photo.path: hit.score for hit in library.search("a red wall", k=50)})
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)  # float16 in the catalog, batched sums
@@ -429,10 +429,10 @@ class Spoilt:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 1.01])
 def test_a_vector_that_is_not_finite_and_unit_is_refused_and_tried_again(library, album, builtin, value):
-    library._encoder = Spoilt(builtin, value)
+    library.model.loaded = Spoilt(builtin, value)
     report = library.index([album])
     assert (report.added, [skip.reason for skip in report.skipped]) == (11, ["bad_vector"])
-    library._encoder = builtin
+    library.model.loaded = builtin
     assert library.index([album]).added == 1
     assert library.skipped() == []
     assert library.check(full=True).ok

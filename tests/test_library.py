@@ -414,8 +414,8 @@ def test_reencoding_lives_beside_and_takes_over_when_complete(pictures, tmp_path
         other.index(list(photographs.values()), reencode=True)
         assert len(other.search("a cat")) == 4
     with Library.open(tmp_path / "library") as auto:
-        assert auto.answer("a cat").encoder == other._model
-    assert {e.name for e in pictures.status().encoders} == {"builtin", other._model}
+        assert auto.answer("a cat").encoder == tiny_model
+    assert {e.name for e in pictures.status().encoders} == {"builtin", tiny_model}
 
 
 def test_weights_that_changed_behind_a_name_are_noticed(album, tmp_path, tiny_model, tiny_model_again):
@@ -435,7 +435,7 @@ def test_labels_by_the_text_half_alone_are_the_whole_models(library, album, tmp_
     with Library.open(tmp_path / "library", offline=True) as other:
         found = other.label(["a red wall", "a green field"])
         partly = other.label(["a red wall", "a green field"], paths=[album / "day0"])
-        assert other._encoder is None
+        assert other.model.loaded is None
     assert (found.encoder, found.labels, found.truncated_tokens) == ("builtin", expected.labels, 0)
     for photo, other_photo in zip(expected.photos, found.photos, strict=True):
         assert (photo.path, photo.id) == (other_photo.path, other_photo.id)
@@ -450,5 +450,5 @@ def test_a_stranger_is_labelled_by_the_whole_model(library, album, make_photo, t
     stranger = make_photo(tmp_path / "elsewhere" / "x.png", 99)
     with Library.open(tmp_path / "library", offline=True) as other:
         found = other.label(["a red wall", "a green field"], paths=[album / "day0" / "photo00.png", stranger])
-        assert other._encoder is not None
+        assert other.model.loaded is not None
     assert [photo.id is None for photo in found.photos] == [False, True]

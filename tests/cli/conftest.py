@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from search.cli import cli
-from search.library import Library
+from search.library.model import LibraryModel
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,10 @@ def place(tmp_path: Path) -> Path:
 def run(place: Path, builtin, monkeypatch) -> Callable[..., Outcome]:
     """Run a command in this process, on the test's library, with the model loaded once for all tests."""
     monkeypatch.chdir(place.parent)
-    load = Library._load
-    monkeypatch.setattr(Library, "_load", lambda self, name: builtin if name == "builtin" else load(self, name))
+    load = LibraryModel.load
+    monkeypatch.setattr(
+        LibraryModel, "load", lambda self, name: builtin if name == "builtin" else load(self, name)
+    )
 
     def run_(*arguments: str | Path) -> Outcome:
         result = CliRunner().invoke(cli, ["--library", str(place), *map(str, arguments)])

@@ -90,8 +90,9 @@ def test_an_exported_model_indexes_and_answers_without_torch(
         from search.encoders import exports, load_encoder
         exports.default_cache = lambda: Path({str(cache)!r})
         from search import Library
+        from search.library.model import LibraryModel
         runtime = "openvino"
-        Library._load = lambda self, name, photos=0: load_encoder(name, runtime=runtime, offline=True)
+        LibraryModel.load = lambda self, name, photos=0: load_encoder(name, runtime=runtime, offline=True)
         with Library.open({str(tmp_path / "library")!r}, model={tiny_model!r}, offline=True) as library:
             print(library.index([{str(album)!r}]).encoded, len(library.search("a cat", k=3)))
         print(sorted({{"torch", "open_clip", "timm"}} & set(sys.modules)))

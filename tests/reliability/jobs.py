@@ -33,6 +33,7 @@ from search.errors import LibraryNotFound, OldLibrary
 from search.generations import Generations
 from search.indexer import IndexOptions
 from search.library import Library
+from search.library.model import LibraryModel
 from search.query import Kind, Query, Term
 from search.types import FileStat, PhotoInfo
 
@@ -54,7 +55,7 @@ def prepare(model: str) -> None:
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
     _model, _encoder = model, load_encoder(model, offline=True)
-    Library._load = lambda self, name: _encoder  # type: ignore[method-assign]  # what loading it again would give
+    LibraryModel.load = lambda self, name: _encoder  # type: ignore[method-assign]  # what loading it again would give
     _warm_up()
 
 
@@ -121,7 +122,7 @@ def change(
 
 def _open(library: str) -> Library:
     opened = Library.open(library, model=_model, offline=True)
-    opened._encoder = _Counted(_encoder)
+    opened.model.loaded = _Counted(_encoder)
     return opened
 
 
@@ -258,7 +259,7 @@ def command(*, arguments: list[str], output: str) -> int:
     from search.cli import main
 
     _watch_commits()
-    Library._load = lambda self, name: _Counted(_encoder)  # type: ignore[method-assign]
+    LibraryModel.load = lambda self, name: _Counted(_encoder)  # type: ignore[method-assign]
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from search import IndexOptions, Library
+from search import IndexOptions
 from search.cli import cli
 from search.decoding.pool import Decoders
+from search.library.model import LibraryModel
 from search.photos.scan import ScanOptions
 
 NAMES = (
@@ -68,8 +69,10 @@ def tree(tmp_path, make_photo, monkeypatch) -> Path:
 @pytest.fixture
 def run(tmp_path, builtin, monkeypatch):
     """Run a command in this process, on the test's library, with the model loaded once for all tests."""
-    load = Library._load
-    monkeypatch.setattr(Library, "_load", lambda self, name: builtin if name == "builtin" else load(self, name))
+    load = LibraryModel.load
+    monkeypatch.setattr(
+        LibraryModel, "load", lambda self, name: builtin if name == "builtin" else load(self, name)
+    )
 
     def run_(*arguments: str | Path):
         return CliRunner().invoke(cli, ["--library", str(tmp_path / "library"), *map(str, arguments)])

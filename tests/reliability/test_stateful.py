@@ -58,7 +58,7 @@ class Machine(RuleBasedStateMachine):
 
     def _opened(self) -> Library:
         library = Library.open(self.place, model=self.model, offline=True)
-        library._encoder = self.encoder
+        library.model.loaded = self.encoder
         return library
 
     def _count(self, name: str) -> None:
@@ -171,7 +171,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def rebuild(self) -> None:
         self.library.rebuild()
-        self.library._encoder = self.encoder
+        self.library.model.loaded = self.encoder
         self._count("rebuild")
 
     @rule()

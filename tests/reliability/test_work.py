@@ -35,8 +35,8 @@ class Recorder:
 
 @pytest.fixture
 def recorder(library, counting) -> Recorder:
-    library._encoder = Recorder(counting)
-    return library._encoder
+    library.model.loaded = Recorder(counting)
+    return library.model.loaded
 
 
 def die_with(library, album, *names: str, alone: bool = False) -> None:

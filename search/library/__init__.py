@@ -8,20 +8,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from search import generations
-from search import query as queries
 from search.catalog import Catalog
 from search.catalog.copies import CatalogCopy
-from search.encoders import canonical_name, recipes
 from search.errors import (
     DamagedLibrary,
-    EncoderMismatch,
     LibraryBusy,
     LibraryError,
     LibraryNotFound,
@@ -30,9 +26,11 @@ from search.errors import (
     UsageError,
 )
 from search.generations import Generations
+from search.library import answering
+from search.library.model import AUTO, LibraryModel
+from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
-from search.query import Kind, Query, Term
-from search.relevance import relevance
+from search.query import Kind, Query, Term, parse
 from search.types import (
     Answer,
     CheckReport,
@@ -44,29 +42,25 @@ from search.types import (
     Problem,
     RebuildReport,
     Skip,
-    SkipReason,
 )
-from search.vectors import EXACT, cosines, normalize
+from search.vectors import EXACT
 
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Turn, Writer
-    from search.encoders import Encoder, TextTower
+    from search.encoders import Encoder
     from search.encoders.preprocessing import Preprocessing
     from search.encoders.quantising import Outcome
-    from search.encoders.recipes import TextHalf
     from search.generations.beside import Publisher
     from search.indexer import IndexOptions, Model
-    from search.labels import Classifier, Label, LabelOptions, LabelSet
-    from search.types import FileStat, Ids, IndexReport, Photo, Pixels, Progress, Vectors
+    from search.labels import Label, LabelOptions, LabelSet
+    from search.types import IndexReport, Photo, Pixels, Progress, Vectors
     from search.vectors import VectorIndex
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-AUTO = "auto"
 _POLL_S = 0.2  # between two tries to get a library that is being written to
 _MOVED_SAMPLE = 20  # photos looked at before an indexed folder is taken to be somewhere else
-_LABEL_BATCH = 4096  # photos whose scores with every label are in memory at a time
 
 
 def default_location() -> str:
@@ -113,13 +107,11 @@ class Library:
         self._generations = Generations(self.catalog.folder) if self.catalog.folder else None
         self._holding = ExitStack()  # the generation that answers in the catalog's place
         self._told: set[str] = set()
-        self._model = model if model == AUTO else canonical_name(model)
-        self._offline = offline
         self._notify = notify or (lambda _: None)
-        self._pin = trust_checkpoint
-        self._encoder: Encoder | None = None
+        self.model = LibraryModel(
+            self.catalog, model, offline=offline, notify=self._notify, trust_checkpoint=trust_checkpoint
+        )
         self._live = LiveIndex(self.catalog, self._generations, self._tell_once)
-        self._halves: dict[str, TextHalf | None] = {}  # by fingerprint
         self._lock = threading.Lock()
 
     @classmethod
@@ -151,14 +143,13 @@ class Library:
     def close(self) -> None:
         """Close the catalog and forget model and index."""
         self._reopen(Catalog(self.catalog.location, notify=self._notify))
-        self._encoder = None
-        self._halves.clear()
+        self.model.forget()
 
     def _reopen(self, catalog: Catalog) -> None:
         """Go on with this catalog; what was read from the one before is forgotten."""
         self.catalog.close()
         self._holding.close()
-        self.catalog = catalog
+        self.catalog = self.model.catalog = catalog
         self._live = LiveIndex(catalog, self._generations, self._tell_once)
 
     def _tell_once(self, message: str) -> None:
@@ -166,111 +157,14 @@ class Library:
             self._told.add(message)
             self._notify(message)
 
-    # ---- the model
-
     @property
     def encoder(self) -> Encoder:
         """The model, loaded on first use: the one asked for, else the library's own, else the recommended."""
-        if self._encoder is None:
-            current = self.catalog.encoder() if self._model == AUTO and self.catalog.exists() else None
-            self._encoder = self._load(current.name if current else self._model)
-        return self._encoder
-
-    def _load(self, name: str, *, photos: int = 0) -> Encoder:
-        from search.encoders import load_encoder, resolve_auto
-
-        if name != AUTO:
-            return load_encoder(
-                name,
-                offline=self._offline,
-                on_download=self._downloading,
-                trust_checkpoint=self._pin,
-                photos=photos,
-                on_export=self._exporting,
-            )
-        encoder, warning = resolve_auto(
-            offline=self._offline, on_download=self._downloading, trust_checkpoint=self._pin
-        )
-        if warning:
-            self._notify(warning)
-        return encoder
-
-    def _downloading(self, name: str) -> None:
-        self._notify(f"downloading {name}; this happens once")
-
-    def _exporting(self, name: str) -> None:
-        self._notify(f"exporting {name} to a faster runtime; this happens once")
-
-    def _row(self) -> EncoderRow | None:
-        """What the catalog knows of the model that answers here; None while the library has no vectors at all.
-
-        Raises EncoderMismatch if the model asked for has none but others have.
-        """
-        current = self.catalog.encoder()
-        if self._model == AUTO or current is None:
-            return current
-        row = self.catalog.encoder(name=self._model)
-        if row is None:
-            raise EncoderMismatch(
-                f"{self.catalog.location} was indexed with {current.name}",
-                hint=f"run 'search index --reencode --model {self._model}' to use {self._model}",
-            )
-        return row
-
-    def _answering(self) -> EncoderRow:
-        row = self._row()
-        if row is None:
-            raise LibraryError(f"{self.catalog.location} holds no photos yet", hint="run 'search index DIR'")
-        return row
-
-    def _encoder_of(self, row: EncoderRow) -> Encoder:
-        """Return the loaded model, made sure to be the one that made the library's vectors."""
-        return self._encoder_made_sure(row.fingerprint)
-
-    def _encoder_made_sure(self, fingerprint: str, photos: int = 0) -> Encoder:
-        """Return the loaded model by the runtime that is worth preparing for so many photos.
-
-        Raises EncoderMismatch if its fingerprint is another.
-        """
-        from search.encoders.runtimes import is_worth_exporting
-
-        name = self.encoder.name
-        if is_worth_exporting(name, photos):
-            self._encoder = None  # two in memory are one too many
-            self._encoder = self._load(name, photos=photos)
-        if self.encoder.fingerprint != fingerprint:
-            raise EncoderMismatch(
-                f"the weights behind {name} are not those {self.catalog.location} was indexed with",
-                hint="run 'search index --reencode' to use them",
-            )
-        return self.encoder
-
-    def _text_tower(self, row: EncoderRow) -> TextTower:
-        """The text half of the library's model: by its recipe without torch where that can be, else the whole model."""
-        if half := self._half(row):
-            return half
-        encoder = self._encoder_of(row)
-        self._save_recipe()
-        self._halves.clear()
-        return encoder
-
-    def _half(self, row: EncoderRow) -> TextHalf | None:
-        """The text half by its recipe; None where there is none, or the weights file must be looked into first."""
-        if self._pin or self._recipes is None:
-            return None
-        if row.fingerprint not in self._halves:
-            half = recipes.open_half(self._recipes, row.fingerprint, lambda: self._encoder_of(row))
-            self._halves[row.fingerprint] = half
-        return self._halves[row.fingerprint]
+        return self.model.encoder
 
     @property
-    def _recipes(self) -> Path | None:
-        """The folder of recipes beside the catalog; a database server has none."""
-        return self.catalog.folder / "encoders" if self.catalog.folder else None
-
-    def _save_recipe(self) -> None:
-        if self._encoder is not None and self._recipes and not self.catalog.is_newer:
-            recipes.save(self._encoder, self._recipes, on_export=self._exporting)
+    def _seams(self) -> Seams:
+        return Seams(self.catalog, self._live, self.model, self._lock)
 
     # ---- indexing
 
@@ -296,7 +190,7 @@ class Library:
         """
         from search.indexer import IndexOptions, Run
 
-        paths = [_real(source) for source in sources]
+        paths = [real(source) for source in sources]
         if not self.catalog.exists() and (missing := [path for path in paths if not os.path.lexists(path)]):
             raise UsageError(f"there is no file or folder {missing[0]}")
         with self._turn(stop, wait=wait) as turn:
@@ -309,7 +203,7 @@ class Library:
                 report = run(paths)
                 if beside:
                     beside.finish()
-            self._save_recipe()
+            self.model.save_recipe()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():
@@ -349,12 +243,12 @@ class Library:
         """The model to index with; not loaded before a photo needs it, if the library knows it."""
         from search.indexer import Model
 
-        row = None if reencode else self._row()
+        row = None if reencode else self.model.row()
         if row is None:
             encoder = self.encoder
-            load = functools.partial(self._encoder_made_sure, encoder.fingerprint)
+            load = functools.partial(self.model.made_sure, encoder.fingerprint)
             return Model(turn.writer.register(encoder), encoder.name, load)
-        return Model(row.id, row.name, functools.partial(self._encoder_made_sure, row.fingerprint))
+        return Model(row.id, row.name, functools.partial(self.model.made_sure, row.fingerprint))
 
     def quantise(self, name: str, *, force: bool = False) -> Outcome:
         """Export a model in int8, calibrated on photos of this library and held against what it is made of on others.
@@ -373,7 +267,10 @@ class Library:
             return _pixels([photo.path for photo in self.catalog.get(chosen.tolist())], preprocessing)
 
         texts = [f"a photo of {label.name}" for label in load_labels("everyday")]
-        fetcher = Fetcher(name, offline=self._offline, on_download=self._downloading, trust_checkpoint=self._pin)
+        model = self.model
+        fetcher = Fetcher(
+            name, offline=model.offline, on_download=model.downloading, trust_checkpoint=model.trust_checkpoint
+        )
         return quantising.export(name, read, texts, fetcher=fetcher, force=force)
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
@@ -385,7 +282,7 @@ class Library:
         with self.catalog.writing() as writer:
             scopes = []
             for path in paths:
-                found = [scope for spelling in _spellings(path) if (scope := writer.source(spelling))]
+                found = [scope for spelling in spellings(path) if (scope := writer.source(spelling))]
                 if not found:
                     raise UsageError(f"{os.fspath(path)} is in no indexed folder")
                 scopes += found
@@ -472,7 +369,7 @@ class Library:
         Raises UsageError if `old` is no indexed folder, if `new` is none, overlaps with another indexed one or does
         not hold the photos; then nothing is changed.
         """
-        target = _real(new)
+        target = real(new)
         if not os.path.isdir(target):
             raise UsageError(f"there is no folder {target}")
         with self.catalog.writing() as writer:
@@ -519,36 +416,8 @@ class Library:
         without: Sequence[int] = (),
     ) -> Answer:
         """Return what `search` does, with what one must know to trust it.   without: ids never to return."""
-        started = perf_counter()
-        asked = queries.parse([query]) if isinstance(query, str) else query
-        row = self._answering()
-        with self._lock:
-            self._live.of(row).prepare()
-        vector = queries.embed(asked, self._vectors_of(row))
-        selection = self.catalog.select(filter or Filter())
-        with self._lock:  # one thread brings the index up to date or reads it
-            index = self._live.of(row)
-            candidates = len(index) if selection is None else len(selection)
-            wanted = min(k + len(without), max(candidates, 1))
-            best, scores = (found[0] for found in index.search(vector, wanted, within=selection))
-            background = cosines(self._live.background(row), vector[0])
-        found = (best >= 0) & ~np.isin(best, without)
-        ids, scores = best[found][:k], scores[found][:k]
-        meanings = relevance(scores, background, len(index))
-        photos = {photo.id: photo for photo in self.catalog.get(ids.tolist())}
-        hits = tuple(
-            Hit(float(score), meaning, photos[id_])
-            for id_, score, meaning in zip(ids.tolist(), scores, meanings, strict=True)
-            if id_ in photos and meaning >= min_relevance
-        )
-        return Answer(
-            query=str(asked),
-            encoder=row.name,
-            hits=hits,
-            candidates=candidates - self._excluded(without, selection),
-            truncated_tokens=self._truncated(row, asked),
-            seconds=perf_counter() - started,
-        )
+        asked = parse([query]) if isinstance(query, str) else query
+        return answering.answer(self._seams, asked, k, filter=filter, min_relevance=min_relevance, without=without)
 
     @_surviving
     def similar(self, photo: int | str | os.PathLike[str], k: int = 10, *, filter: Filter | None = None) -> Answer:
@@ -556,65 +425,26 @@ class Library:
 
         Raises UsageError for an id that is unknown or gone, PhotoError for a file that can't be read.
         """
-        known = self.photo(photo) if isinstance(photo, int) else self._known(photo)
+        known = self.photo(photo) if isinstance(photo, int) else self._seams.known(photo)
         if known is None or known.gone_at:
             if isinstance(photo, int):
                 raise UsageError(f"photo {photo} is gone: its file was not found by the last run")
-            return self.answer(Query((Term(Kind.IMAGE, _real(photo)),)), k, filter=filter)
+            return self.answer(Query((Term(Kind.IMAGE, real(photo)),)), k, filter=filter)
         return self.answer(Query((Term(Kind.PHOTO, str(known.id)),)), k, filter=filter, without=[known.id])
-
-    def _vectors_of(self, row: EncoderRow) -> dict[Kind, Callable[[list[str]], Vectors]]:
-        return {
-            Kind.TEXT: lambda texts: self._text_tower(row).encode_texts(texts),
-            Kind.IMAGE: lambda paths: self._image_vectors(row, paths),
-            Kind.PHOTO: lambda ids: self._photo_vectors(row, ids),
-        }
-
-    def _image_vectors(self, row: EncoderRow, paths: list[str]) -> Vectors:
-        from search.photos.decode import load
-
-        encoder = self._encoder_of(row)
-        images = []
-        for path in paths:
-            try:
-                images.append(encoder.preprocess(load(path).image))
-            except PhotoError as error:
-                raise PhotoError(error.reason, f"can't read {path}: {error.message}") from error
-        return encoder.encode_images(np.stack(images))
-
-    def _photo_vectors(self, row: EncoderRow, ids: list[str]) -> Vectors:
-        wanted = [int(id_) for id_ in ids]
-        found, vectors = self.catalog.embeddings(row, wanted)
-        row_of = {id_: row for row, id_ in enumerate(found.tolist())}
-        if missing := [id_ for id_ in wanted if id_ not in row_of]:
-            raise UsageError(f"the library has no vector of photo {missing[0]}")
-        return normalize(vectors[[row_of[id_] for id_ in wanted]])
-
-    def _truncated(self, row: EncoderRow, asked: Query) -> int:
-        texts = [term.value for term in asked.of(Kind.TEXT)]
-        if not texts:
-            return 0
-        tower = self._text_tower(row)
-        return sum(max(0, length - tower.context_length) for length in tower.count_tokens(texts))
-
-    def _excluded(self, without: Sequence[int], selection: Ids | None) -> int:
-        """How many of the photos to leave out would else have been searched."""
-        among = {photo.id for photo in self.catalog.get(without) if not photo.gone_at} if without else set()
-        return len(among) if selection is None else int(np.isin(list(among), selection).sum())
 
     @_surviving
     def vector_index(self) -> VectorIndex:
         """Return the index that answers, brought up to the last commit. Not for two threads at a time."""
         with self._lock:
-            return self._live.of(self._answering())
+            return self._live.of(self.model.answering())
 
     @_surviving
     def text_vectors(self, texts: Sequence[str]) -> Vectors:
         """Return texts as the library's model sees them: (N, D) unit rows."""
-        row = self._answering()
+        row = self.model.answering()
         if not texts:
             return np.empty((0, row.dim), np.float32)
-        return self._text_tower(row).encode_texts(list(texts))
+        return self.model.text_tower(row).encode_texts(list(texts))
 
     # ---- labels
 
@@ -635,114 +465,35 @@ class Library:
         wrote from the same labels is withdrawn.
         Raises UsageError for a path that does not exist, and where `apply` finds no photo of the library.
         """
-        from search.labels import Classifier, LabelOptions, LabelSet, label_photos
+        from search.labels import LabelOptions, LabelSet
+        from search.library import labelling
 
         label_set = LabelSet.of(labels)
-        chosen = options or LabelOptions()
-        row, encoder = self._labelling(paths)
-        remember = encoder.remember if isinstance(encoder, recipes.TextHalf) else None
-        classifier = Classifier.build(label_set, encoder, chosen, remember=remember)
-        skipped: list[Skip] = []
-        ids, strangers = self._whom_to_label(paths, row, skipped)
-        known = self._label_known(ids, row, classifier)
-        others: list[LabelledPhoto] = []
-        if strangers:
-            others, unread = label_photos(strangers, classifier, encoder=self.encoder, progress=progress)
-            skipped += unread
-        if apply:
-            written = [replace(photo, labels=chosen.to_apply(photo.labels)) for photo in known]
-            self._apply(written, row, label_set.names)
-        return Labelling(
-            encoder=row.name if row and self._encoder is None else self.encoder.name,
-            labels=classifier.names,
-            templates=label_set.templates,
-            photos=tuple(sorted([*known, *others], key=lambda photo: photo.path)),
-            skipped=tuple(skipped),
-            applied=len(known) if apply else 0,
-            truncated_tokens=classifier.truncated_tokens,
+
+        def write(labelled: list[LabelledPhoto], row: EncoderRow) -> None:
+            with self.catalog.writing() as writer:
+                writer.put_labels(labelled, label_set.names, source="zero-shot", encoder_id=row.id)
+                self._tell_unpublished(self._publish(writer, also=len(labelled)))
+
+        return labelling.label(
+            self._seams,
+            label_set,
+            paths=paths,
+            options=options or LabelOptions(),
+            apply=write if apply else None,
+            progress=progress,
         )
-
-    def _labelling(
-        self, paths: Sequence[str | os.PathLike[str]] | None
-    ) -> tuple[EncoderRow | None, TextHalf | Encoder]:
-        """What labels: the text half where photos' vectors may be known, else the whole model; and its row, if any."""
-        if paths is None:
-            row = self._answering()
-            return row, self._half(row) or self._encoder_of(row)
-        if self._encoder is None and self.catalog.exists():
-            known = self.catalog.encoder(name=None if self._model == AUTO else self._model)
-            if known and (half := self._half(known)):
-                return known, half
-        return self._own_row(), self.encoder
-
-    def _own_row(self) -> EncoderRow | None:
-        """The loaded model as the catalog knows it; None if there is no library or it has no vectors by it."""
-        return self.catalog.encoder(fingerprint=self.encoder.fingerprint) if self.catalog.exists() else None
-
-    def _whom_to_label(
-        self, paths: Sequence[str | os.PathLike[str]] | None, row: EncoderRow | None, skipped: list[Skip]
-    ) -> tuple[list[int], list[str]]:
-        """Tell photos whose vectors the library has from files that must be read; note what can't be looked at."""
-        if paths is None:
-            return self.catalog.all_ids().tolist(), []
-        from search.photos.scan import scan
-
-        def unread(path: str, error: OSError) -> None:
-            skipped.append(Skip(path, SkipReason.UNREADABLE, error.strerror or str(error)))
-
-        files: dict[str, FileStat] = {}
-        for path in map(_real, paths):
-            if not os.path.lexists(path):
-                raise UsageError(f"there is no file or folder {path}")
-            files |= {file.path: file for file in scan(path, on_error=unread)}
-        ids = []
-        for photo in self._own_photos(list(files), row):
-            file = files[photo.path]
-            if (photo.size_bytes, photo.mtime_ns) == (file.size_bytes, file.mtime_ns):
-                ids.append(photo.id)
-                del files[photo.path]
-        return ids, list(files)
-
-    def _own_photos(self, paths: list[str], row: EncoderRow | None) -> list[Photo]:
-        """Photos of the library among these paths that have a vector by this model."""
-        if row is None:
-            return []
-        ids, _ = self.catalog.embeddings(row, self.catalog.ids_at(paths))
-        return self.catalog.get(ids.tolist())
-
-    def _label_known(self, ids: list[int], row: EncoderRow | None, classifier: Classifier) -> list[LabelledPhoto]:
-        labelled: list[LabelledPhoto] = []
-        if row is None:
-            return labelled
-        for start in range(0, len(ids), _LABEL_BATCH):
-            found, vectors = self.catalog.embeddings(row, ids[start : start + _LABEL_BATCH])
-            photos = self.catalog.get(found.tolist())
-            labels = classifier.label(normalize(vectors))
-            labelled += [LabelledPhoto(p.path, best, p.id) for p, best in zip(photos, labels, strict=True)]
-        return labelled
-
-    def _apply(self, labelled: list[LabelledPhoto], row: EncoderRow | None, among: Sequence[str]) -> None:
-        if row is None or not labelled:
-            raise UsageError("none of these photos is in the library", hint="index them first")
-        with self.catalog.writing() as writer:
-            writer.put_labels(labelled, among, source="zero-shot", encoder_id=row.id)
-            self._tell_unpublished(self._publish(writer, also=len(labelled)))
 
     # ---- looking
 
     @_surviving
     def photo(self, ref: int | str | os.PathLike[str]) -> Photo:
         """Return everything known of one photo, by id or path. Raises UsageError for one that is not here."""
-        known = self._known(ref)
+        known = self._seams.known(ref)
         if known is None:
             name = f"photo {ref}" if isinstance(ref, int) else os.fspath(ref)
             raise UsageError(f"{name} is not in the library")
         return known
-
-    def _known(self, ref: int | str | os.PathLike[str]) -> Photo | None:
-        if isinstance(ref, int):
-            return next(iter(self.catalog.get([ref])), None) if 0 < ref < 2**63 else None
-        return next(iter(self.catalog.get(self.catalog.ids_at(_spellings(ref)))), None)
 
     @_surviving
     def status(self) -> LibraryStatus:
@@ -842,7 +593,7 @@ def _pixels(paths: Sequence[str], preprocessing: Preprocessing) -> Pixels:
 
 def _whole_root(writer: Writer, path: str | os.PathLike[str]) -> Scope:
     """Return the scope of an indexed folder, named by itself. Raises UsageError."""
-    scope = next(filter(None, map(writer.source, _spellings(path))), None)
+    scope = next(filter(None, map(writer.source, spellings(path))), None)
     if scope is None:
         raise UsageError(f"{os.fspath(path)} is no indexed folder", hint="'search root list' shows them")
     if scope.relative != ".":
@@ -860,13 +611,3 @@ def _is_below(photo: Photo, folder: str) -> bool:
         return same_size and content_hash(path).hex() == photo.content_hash
     except (OSError, PhotoError):
         return False
-
-
-def _spellings(path: str | os.PathLike[str]) -> list[str]:
-    """The names a photo may be known by: where links lead and, where links were followed, the path as it stands."""
-    return sorted({_real(path), os.path.abspath(os.path.expanduser(path))})
-
-
-def _real(path: str | os.PathLike[str]) -> str:
-    """Return a path as the catalog knows it: absolute, without links."""
-    return os.path.realpath(os.path.expanduser(path))

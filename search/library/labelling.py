@@ -1,0 +1,128 @@
+"""How photos of a library and beside it are labelled, and what is written down of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from search.encoders import recipes
+from search.errors import UsageError
+from search.labels import Classifier, LabelOptions, label_photos
+from search.library.seams import real
+from search.photos.scan import scan
+from search.types import LabelledPhoto, Labelling, Skip, SkipReason
+from search.vectors import normalize
+
+if TYPE_CHECKING:
+    from search.catalog import EncoderRow
+    from search.encoders import Encoder
+    from search.encoders.recipes import TextHalf
+    from search.labels import LabelSet
+    from search.library.seams import Seams
+    from search.types import FileStat, Photo, Progress
+
+_BATCH = 4096  # photos whose scores with every label are in memory at a time
+
+
+def label(
+    seams: Seams,
+    label_set: LabelSet,
+    *,
+    paths: Sequence[str | os.PathLike[str]] | None,
+    options: LabelOptions,
+    apply: Callable[[list[LabelledPhoto], EncoderRow], None] | None,
+    progress: Callable[[Progress], None] | None,
+) -> Labelling:
+    """Label photos; `Library.label` has the words.   apply: writes the labels of the library's own photos down."""
+    row, encoder = _labelling(seams, paths)
+    remember = encoder.remember if isinstance(encoder, recipes.TextHalf) else None
+    classifier = Classifier.build(label_set, encoder, options, remember=remember)
+    skipped: list[Skip] = []
+    ids, strangers = _whom_to_label(seams, paths, row, skipped)
+    known = _label_known(seams, ids, row, classifier)
+    others: list[LabelledPhoto] = []
+    if strangers:
+        others, unread = label_photos(strangers, classifier, encoder=seams.model.encoder, progress=progress)
+        skipped += unread
+    if apply:
+        if row is None or not known:
+            raise UsageError("none of these photos is in the library", hint="index them first")
+        apply([replace(photo, labels=options.to_apply(photo.labels)) for photo in known], row)
+    return Labelling(
+        encoder=row.name if row and seams.model.loaded is None else seams.model.encoder.name,
+        labels=classifier.names,
+        templates=label_set.templates,
+        photos=tuple(sorted([*known, *others], key=lambda photo: photo.path)),
+        skipped=tuple(skipped),
+        applied=len(known) if apply else 0,
+        truncated_tokens=classifier.truncated_tokens,
+    )
+
+
+def _labelling(
+    seams: Seams, paths: Sequence[str | os.PathLike[str]] | None
+) -> tuple[EncoderRow | None, TextHalf | Encoder]:
+    """What labels: the text half where photos' vectors may be known, else the whole model; and its row, if any."""
+    model = seams.model
+    if paths is None:
+        row = model.answering()
+        return row, model.half(row) or model.made_sure(row.fingerprint)
+    if model.loaded is None and seams.catalog.exists():
+        known = model.named()
+        if known and (half := model.half(known)):
+            return known, half
+    return _own_row(seams), model.encoder
+
+
+def _own_row(seams: Seams) -> EncoderRow | None:
+    """The loaded model as the catalog knows it; None if there is no library or it has no vectors by it."""
+    fingerprint = seams.model.encoder.fingerprint
+    return seams.catalog.encoder(fingerprint=fingerprint) if seams.catalog.exists() else None
+
+
+def _whom_to_label(
+    seams: Seams, paths: Sequence[str | os.PathLike[str]] | None, row: EncoderRow | None, skipped: list[Skip]
+) -> tuple[list[int], list[str]]:
+    """Tell photos whose vectors the library has from files that must be read; note what can't be looked at."""
+    if paths is None:
+        return seams.catalog.all_ids().tolist(), []
+
+    def unread(path: str, error: OSError) -> None:
+        skipped.append(Skip(path, SkipReason.UNREADABLE, error.strerror or str(error)))
+
+    files: dict[str, FileStat] = {}
+    for path in map(real, paths):
+        if not os.path.lexists(path):
+            raise UsageError(f"there is no file or folder {path}")
+        files |= {file.path: file for file in scan(path, on_error=unread)}
+    ids = []
+    for photo in _own_photos(seams, list(files), row):
+        file = files[photo.path]
+        if (photo.size_bytes, photo.mtime_ns) == (file.size_bytes, file.mtime_ns):
+            ids.append(photo.id)
+            del files[photo.path]
+    return ids, list(files)
+
+
+def _own_photos(seams: Seams, paths: list[str], row: EncoderRow | None) -> list[Photo]:
+    """Photos of the library among these paths that have a vector by this model."""
+    if row is None:
+        return []
+    ids, _ = seams.catalog.embeddings(row, seams.catalog.ids_at(paths))
+    return seams.catalog.get(ids.tolist())
+
+
+def _label_known(
+    seams: Seams, ids: list[int], row: EncoderRow | None, classifier: Classifier
+) -> list[LabelledPhoto]:
+    labelled: list[LabelledPhoto] = []
+    if row is None:
+        return labelled
+    for start in range(0, len(ids), _BATCH):
+        found, vectors = seams.catalog.embeddings(row, ids[start : start + _BATCH])
+        photos = seams.catalog.get(found.tolist())
+        labels = classifier.label(normalize(vectors))
+        labelled += [LabelledPhoto(p.path, best, p.id) for p, best in zip(photos, labels, strict=True)]
+    return labelled

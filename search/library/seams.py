@@ -1,0 +1,43 @@
+"""The three things that meet in a library, handed together to what needs them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from search.catalog import Catalog
+    from search.library.model import LibraryModel
+    from search.live import LiveIndex
+    from search.types import Photo
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """A library's catalog, the index over it and its model, as they stand now.
+
+    lock: held by who brings the index up to date or reads it.
+    """
+
+    catalog: Catalog
+    live: LiveIndex
+    model: LibraryModel
+    lock: threading.Lock
+
+    def known(self, ref: int | str | os.PathLike[str]) -> Photo | None:
+        """Return the photo of an id or a path, None if there is none."""
+        if isinstance(ref, int):
+            return next(iter(self.catalog.get([ref])), None) if 0 < ref < 2**63 else None
+        return next(iter(self.catalog.get(self.catalog.ids_at(spellings(ref)))), None)
+
+
+def spellings(path: str | os.PathLike[str]) -> list[str]:
+    """The names a photo may be known by: where links lead and, where links were followed, the path as it stands."""
+    return sorted({real(path), os.path.abspath(os.path.expanduser(path))})
+
+
+def real(path: str | os.PathLike[str]) -> str:
+    """Return a path as the catalog knows it: absolute, without links."""
+    return os.path.realpath(os.path.expanduser(path))
