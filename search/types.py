@@ -137,7 +137,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hits, best first, with what one must know to trust them."""
+    """Hits, best first, with what one must know to trust them.
+
+    cut: the relevance below which photos were dropped.   below: how many were.   best: the highest relevance that was
+    seen, dropped or not; None where there was no photo.
+    """
 
     query: str
     encoder: str
@@ -145,6 +149,9 @@ class Answer:
     candidates: int
     truncated_tokens: int
     seconds: float
+    cut: float = 0.0
+    below: int = 0
+    best: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,7 @@ class Library:
                 if beside:
                     beside.finish()
             self.model.save_recipe()
+            self.model.save_bank()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():
@@ -397,13 +398,16 @@ class Library:
         k: int = 10,
         *,
         filter: Filter | None = None,
-        min_relevance: float = 0.0,
+        min_relevance: float | None = 0.0,
+        diverse: bool = False,
     ) -> list[Hit]:
         """Return the k photos that fit a query best, best first.
 
         query: a text, or a Query of weighted texts, images and photos.   filter: conditions a photo must meet.
+        min_relevance: what less relevant photos are dropped at; None: the usual cut for words, none for images.
+        diverse: photos unlike each other rather than the k best.
         """
-        return list(self.answer(query, k, filter=filter, min_relevance=min_relevance).hits)
+        return list(self.answer(query, k, filter=filter, min_relevance=min_relevance, diverse=diverse).hits)
 
     @_surviving
     def answer(
@@ -412,12 +416,21 @@ class Library:
         k: int = 10,
         *,
         filter: Filter | None = None,
-        min_relevance: float = 0.0,
+        min_relevance: float | None = 0.0,
+        diverse: bool = False,
         without: Sequence[int] = (),
     ) -> Answer:
         """Return what `search` does, with what one must know to trust it.   without: ids never to return."""
         asked = parse([query]) if isinstance(query, str) else query
-        return answering.answer(self._seams, asked, k, filter=filter, min_relevance=min_relevance, without=without)
+        return answering.answer(
+            self._seams,
+            asked,
+            k,
+            filter=filter,
+            min_relevance=min_relevance,
+            diverse=diverse,
+            without=without,
+        )
 
     @_surviving
     def similar(self, photo: int | str | os.PathLike[str], k: int = 10, *, filter: Filter | None = None) -> Answer:

@@ -10,10 +10,11 @@ import numpy as np
 
 from search import query as queries
 from search.errors import PhotoError, UsageError
+from search.library import choosing
 from search.query import Kind
-from search.relevance import relevance
+from search.relevance import calibrate
 from search.types import Answer, Filter, Hit
-from search.vectors import cosines, normalize
+from search.vectors import normalize
 
 if TYPE_CHECKING:
     from search.catalog import Catalog, EncoderRow
@@ -28,7 +29,8 @@ def answer(
     k: int,
     *,
     filter: Filter | None = None,
-    min_relevance: float = 0.0,
+    min_relevance: float | None = 0.0,
+    diverse: bool = False,
     without: Sequence[int] = (),
 ) -> Answer:
     """Return the k photos that fit best; `Library.answer` has the words."""
@@ -37,21 +39,34 @@ def answer(
     with seams.lock:
         seams.live.of(row).prepare()
     vector = queries.embed(asked, _vectors_of(seams, row))
+    in_words = all(term.kind is Kind.TEXT for term in asked.terms)
+    bank = seams.model.bank(row) if in_words else None
     selection = seams.catalog.select(filter or Filter())
+    pool = choosing.pool_size(k, diverse=diverse)
     with seams.lock:
         index = seams.live.of(row)
         candidates = len(index) if selection is None else len(selection)
-        wanted = min(k + len(without), max(candidates, 1))
+        wanted = min(pool + len(without), max(candidates, 1))
         best, scores = (found[0] for found in index.search(vector, wanted, within=selection))
-        background = cosines(seams.live.background(row), vector[0])
+        background = seams.live.background(row)
+    calibration = calibrate(vector[0], background=background, bank=bank, photos=len(index))
     found = (best >= 0) & ~np.isin(best, without)
-    ids, scores = best[found][:k], scores[found][:k]
-    meanings = relevance(scores, background, len(index))
-    photos = {photo.id: photo for photo in seams.catalog.get(ids.tolist())}
+    ids, scores = best[found][:pool], scores[found][:pool]
+    vectors = choosing.vectors_of(seams.catalog, row, ids)
+    chosen = choosing.choose(
+        ids,
+        scores,
+        calibration.relevance(scores, vectors),
+        vectors,
+        k=k,
+        cut=choosing.cut_of(min_relevance, calibration),
+        diverse=diverse,
+    )
+    photos = {photo.id: photo for photo in seams.catalog.get(chosen.ids.tolist())}
     hits = tuple(
-        Hit(float(score), meaning, photos[id_])
-        for id_, score, meaning in zip(ids.tolist(), scores, meanings, strict=True)
-        if id_ in photos and meaning >= min_relevance
+        Hit(float(score), float(meaning), photos[id_])
+        for id_, score, meaning in zip(chosen.ids.tolist(), chosen.scores, chosen.relevance, strict=True)
+        if id_ in photos
     )
     return Answer(
         query=str(asked),
@@ -60,6 +75,9 @@ def answer(
         candidates=candidates - _excluded(seams.catalog, without, selection),
         truncated_tokens=_truncated(seams, row, asked),
         seconds=perf_counter() - started,
+        cut=chosen.cut,
+        below=chosen.below,
+        best=chosen.best,
     )
 
 
