@@ -85,7 +85,13 @@ class _Describing(click.Command):
 @click.option("--camera", metavar="TEXT", help="The camera's name has this in it.")
 @click.option("--near", type=_Place(), metavar="LAT,LON,KM", help="Taken within KM of this place.")
 @click.option("--tag", multiple=True, metavar="LABEL", help="Has this label.")
-@click.option("--min-relevance", type=Number(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1.")
+@click.option(
+    "--min-relevance",
+    type=Number(0, 1),
+    metavar="R",
+    help="Drop hits below, 0 to 1. [default: what nothing that fits falls below; 0 for images]",
+)
+@click.option("--diverse", is_flag=True, help="Photos unlike each other rather than the best.")
 @click.option(
     "--format",
     "output",
@@ -106,7 +112,8 @@ def command(
     unlike: tuple[str, ...],
     queries: Any,
     k: int,
-    min_relevance: float,
+    min_relevance: float | None,
+    diverse: bool,
     output: str,
     print0: bool,
     show: bool,
@@ -133,8 +140,12 @@ def command(
     asked = _queries(texts, like, unlike, queries)
     wanted = _filter(conditions)
     with settings.open_library(model, trust_checkpoint) as library:
-        answers = [library.answer(query, k, filter=wanted, min_relevance=min_relevance) for query in asked]
+        answers = [
+            library.answer(query, k, filter=wanted, min_relevance=min_relevance, diverse=diverse)
+            for query in asked
+        ]
     _warn_of_cut_text(settings, answers)
+    _tell_what_was_dropped(settings, answers)
     if settings.json:
         documents = [answer_document(answer) for answer in answers]
         emit_json({"answers": documents} if queries else documents[0])
@@ -177,4 +188,14 @@ def _warn_of_cut_text(settings: Settings, answers: Sequence[Answer]) -> None:
             settings.talk(
                 f"warning: {answer.encoder} reads no further than its limit; the last {answer.truncated_tokens} "
                 "tokens of the query were not used"
+            )
+
+
+def _tell_what_was_dropped(settings: Settings, answers: Sequence[Answer]) -> None:
+    """Say where nothing matches how near the best came, and how to see it anyway."""
+    for answer in answers:
+        if answer.below and not answer.hits and answer.best is not None:
+            settings.talk(
+                f"nothing matches {answer.query!r}: the best has a relevance of {answer.best:.0%}, shown is what has "
+                f"{answer.cut:.0%}; --min-relevance 0 shows everything"
             )

@@ -124,6 +124,9 @@ def answer_document(answer: Answer) -> dict[str, Any]:
         "hits": [hit_document(rank, hit) for rank, hit in enumerate(answer.hits, start=1)],
         "candidates": answer.candidates,
         "truncated_tokens": answer.truncated_tokens,
+        "cut": answer.cut,
+        "below": answer.below,
+        "best": answer.best,
         "seconds": answer.seconds,
     }
 
@@ -228,7 +231,7 @@ def _emit_answer(answer: Answer, *, named: bool) -> None:
     if named:
         click.echo(click.style(printable(answer.query), bold=True))
     if not answer.hits:
-        click.echo("  nothing found")
+        click.echo("  nothing matches" if answer.below else "  nothing found")
         return
     rows = [
         (str(rank), f"{hit.score:.3f}", f"{hit.relevance:.0%}", short(hit.photo.path))
