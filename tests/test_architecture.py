@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "search"
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
     {"types", "errors", "resources", "failpoints", "files"},
-    {"photos", "query", "clauses", "relevance", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "inspection", "generations", "live"},
+    {"photos", "query", "clauses", "relevance", "diversity", "encoders", "vectors", "catalog"},
+    {"decoding", "indexer", "labels", "banks", "inspection", "generations", "live"},
     {"library"},
     {"evaluate"},  # train, engines, interop
     {"cli"},
@@ -68,6 +68,8 @@ THIRD_PARTIES = {
         "photos",
         "query",
         "relevance",
+        "diversity",
+        "banks",
         "encoders",
         "vectors",
         "catalog",
@@ -169,6 +171,7 @@ QUERY_PATH = [
         "query.py",
         "clauses.py",
         "relevance.py",
+        "banks.py",
         "live.py",
         "generations/__init__.py",
         "cli/find.py",

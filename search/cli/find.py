@@ -14,7 +14,7 @@ from search.cli.options import Number, Settings, as_command, k_option, model_opt
 
 if TYPE_CHECKING:
     from search.query import Query
-    from search.types import Filter
+    from search.types import Answer, Filter
 
 
 class _Date(click.ParamType[datetime]):
@@ -93,7 +93,13 @@ class _Describing(click.Command):
 @click.option("--camera", metavar="TEXT", help="The camera's name has this in it.")
 @click.option("--near", type=_Place(), metavar="LAT,LON,KM", help="Taken within KM of this place.")
 @click.option("--tag", multiple=True, metavar="LABEL", help="Has this label.")
-@click.option("--min-relevance", type=Number(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1.")
+@click.option(
+    "--min-relevance",
+    type=Number(0, 1),
+    metavar="R",
+    help="Drop hits below, 0 to 1. [default: what nothing that fits falls below; 0 for images]",
+)
+@click.option("--diverse", is_flag=True, help="Photos unlike each other rather than the best.")
 @click.option(
     "--format",
     "output",
@@ -116,7 +122,8 @@ def command(
     templates: tuple[str, ...],
     queries: Any,
     k: int,
-    min_relevance: float,
+    min_relevance: float | None,
+    diverse: bool,
     output: str,
     print0: bool,
     show: bool,
@@ -146,9 +153,12 @@ def command(
     wanted = _filter(conditions)
     with settings.open_library(model, trust_checkpoint) as library:
         answers = [
-            library.answer(query, k, filter=wanted, min_relevance=min_relevance, templates=templates)
+            library.answer(
+                query, k, filter=wanted, min_relevance=min_relevance, diverse=diverse, templates=templates
+            )
             for query in asked
         ]
+    _tell_what_was_dropped(settings, answers)
     if settings.json:
         documents = [answer_document(answer) for answer in answers]
         emit_json({"answers": documents} if queries else documents[0])
@@ -196,3 +206,13 @@ def _filter(conditions: dict[str, Any]) -> Filter:
     labels = conditions.pop("tag")
     folder = conditions.pop("folder")
     return Filter(folder=os.path.realpath(folder) if folder else None, labels=labels, **conditions)
+
+
+def _tell_what_was_dropped(settings: Settings, answers: Sequence[Answer]) -> None:
+    """Say where nothing matches how near the best came, and how to see it anyway."""
+    for answer in answers:
+        if answer.below and not answer.hits and answer.best is not None:
+            settings.talk(
+                f"nothing matches {answer.query!r}: the best has a relevance of {answer.best:.0%}, shown is what has "
+                f"{answer.cut:.0%}; --min-relevance 0 shows everything"
+            )

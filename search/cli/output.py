@@ -132,6 +132,9 @@ def answer_document(answer: Answer) -> dict[str, Any]:
         "candidates": answer.candidates,
         "truncated_tokens": answer.truncated_tokens,
         **({"clauses": list(answer.clauses)} if answer.clauses else {}),
+        "cut": answer.cut,
+        "below": answer.below,
+        "best": answer.best,
         "seconds": answer.seconds,
     }
 
@@ -236,7 +239,7 @@ def _emit_answer(answer: Answer, *, named: bool) -> None:
     if named:
         click.echo(click.style(printable(answer.query), bold=True))
     if not answer.hits:
-        click.echo("  nothing found")
+        click.echo("  nothing matches" if answer.below else "  nothing found")
         return
     rows = [
         (str(rank), f"{hit.score:.3f}", f"{hit.relevance:.0%}", *_held(hit), short(hit.photo.path))

@@ -204,6 +204,7 @@ class Library:
                 if beside:
                     beside.finish()
             self.model.save_recipe()
+            self.model.save_bank()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():
@@ -397,16 +398,21 @@ class Library:
         k: int = 10,
         *,
         filter: Filter | None = None,
-        min_relevance: float = 0.0,
+        min_relevance: float | None = 0.0,
+        diverse: bool = False,
         examples: bool = False,
     ) -> list[Hit]:
         """Return the k photos that fit a query best, best first.
 
         query: as `search.query.parse_query` reads it ("red car + 2:beach - people"), or a Query of weighted texts,
-        images and photos.   filter: conditions a photo must meet.   examples: whether photos of the library that are
+        images and photos.   filter: conditions a photo must meet.
+        min_relevance: what less relevant photos are dropped at; None: the usual cut for words, none for images.
+        diverse: photos unlike each other rather than the k best.   examples: whether photos of the library that are
         examples in the query, by id or by file, may be hits.
         """
-        found = self.answer(query, k, filter=filter, min_relevance=min_relevance, examples=examples)
+        found = self.answer(
+            query, k, filter=filter, min_relevance=min_relevance, diverse=diverse, examples=examples
+        )
         return list(found.hits)
 
     @_surviving
@@ -416,7 +422,8 @@ class Library:
         k: int = 10,
         *,
         filter: Filter | None = None,
-        min_relevance: float = 0.0,
+        min_relevance: float | None = 0.0,
+        diverse: bool = False,
         without: Sequence[int] = (),
         templates: Sequence[str] = (),
         examples: bool = False,
@@ -433,6 +440,7 @@ class Library:
             k,
             filter=filter,
             min_relevance=min_relevance,
+            diverse=diverse,
             without=without,
             templates=templates,
             examples=examples,
