@@ -11,6 +11,7 @@ from PIL import Image
 
 from search import Library
 from search.errors import QueryError, UsageError
+from search.library import answering
 from search.query import Kind, Query, Term, parse, parse_query
 from search.relevance import DEFAULT_CUT, calibrate
 from search.types import Filter
@@ -105,12 +106,17 @@ def test_the_score_is_the_cosine_with_the_clauses_together(photos):
         ]
 
 
-def test_without_a_cut_given_a_photo_is_shown_where_some_clause_holds(photos):
+def test_without_a_cut_given_a_photo_is_shown_where_some_clause_holds(photos, monkeypatch):
+    cut = 0.02  # among these pictures nothing is likely
+    monkeypatch.setattr(answering, "DEFAULT_CUT", cut)
+    monkeypatch.setattr(answering.choosing, "DEFAULT_CUT", cut)
     every = photos.answer(LONG, 30, min_relevance=0).hits
     highest = {hit.photo.id: max(clause.relevance for clause in hit.clauses) for hit in every}
     usual = photos.answer(LONG, 30, min_relevance=None)
-    assert found(usual) == [id_ for id_ in found_ids(every) if highest[id_] >= DEFAULT_CUT]
-    assert usual.below == 30 - len(usual.hits)
+    assert found(usual) == [id_ for id_ in found_ids(every) if highest[id_] >= cut]
+    assert 0 < usual.below == 30 - len(usual.hits) < 30
+    assert min(hit.relevance for hit in usual.hits) < cut
+    assert {clause.holds for hit in usual.hits for clause in hit.clauses} == {True, False}
     least = sorted(hit.relevance for hit in every)[-2]
     assert found(photos.answer(LONG, 30, min_relevance=least)) == found_ids(
         h for h in every if h.relevance >= least
