@@ -11,8 +11,9 @@ from PIL import Image
 
 from search import Library
 from search.errors import QueryError, UsageError
+from search.grammar import parse_query
 from search.library import answering
-from search.query import Kind, Query, Term, parse, parse_query
+from search.query import Kind, Query, Term, parse
 from search.relevance import DEFAULT_CUT, calibrate
 from search.types import Filter
 from search.vectors import cosines, normalize

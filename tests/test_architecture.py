@@ -14,13 +14,15 @@ PACKAGE = Path(__file__).parent.parent / "search"
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
     {"types", "errors", "resources", "failpoints", "files"},
-    {"photos", "query", "clauses", "relevance", "diversity", "encoders", "vectors", "catalog"},
+    {"photos", "query", "grammar", "clauses", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "banks", "inspection", "generations", "live"},
     {"library"},
     {"evaluate"},  # train, engines, interop
     {"cli"},
 )
 SIBLINGS = {
+    ("grammar", "query"),
+    ("query", "grammar"),  # how it is written, where that is needed
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
     ("indexer", "decoding"),  # both have photos decoded by its children
     ("labels", "decoding"),
@@ -169,6 +171,7 @@ QUERY_PATH = [
         "library/texts.py",
         "library/model.py",
         "query.py",
+        "grammar.py",
         "clauses.py",
         "relevance.py",
         "banks.py",

@@ -192,7 +192,7 @@ def _queries(
 
 def _line(text: str, number: int, away: Mapping[str, Sequence[str]]) -> Query:
     from search.errors import QueryError
-    from search.query import parse_query
+    from search.grammar import parse_query
 
     try:
         return parse_query(text, **away)

@@ -30,7 +30,7 @@ from search.library import answering
 from search.library.model import AUTO, LibraryModel
 from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
-from search.query import Kind, Query, Term, parse_query
+from search.query import Kind, Query, Term
 from search.types import (
     Answer,
     CheckReport,
@@ -404,7 +404,7 @@ class Library:
     ) -> list[Hit]:
         """Return the k photos that fit a query best, best first.
 
-        query: as `search.query.parse_query` reads it ("red car + 2:beach - people"), or a Query of weighted texts,
+        query: as `search.grammar.parse_query` reads it ("red car + 2:beach - people"), or a Query of weighted texts,
         images and photos.   filter: conditions a photo must meet.
         min_relevance: what less relevant photos are dropped at; None: the usual cut for words, none for images.
         diverse: photos unlike each other rather than the k best.   examples: whether photos of the library that are
@@ -434,9 +434,13 @@ class Library:
         A text that is too long for the model is split into clauses that every photo should satisfy (docs/queries.md).
         Raises QueryError, UsageError for a photo that is not here, PhotoError for a file that can't be read.
         """
+        if isinstance(query, str):
+            from search.grammar import parse_query
+
+            query = parse_query(query)
         return answering.answer(
             self._seams,
-            parse_query(query) if isinstance(query, str) else query,
+            query,
             k,
             filter=filter,
             min_relevance=min_relevance,
