@@ -262,6 +262,8 @@ class Hit:
 class Answer:
     """Hits, best first, with what one must know to trust them.
 
+    cut: the relevance below which photos were dropped.   below: how many were.   best: the highest relevance that was
+    seen, dropped or not; None where there was no photo.
     clauses: what a text that is too long for the model was split into, else none.   truncated_tokens: none of a query
     are, whatever its length.
     """
@@ -271,6 +273,9 @@ class Answer:
     hits: tuple[Hit, ...]
     candidates: int
     seconds: float
+    cut: float = 0.0
+    below: int = 0
+    best: float | None = None
     clauses: tuple[str, ...] = ()
     truncated_tokens: int = 0
 

@@ -11,8 +11,10 @@ from PIL import Image
 
 from search import Library
 from search.errors import QueryError, UsageError
-from search.query import Kind, Query, Term, parse, parse_query
-from search.relevance import calibrate
+from search.grammar import parse_query
+from search.library import answering
+from search.query import Kind, Query, Term, parse
+from search.relevance import DEFAULT_CUT, calibrate
 from search.types import Filter
 from search.vectors import cosines, normalize
 
@@ -62,7 +64,11 @@ def by_hand(library: Library, clauses: np.ndarray, k: int, among: set[int] | Non
 
 
 def found(answer) -> list[int]:
-    return [hit.photo.id for hit in answer.hits]
+    return found_ids(answer.hits)
+
+
+def found_ids(hits) -> list[int]:
+    return [hit.photo.id for hit in hits]
 
 
 def test_nothing_of_a_text_is_cut_off(photos, builtin):
@@ -96,7 +102,26 @@ def test_the_score_is_the_cosine_with_the_clauses_together(photos):
         assert hit.score == pytest.approx(float(row @ whole), abs=1e-6)
         assert [c.score for c in hit.clauses] == pytest.approx((each @ row).tolist(), abs=1e-6)
         assert hit.relevance == min(clause.relevance for clause in hit.clauses)
-        assert [clause.holds for clause in hit.clauses] == [clause.relevance >= 0.5 for clause in hit.clauses]
+        assert [clause.holds for clause in hit.clauses] == [
+            clause.relevance >= DEFAULT_CUT for clause in hit.clauses
+        ]
+
+
+def test_without_a_cut_given_a_photo_is_shown_where_some_clause_holds(photos, monkeypatch):
+    cut = 0.02  # among these pictures nothing is likely
+    monkeypatch.setattr(answering, "DEFAULT_CUT", cut)
+    monkeypatch.setattr(answering.choosing, "DEFAULT_CUT", cut)
+    every = photos.answer(LONG, 30, min_relevance=0).hits
+    highest = {hit.photo.id: max(clause.relevance for clause in hit.clauses) for hit in every}
+    usual = photos.answer(LONG, 30, min_relevance=None)
+    assert found(usual) == [id_ for id_ in found_ids(every) if highest[id_] >= cut]
+    assert 0 < usual.below == 30 - len(usual.hits) < 30
+    assert min(hit.relevance for hit in usual.hits) < cut
+    assert {clause.holds for hit in usual.hits for clause in hit.clauses} == {True, False}
+    least = sorted(hit.relevance for hit in every)[-2]
+    assert found(photos.answer(LONG, 30, min_relevance=least)) == found_ids(
+        h for h in every if h.relevance >= least
+    )
 
 
 def test_other_terms_are_in_the_sum_of_every_clause(photos):

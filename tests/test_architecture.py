@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "search"
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
     {"types", "errors", "conditions", "resources", "failpoints", "files"},
-    {"photos", "query", "clauses", "where", "relevance", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "inspection", "generations", "live", "duplicates"},
+    {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
+    {"decoding", "indexer", "labels", "banks", "inspection", "generations", "live", "duplicates"},
     {"library"},
     {"evaluate"},  # train, engines, interop
     {"cli"},
@@ -23,6 +23,8 @@ LAYERS = (
 SIBLINGS = {
     ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
     ("conditions", "types"),
+    ("grammar", "query"),
+    ("query", "grammar"),  # how it is written, where that is needed
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
     ("indexer", "decoding"),  # both have photos decoded by its children
     ("labels", "decoding"),
@@ -72,6 +74,8 @@ THIRD_PARTIES = {
         "photos",
         "query",
         "relevance",
+        "diversity",
+        "banks",
         "encoders",
         "vectors",
         "catalog",
@@ -174,8 +178,10 @@ QUERY_PATH = [
         "query.py",
         "conditions.py",
         "where.py",
+        "grammar.py",
         "clauses.py",
         "relevance.py",
+        "banks.py",
         "live.py",
         "generations/__init__.py",
         "cli/find.py",

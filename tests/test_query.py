@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.errors import QueryError
-from search.query import Kind, Query, Term, embed, parse, parse_query
+from search.grammar import parse_query
+from search.query import Kind, Query, Term, embed, parse
 
 AXES = {"x": [1, 0, 0], "y": [0, 1, 0], "z": [0, 0, 1]}
 

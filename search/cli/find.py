@@ -15,6 +15,7 @@ from search.cli.options import Number, Settings, as_command, completed_by, k_opt
 
 if TYPE_CHECKING:
     from search.query import Query
+    from search.types import Answer
 
 
 class _Describing(click.Command):
@@ -66,7 +67,13 @@ class _Describing(click.Command):
 @click.option("--queries", type=click.File(encoding="utf-8"), metavar="FILE", help="Answer each line by itself.")
 @k_option
 @filter_options
-@click.option("--min-relevance", type=Number(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1.")
+@click.option(
+    "--min-relevance",
+    type=Number(0, 1),
+    metavar="R",
+    help="Drop hits below, 0 to 1. [default: what nothing that fits falls below; 0 for images]",
+)
+@click.option("--diverse", is_flag=True, help="Photos unlike each other rather than the best.")
 @output_options
 @model_option
 @trust_option
@@ -80,7 +87,8 @@ def command(
     templates: tuple[str, ...],
     queries: Any,
     k: int,
-    min_relevance: float,
+    min_relevance: float | None,
+    diverse: bool,
     model: str,
     trust_checkpoint: str | None,
     **options: Any,
@@ -107,9 +115,12 @@ def command(
     wanted = filter_of(**options)
     with settings.open_library(model, trust_checkpoint) as library:
         answers = [
-            library.answer(query, k, filter=wanted, min_relevance=min_relevance, templates=templates)
+            library.answer(
+                query, k, filter=wanted, min_relevance=min_relevance, diverse=diverse, templates=templates
+            )
             for query in asked
         ]
+    _tell_what_was_dropped(settings, answers)
     telling.tell(answers, many=queries is not None)
 
 
@@ -134,9 +145,19 @@ def _queries(
 
 def _line(text: str, number: int, away: Mapping[str, Sequence[str]]) -> Query:
     from search.errors import QueryError
-    from search.query import parse_query
+    from search.grammar import parse_query
 
     try:
         return parse_query(text, **away)
     except QueryError as error:
         raise QueryError(f"line {number}: {error.message}", hint=error.hint, column=error.column) from None
+
+
+def _tell_what_was_dropped(settings: Settings, answers: Sequence[Answer]) -> None:
+    """Say where nothing matches how near the best came, and how to see it anyway."""
+    for answer in answers:
+        if answer.below and not answer.hits and answer.best is not None:
+            settings.talk(
+                f"nothing matches {answer.query!r}: the best has a relevance of {answer.best:.0%}, shown is what has "
+                f"{answer.cut:.0%}; --min-relevance 0 shows everything"
+            )

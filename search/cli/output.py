@@ -162,6 +162,9 @@ def answer_document(answer: Answer) -> dict[str, Any]:
         "candidates": answer.candidates,
         "truncated_tokens": answer.truncated_tokens,
         **({"clauses": list(answer.clauses)} if answer.clauses else {}),
+        "cut": answer.cut,
+        "below": answer.below,
+        "best": answer.best,
         "seconds": answer.seconds,
     }
 
@@ -272,12 +275,17 @@ def answer_parts(answers: Sequence[Answer], output: str) -> Iterator[bytes]:
     return (line.encode("utf-8", "backslashreplace") for line in _csv(answers))
 
 
+def why_empty(answer: Answer) -> str:
+    """Say what an answer without hits means: nothing was there to look at, or nothing that fits."""
+    return "nothing matches" if answer.below else "nothing found"
+
+
 def emit_answer(answer: Answer, *, named: bool) -> None:
     """Print one answer as a table, its query above it where there are several."""
     if named:
         click.echo(click.style(printable(answer.query), bold=True))
     if not answer.hits:
-        click.echo("  nothing found")
+        click.echo(f"  {why_empty(answer)}")
         return
     paths = [short(hit.photo.path) for hit in answer.hits]
     columns = [

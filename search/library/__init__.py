@@ -31,7 +31,7 @@ from search.library import answering
 from search.library.model import AUTO, LibraryModel
 from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
-from search.query import Kind, Query, Term, parse_query
+from search.query import Kind, Query, Term
 from search.types import (
     Answer,
     CheckReport,
@@ -210,6 +210,7 @@ class Library:
                 if beside:
                     beside.finish()
             self.model.save_recipe()
+            self.model.save_bank()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():
@@ -404,16 +405,21 @@ class Library:
         k: int = 10,
         *,
         filter: Filter | None = None,
-        min_relevance: float = 0.0,
+        min_relevance: float | None = 0.0,
+        diverse: bool = False,
         examples: bool = False,
     ) -> list[Hit]:
         """Return the k photos that fit a query best, best first.
 
-        query: as `search.query.parse_query` reads it ("red car + 2:beach - people"), or a Query of weighted texts,
-        images and photos.   filter: conditions a photo must meet.   examples: whether photos of the library that are
+        query: as `search.grammar.parse_query` reads it ("red car + 2:beach - people"), or a Query of weighted texts,
+        images and photos.   filter: conditions a photo must meet.
+        min_relevance: what less relevant photos are dropped at; None: the usual cut for words, none for images.
+        diverse: photos unlike each other rather than the k best.   examples: whether photos of the library that are
         examples in the query, by id or by file, may be hits.
         """
-        found = self.answer(query, k, filter=filter, min_relevance=min_relevance, examples=examples)
+        found = self.answer(
+            query, k, filter=filter, min_relevance=min_relevance, diverse=diverse, examples=examples
+        )
         return list(found.hits)
 
     @_surviving
@@ -423,7 +429,8 @@ class Library:
         k: int = 10,
         *,
         filter: Filter | None = None,
-        min_relevance: float = 0.0,
+        min_relevance: float | None = 0.0,
+        diverse: bool = False,
         without: Sequence[int] = (),
         templates: Sequence[str] = (),
         examples: bool = False,
@@ -434,12 +441,17 @@ class Library:
         A text that is too long for the model is split into clauses that every photo should satisfy (docs/queries.md).
         Raises QueryError, UsageError for a photo that is not here, PhotoError for a file that can't be read.
         """
+        if isinstance(query, str):
+            from search.grammar import parse_query
+
+            query = parse_query(query)
         return answering.answer(
             self._seams,
-            parse_query(query) if isinstance(query, str) else query,
+            query,
             k,
             filter=filter,
             min_relevance=min_relevance,
+            diverse=diverse,
             without=without,
             templates=templates,
             examples=examples,

@@ -16,9 +16,10 @@ import numpy as np
 
 from search import query as queries
 from search.errors import PhotoError, UsageError
+from search.library import choosing
 from search.library.texts import Texts, by_clause, is_in_another_script, remembering
 from search.query import Kind, Query, Term
-from search.relevance import Calibration, calibrate
+from search.relevance import DEFAULT_CUT, Calibration, calibrate
 from search.types import Answer, ClauseScore, Filter, Hit
 from search.vectors import normalize
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from search.vectors import VectorIndex
 
     Scores = npt.NDArray[np.float32]
-
-_HOLDS = 0.5  # the relevance from which a clause holds, where no cut is given
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,8 @@ def answer(
     k: int,
     *,
     filter: Filter | None = None,
-    min_relevance: float = 0.0,
+    min_relevance: float | None = 0.0,
+    diverse: bool = False,
     without: Sequence[int] = (),
     templates: Sequence[str] = (),
     examples: bool = False,
@@ -62,31 +62,47 @@ def answer(
         seams.live.of(row).prepare()
     meant, named = _with_photos(seams, asked, row)
     sought = _sought(seams, row, meant, templates)
+    in_words = all(term.kind is Kind.TEXT for term in meant.terms)
+    bank = seams.model.bank(row) if in_words else None
     selection = seams.catalog.select(filter or Filter())
     without = [*without, *(() if examples else named)]
+    pool = choosing.pool_size(k, diverse=diverse)
     with seams.lock:
         index = seams.live.of(row)
         background = seams.live.background(row)
-        calibrations = [calibrate(v, background=background, photos=len(index)) for v in sought.vectors]
+        known = [calibrate(v, background=background, bank=bank, photos=len(index)) for v in sought.vectors]
         candidates = len(index) if selection is None else len(selection)
-        wanted = min(k + len(without), max(candidates, 1))
-        ids, scores, each = _nearest(index, sought, calibrations, wanted, selection)
-    found = np.flatnonzero(~np.isin(ids, without))[:k]
+        wanted = min(pool + len(without), max(candidates, 1))
+        ids, scores, each = _nearest(index, sought, known, wanted, selection)
+    found = np.flatnonzero(~np.isin(ids, without))[:pool]
     ids, scores, each = ids[found], scores[found], each[:, found]
-    vectors = np.empty((0, index.dim), np.float32)
-    meanings = np.stack([c.relevance(row, vectors) for c, row in zip(calibrations, each, strict=True)])  # (Q, n)
-    photos = {photo.id: photo for photo in seams.catalog.get(ids.tolist())}
-    holds = min_relevance or _HOLDS
+    vectors = choosing.vectors_of(seams.catalog, row, ids)
+    meanings = np.stack([c.relevance(by_one, vectors) for c, by_one in zip(known, each, strict=True)])  # (Q, n)
+    lowest = dict(zip(ids.tolist(), meanings.min(axis=0).tolist(), strict=True))
+    chosen = choosing.choose(
+        ids,
+        scores,
+        meanings.max(axis=0) if min_relevance is None else meanings.min(axis=0),  # some clause holds, or all
+        vectors,
+        k=k,
+        cut=choosing.cut_of(min_relevance, known[0]),
+        diverse=diverse,
+    )
+    clauses = dict(zip(ids.tolist(), _clauses(sought, each, meanings, chosen.cut or DEFAULT_CUT), strict=True))
+    photos = {photo.id: photo for photo in seams.catalog.get(chosen.ids.tolist())}
     hits = tuple(
-        Hit(float(scores[n]), float(meanings[:, n].min()), photos[id_], _clauses(sought, each, meanings, n, holds))
-        for n, id_ in enumerate(ids.tolist())
-        if id_ in photos and meanings[:, n].min() >= min_relevance
+        Hit(score, lowest[id_], photos[id_], clauses[id_])
+        for id_, score in zip(chosen.ids.tolist(), chosen.scores.tolist(), strict=True)
+        if id_ in photos
     )
     return Answer(
         query=str(asked),
         encoder=row.name,
         hits=hits,
         candidates=candidates - _excluded(seams.catalog, without, selection),
+        cut=chosen.cut,
+        below=chosen.below,
+        best=chosen.best,
         clauses=sought.clauses,
         seconds=perf_counter() - started,
     )
@@ -166,10 +182,16 @@ def _is_as_indexed(photo: Photo) -> bool:
     return (found.st_size, found.st_mtime_ns) == (photo.size_bytes, photo.mtime_ns)
 
 
-def _clauses(sought: _Sought, each: Scores, meanings: Scores, place: int, holds: float) -> tuple[ClauseScore, ...]:
-    """What a hit, by its place, is by each clause; nothing where there are none."""
-    columns = zip(sought.clauses, each[:, place].tolist(), meanings[:, place].tolist(), strict=False)
-    return tuple(ClauseScore(text, score, meaning, meaning >= holds) for text, score, meaning in columns)
+def _clauses(sought: _Sought, each: Scores, meanings: Scores, cut: float) -> list[tuple[ClauseScore, ...]]:
+    """What each photo is by each clause, (Q, n) → n; empty ones where there are no clauses."""
+    columns = zip(each.T.tolist(), meanings.T.tolist(), strict=True)
+    return [
+        tuple(
+            ClauseScore(text, score, meaning, meaning >= cut)
+            for text, score, meaning in zip(sought.clauses, scores, relevances, strict=False)
+        )
+        for scores, relevances in columns
+    ]
 
 
 def _vectors_of(seams: Seams, row: EncoderRow, texts: Texts | None) -> dict[Kind, Callable[[list[str]], Vectors]]:

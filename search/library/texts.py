@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.clauses import split
 from search.errors import UsageError
 from search.query import Kind, Query
 from search.vectors import normalize
@@ -38,8 +36,15 @@ class Texts:
     def clauses(self, text: str) -> tuple[str, ...]:
         """Return the clauses of a text, itself alone if the model reads it whole.   Raises QueryError."""
         if text not in self._clauses:
-            self._clauses[text] = split(text, self._count, self._tower.context_length)
+            self._clauses[text] = self._split(text)
         return self._clauses[text]
+
+    def _split(self, text: str) -> tuple[str, ...]:
+        if self._count([text])[0] <= self._tower.context_length:
+            return (text,)
+        from search.clauses import split
+
+        return split(text, self._count, self._tower.context_length)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return (N, D) unit rows, one for each text; of a long one the sum of its clauses', renormalised."""
@@ -94,5 +99,9 @@ def remembering(vectors_of: Callable[[list[str]], Vectors]) -> Callable[[list[st
 def is_in_another_script(texts: Iterable[str]) -> bool:
     """Say whether most letters of some texts are not Latin ones."""
     letters = [char for text in texts if not text.isascii() for char in text if char.isalpha()]
+    if not letters:
+        return False
+    import unicodedata
+
     latin = sum("LATIN" in unicodedata.name(char, "") for char in letters)
     return len(letters) > 2 * latin

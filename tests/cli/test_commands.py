@@ -90,9 +90,12 @@ def test_options_of_index_reach_the_walk(run, album, make_photo):
     assert run("index", album, "--include-hidden", "--json").json["photos"] == 13
 
 
+ANSWER = {"query", "encoder", "hits", "candidates", "truncated_tokens", "cut", "below", "best", "seconds"}
+
+
 def test_find_answers_in_json(indexed):
     answer = indexed("find", "a cat", "-k", "2", "--json").json
-    assert set(answer) == {"query", "encoder", "hits", "candidates", "truncated_tokens", "seconds"}
+    assert set(answer) == ANSWER
     assert (answer["query"], answer["encoder"]) == ("a cat", "builtin")
     assert (answer["candidates"], answer["truncated_tokens"]) == (4, 0)
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2]
@@ -174,7 +177,7 @@ LONG = (
 
 
 def test_a_long_text_is_answered_clause_by_clause(indexed):
-    done = indexed("find", LONG, "-k", "2", "--json")
+    done = indexed("find", LONG, "-k", "2", "--min-relevance", "0", "--json")
     assert done.stderr == ""
     answer = done.json
     assert (answer["truncated_tokens"], len(answer["clauses"])) == (0, 3)
@@ -184,7 +187,7 @@ def test_a_long_text_is_answered_clause_by_clause(indexed):
         assert hit["relevance"] == min(clause["relevance"] for clause in hit["clauses"])
         assert {type(clause["holds"]) for clause in hit["clauses"]} == {bool}
     held = sum(clause["holds"] for clause in answer["hits"][0]["clauses"])
-    assert f"{held}/3" in indexed("find", LONG, "-k", "1").stdout.split()
+    assert f"{held}/3" in indexed("find", LONG, "-k", "1", "--min-relevance", "0").stdout.split()
 
 
 def test_a_template_is_put_around_every_text(indexed):
@@ -198,7 +201,9 @@ def test_filters_of_find(indexed, photographs):
     hits = indexed("find", "a cat", "--folder", folder, "--json").json["hits"]
     assert [Path(hit["path"]).name for hit in hits] == ["china.jpg"]
     assert indexed("find", "a cat", "--after", "2999", "--json").json["hits"] == []
-    assert len(indexed("find", "a cat", "--before", "2999-01-01", "--json").json["hits"]) == 4
+    assert (
+        len(indexed("find", "a cat", "--before", "2999-01-01", "--min-relevance", "0", "--json").json["hits"]) == 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -480,7 +485,7 @@ def test_names_that_are_not_utf8_come_with_their_bytes(run, tmp_path, make_photo
     odd = os.path.join(os.fsencode(tmp_path), b"odd", b"\xff\n\x1b[31m.png")
     os.rename(plain, odd)
     assert run("index", tmp_path / "odd", "--model", "builtin").code == 0
-    done = run("find", "anything", "--json")
+    done = run("find", "anything", "--min-relevance", "0", "--json")
     [hit] = done.json["hits"]
     assert base64.b64decode(hit["path_bytes"]) == odd
     assert os.fsencode(hit["path"]) == odd
@@ -534,3 +539,18 @@ def test_status_shows_the_last_job(run, album):
     assert (job["kind"], job["state"], job["done"], job["total"]) == ("index", "done", 12, 12)
     [line] = [line for line in run("status").stdout.splitlines() if line.startswith("last job")]
     assert "index, done: 12 of 12 files done" in line
+
+
+def test_find_says_that_nothing_matches_and_how_to_see_it_anyway(indexed):
+    done = indexed("find", "xqzvkj wpfh", "--json")
+    assert (done.code, done.json["hits"], done.json["below"]) == (0, [], 4)
+    assert done.json["best"] < done.json["cut"]
+    assert "--min-relevance 0" in done.stderr
+    assert "nothing matches" in indexed("find", "xqzvkj wpfh").stdout
+    assert len(indexed("find", "xqzvkj wpfh", "--min-relevance", "0", "--json").json["hits"]) == 4
+
+
+def test_find_diverse_returns_as_many(indexed):
+    assert (
+        len(indexed("find", "a cat", "-k", "3", "--diverse", "--min-relevance", "0", "--json").json["hits"]) == 3
+    )

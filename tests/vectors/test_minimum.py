@@ -81,9 +81,11 @@ def test_lists_are_read_no_deeper_than_need_be():
     index.add(np.arange(20_000), unit(20_000, draw))
     one = unit(1, draw)
     alike = normalize(one + 0.05 * unit(3, draw))
-    ids, _ = minimum.search_minimum(index, alike, [lambda scores: scores] * 3, 5)
-    assert len(ids) == 5
-    assert max(index.depths) < 500
+    minimum.search_minimum(index, alike, [lambda scores: scores] * 3, 5)
+    assert index.depths == [64, index.depths[1]]  # near enough at once, then all that was found is scored
+    index.depths.clear()
+    minimum.search_minimum(index, unit(3, draw), [lambda scores: scores] * 3, 5)
+    assert 64 < max(index.depths[::2]) < 20_000
 
 
 def test_a_photo_good_by_all_comes_before_one_that_is_best_by_one():
