@@ -160,7 +160,8 @@ def test_a_reader_that_goes_away_is_no_error(library, album, place):
     library.index([album])
     queries = place.parent / "queries.txt"
     queries.write_text("x\n" * 400)
-    command = f"{sys.executable} -m search --library {place} find --queries {queries} --min-relevance 0 --format paths | head -c 1"
+    find = f"{sys.executable} -m search --library {place} find --min-relevance 0"
+    command = f"{find} --queries {queries} --format paths | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.returncode == 0
