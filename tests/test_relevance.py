@@ -136,7 +136,7 @@ def test_the_built_in_models_bank_ships_and_tells_words_from_nonsense(builtin):
 
 
 def test_prompts_and_nonsense_are_the_same_each_time():
-    words = banks._lines(banks._WORDS)
+    words = banks.lines(banks._WORDS)
     assert list(banks._nonsense(words)) == list(banks._nonsense(words))
     assert len(set(banks._sentences(words))) > 490
     assert next(iter(banks._nonsense(words))) == "tkgnkuhmpxnht"
