@@ -18,7 +18,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from search.cli.output import printable, taken_at
+from search.cli.output import printable, taken_at, why_empty
 from search.resources import data_path
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def sheet_of(answers: Sequence[Answer]) -> list[Section]:
             title=answer.query,
             tiles=tuple(map(_hit_tile, answer.hits)),
             note=f"{len(answer.hits)} of {answer.candidates} photos, by {answer.encoder}: relevance and score",
+            empty=f"{why_empty(answer).capitalize()}.",
         )
         for answer in answers
     ]
