@@ -378,7 +378,6 @@ class Run:
         self._writer.put_info(read, reader=READER)
         self._writer.keep_info(kept, reader=READER)
         self._count(reread=len(read))
-        reach("index.reread")
 
     # ---- loading
 

@@ -111,6 +111,9 @@ def test_a_sidecar_moves_with_its_photo_or_stays_behind(library, tmp_path, make_
     assert said(library, folder / "a2.jpg") == (None, ("a",))
     assert said(library, b) == (None, ("b",))
     assert said(library, folder / "b2.jpg") == (None, ())
+    shutil.move(b, folder / "b3.jpg")
+    library.index([folder])
+    assert said(library, folder / "b3.jpg") == (None, ())
     assert counting.images == 2
 
 

@@ -42,12 +42,9 @@ def among(names: Iterable[str]) -> dict[str, str]:
 
 
 def of(path: str) -> str | None:
-    """Return the sidecar of one photo, as `among` tells it of the whole folder."""
-    for suffix in SUFFIXES:
-        if os.path.lexists(path + suffix):
-            return path + suffix
+    """Return the sidecar of one photo, as `among` tells it of the whole folder; it is listed only if need be."""
     stem = os.path.splitext(path)[0]
-    if not any(os.path.lexists(stem + suffix) for suffix in SUFFIXES):
+    if not any(os.path.lexists(name + suffix) for name in (path, stem) for suffix in SUFFIXES):
         return None
     folder, name = os.path.split(path)
     try:

@@ -50,11 +50,13 @@ def listed(name: str, *values: str, container: str = "Bag") -> str:
 
 def iptc(*records: tuple[int, bytes], utf8: bool = False) -> bytes:
     """IPTC records of the second dataset, as a JPEG carries them."""
-    every = [(1, 90, b"\x1b%G")] if utf8 else []
-    every += [(2, number, value) for number, value in records]
-    data = b"".join(struct.pack(">BBBH", 0x1C, *place, len(value)) + value for *place, value in every)
+    data = datasets(*([(1, 90, b"\x1b%G")] if utf8 else []), *((2, *record) for record in records))
     block = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(data)) + data + b"\0" * (len(data) % 2)
     return segment(0xED, b"Photoshop 3.0\0" + block)
+
+
+def datasets(*records: tuple[int, int, bytes]) -> bytes:
+    return b"".join(struct.pack(">BBBH", 0x1C, *place, len(value)) + value for *place, value in records)
 
 
 def segment(marker: int, content: bytes) -> bytes:
@@ -271,6 +273,12 @@ def test_keywords_of_iptc_and_windows_join_those_of_xmp(info_of):
 def test_iptc_without_a_declared_encoding_is_utf8_if_it_can_be_and_else_western(info_of):
     assert info_of(jpeg(iptc((25, "Bär".encode())))).keywords == ("Bär",)
     assert info_of(jpeg(iptc((25, "Bär".encode("cp1252"))))).keywords == ("Bär",)
+
+
+def test_iptc_of_a_tiff_is_read(info_of):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(file, "TIFF", tiffinfo={33723: datasets((2, 25, b"cat"), (2, 25, b"tree"))})
+    assert info_of(file.getvalue(), "photo.tif").keywords == ("cat", "tree")
 
 
 def test_iptc_tells_the_date(info_of):
