@@ -8,6 +8,7 @@ that nobody is writing there any more.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -52,6 +53,74 @@ def publish(temporary: Path, path: Path) -> None:
     fsync_file(temporary)
     temporary.replace(path)
     fsync_folder(path.parent)
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Move a file to a name that nothing has, to another file system too; at any moment it is whole in one place.
+
+    Cut short between the two, it is in both: to move it again then takes it from the first.
+    Raises FileExistsError where another file has the name, OSError; then the source is as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not is_left_from_a_move(source, target):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _copy(source, target)
+        fsync_folder(target.parent)
+    source.unlink()
+    fsync_folder(source.parent)
+
+
+# Another file system, or one without links; too many links; links forbidden there.
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES}
+
+
+def is_left_from_a_move(source: Path, target: Path) -> bool:
+    """Whether the target is the source already, by another link or by a copy with its time and content.
+
+    Raises OSError.
+    """
+    if not os.path.lexists(target) or source.is_symlink():
+        return False
+    here, there = source.stat(), target.stat()
+    if os.path.samestat(here, there):
+        return here.st_nlink > 1  # else two names for one link: a folder reached two ways
+    same = (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+    return same and sha256(source) == sha256(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Give a new name the content and times of a file; verified before it has the name."""
+    import shutil
+
+    temporary = temporary_name(target)
+    try:
+        shutil.copy2(source, temporary, follow_symlinks=False)
+        fsync_file(temporary)
+        if sha256(temporary) != sha256(source):
+            raise OSError(errno.EIO, "the copy differs from what was copied", str(target))
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # no links at all: the name is taken first, so that nobody else has it
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            temporary.replace(target)
+    finally:
+        discard(temporary)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Add a line to a file, made if need be; it is on the disk when this returns.   Raises OSError."""
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def discard(path: Path) -> None:

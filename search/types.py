@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from search.conditions import Node
+
     Ids: TypeAlias = npt.NDArray[np.int64]
     """(N,) photo ids."""
     Vectors: TypeAlias = npt.NDArray[np.float32]
@@ -75,7 +77,8 @@ class PhotoInfo:
 
     width, height: pixels, upright.   orientation: EXIF 1…8, 1 where absent.
     taken_at: wall-clock time where it was taken, with tzinfo only if the offset is known.
-    latitude, longitude: degrees, WGS 84.
+    latitude, longitude: degrees, WGS 84.   rating: 0 to 5 stars, -1 for rejected, None for not rated.
+    keywords: sorted, the folders of a hierarchy before it ("animal/cat").
     """
 
     format: str
@@ -88,6 +91,8 @@ class PhotoInfo:
     lens: str | None = None
     latitude: float | None = None
     longitude: float | None = None
+    rating: int | None = None
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +111,115 @@ class Photo:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """What a photo's pixels come to at a glance: for telling the same picture, and the better one.
+
+    hash: bytes that are alike where pictures look alike; every one of a method has the same length.   quality: of the
+    file's compression, None where it has none.   id: of the photo.
+    """
+
+    id: int
+    hash: bytes
+    sharpness: float
+    quality: int | None = None
+
+
+HASH_BYTES = 64
+"""Of a picture's perceptual hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """What a picture comes to at a glance, before it is known whose it is: see Picture.
+
+    method: which way the rest was made (search.photos.likeness).
+    """
+
+    method: int
+    hash: bytes
+    sharpness: float
+
+
+class DuplicateKind(StrEnum):
+    """How photos are duplicates, strongest first."""
+
+    EXACT = "exact"  # the same bytes
+    SAME_PICTURE = "same-picture"  # coded, scaled, turned or cropped anew
+    SAME_MOMENT = "same-moment"  # another shot of a burst or bracket
+    SIMILAR = "similar"  # alike to the model, nothing more
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A photo beside the one that is kept.
+
+    score: cosine with the kept one, None where one of them has no vector.   reason: what was done to it, how far
+    away it was taken.   lost: why the other one is kept, "1600x1200 against 4000x3000".
+    """
+
+    photo: Photo
+    score: float | None
+    reason: str
+    lost: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Photos that are duplicates of the one that is kept, each of them by itself."""
+
+    kind: DuplicateKind
+    reason: str
+    keep: Photo
+    others: tuple[Duplicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateReport:
+    """Groups, strongest kind first, and what one must know to trust them.
+
+    photos: looked through.   threshold: the cosine from which photos are similar.   unknown: photos without a hash,
+    which only their vectors could tell.   skipped: files that could not be read to be compared.
+    """
+
+    groups: tuple[DuplicateGroup, ...]
+    photos: int
+    threshold: float
+    unknown: int = 0
+    skipped: tuple[Skip, ...] = ()
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A file that is somewhere else now."""
+
+    path: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReport:
+    """What `set_aside` did.
+
+    undo: the list of what was moved, a JSON document a line, `from` and `to`, written before the move; what `failed`
+    has another line that says so.
+    """
+
+    moved: tuple[Moved, ...]
+    skipped: tuple[Skip, ...]
+    undo: str
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Conditions on photo fields; every one given must hold.
 
-    folder: absolute path, sub-folders included.   after, before: after <= taken_at < before, compared as
-    wall-clock time.   camera: part of the camera's name, any case.   near: latitude, longitude, radius in km.
-    labels: all of them.
+    folder: absolute path, sub-folders included.   after, before: after <= taken_at < before; one without zone is
+    wall-clock time, for one with a zone see search.conditions.Taken.   camera: part of the camera's name, any case.
+    near: latitude, longitude, radius in km.   labels: all of them, each with what is below it in a hierarchy.
+    where: any other condition, such as `search.where.parse` returns.
     """
 
     folder: str | None = None
@@ -120,6 +228,7 @@ class Filter:
     camera: str | None = None
     near: tuple[float, float, float] | None = None
     labels: tuple[str, ...] = ()
+    where: Node | None = None
 
     def __bool__(self) -> bool:
         """False when nothing is asked for: every photo passes."""
@@ -127,12 +236,26 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class ClauseScore:
+    """How a photo stands to one clause of a long text; it holds where its relevance reaches the cut."""
+
+    text: str
+    score: float
+    relevance: float
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer: `score` is the cosine, `relevance` in [0, 1] is calibrated (search.relevance)."""
+    """One answer: `score` is the cosine, `relevance` in [0, 1] is calibrated (search.relevance).
+
+    clauses: of a text that is too long for the model, else none; the relevance is the lowest of theirs.
+    """
 
     score: float
     relevance: float
     photo: Photo
+    clauses: tuple[ClauseScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +264,20 @@ class Answer:
 
     cut: the relevance below which photos were dropped.   below: how many were.   best: the highest relevance that was
     seen, dropped or not; None where there was no photo.
+    clauses: what a text that is too long for the model was split into, else none.   truncated_tokens: none of a query
+    are, whatever its length.
     """
 
     query: str
     encoder: str
     hits: tuple[Hit, ...]
     candidates: int
-    truncated_tokens: int
     seconds: float
     cut: float = 0.0
     below: int = 0
     best: float | None = None
+    clauses: tuple[str, ...] = ()
+    truncated_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +321,11 @@ class Stage(StrEnum):
     RECOGNISE = "recognising"
     ENCODE = "encoding"
     LABEL = "labelling"
+    READ = "reading"  # what photos already indexed say of themselves
     CHECK = "checking"
+    HASH = "hashing"
+    MOVE = "moving"
+    COMPARE = "comparing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +351,8 @@ class IndexReport:
     """What a run did. Every file seen is in exactly one of added, updated, moved, unchanged, skipped.
 
     offline: photos not found that stay, because their folder may only be away; `withheld` says where and why.
-    purged: photos forgotten because they were gone for too long.
+    purged: photos forgotten because they were gone for too long.   reread: photos whose metadata was read anew, though
+    their content is as it was; each counts elsewhere, too.
     not_encoded: after re-encoding, photos that have no vector by the new model yet; while there are any, the old
     model answers.   not_published: why the index generation that was due could not be written, "" if it was; the
     photos are committed and found all the same.
@@ -239,6 +370,7 @@ class IndexReport:
     purged: int = 0
     skipped: tuple[Skip, ...] = ()
     encoded: int = 0
+    reread: int = 0
     not_encoded: int = 0
     seconds: float = 0.0
     interrupted: bool = False

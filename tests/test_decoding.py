@@ -25,7 +25,7 @@ from search.decoding.wire import Garbled, Limits
 from search.encoders.preprocessing import Preprocessing
 from search.errors import SearchError
 from search.photos.decode import load
-from search.types import FileStat, PhotoInfo, Skip, SkipReason, TakenAtSource
+from search.types import FileStat, Likeness, PhotoInfo, Skip, SkipReason, TakenAtSource
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="limits are the Linux kernel's")
 SMALL = Preprocessing((48, 64))
@@ -421,6 +421,8 @@ INFO = PhotoInfo(
     lens="lens",
     latitude=-12.345678901234567,
     longitude=0.1,
+    rating=-1,
+    keywords=("animal/cat", "Bär"),
 )
 
 
@@ -440,12 +442,32 @@ def test_what_is_said_of_a_photo_arrives_exactly(info, stat):
     assert stream.read() == b"pixels"
 
 
+def test_what_is_said_of_a_picture_arrives_exactly():
+    likeness = Likeness(3, bytes(range(64)), 12.5)
+    assert wire.understand_likeness(json.loads(json.dumps(wire.describe_likeness(likeness)))) == likeness
+
+
+@pytest.mark.parametrize("field", ["method", "hash", "sharpness"])
+@pytest.mark.parametrize(
+    "value", [None, True, -1, -1.0, 2**70, float("nan"), float("inf"), "x" * 128, "00", [], {}]
+)
+def test_a_likeness_of_another_kind_is_garbled(field, value):
+    words = wire.describe_likeness(Likeness(1, bytes(64), 1.0))
+    words["likeness"][field] = value
+    with pytest.raises(Garbled):
+        wire.understand_likeness(words)
+    with pytest.raises(Garbled):
+        wire.understand_likeness({"likeness": [value]})
+
+
 def said() -> dict:
     return json.loads(json.dumps(wire.describe(INFO, bytes(32), STAT)))
 
 
 FINE = [
     *(("latitude", value) for value in (None, -1, 0, 1.5)),
+    *(("rating", value) for value in (None, -1, 0)),
+    ("keywords", []),
     ("format", "\x00"),
     ("taken_at", None),
 ]
@@ -453,7 +475,8 @@ FINE = [
 
 @pytest.mark.parametrize("value", [None, True, -1, 0, 2**70, 1.5, float("nan"), "x" * 5000, [], {}, "\x00"])
 @pytest.mark.parametrize(
-    "field", ["width", "height", "orientation", "latitude", "format", "taken_at", "info", "hash"]
+    "field",
+    ["width", "height", "orientation", "latitude", "format", "taken_at", "info", "hash", "rating", "keywords"],
 )
 def test_a_word_of_another_kind_is_garbled(field, value):
     if (field, value) in FINE and not isinstance(value, bool):
@@ -462,6 +485,14 @@ def test_a_word_of_another_kind_is_garbled(field, value):
     (words if field in words else words["info"])[field] = value
     with pytest.raises(Garbled):
         wire.understand(words, "a.jpg")
+
+
+@pytest.mark.parametrize("words", [["a", "a"], [""], ["\ud800"], ["a\0b"], [1], list("abcdefghij" * 30)])
+def test_keywords_that_the_catalog_could_not_keep_are_garbled(words):
+    words_said = said()
+    words_said["info"]["keywords"] = words
+    with pytest.raises(Garbled):
+        wire.understand(words_said, "a.jpg")
 
 
 @pytest.mark.parametrize("missing", ["info", "hash", "stat"])

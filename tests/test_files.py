@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from search.files import atomic_write, fsync_file, fsync_folder, sweep, temporary_name
+from search.files import atomic_write, fsync_file, fsync_folder, move_file, sweep, temporary_name
 
 
 def names(folder: Path) -> set[str]:
@@ -75,3 +75,70 @@ def test_files_and_folders_can_be_synced_and_missing_ones_are_errors(tmp_path: P
     fsync_folder(tmp_path)
     with pytest.raises(FileNotFoundError):
         fsync_file(tmp_path / "no")
+
+
+# ---- moving
+
+
+@pytest.fixture(params=["linked", "copied", "no links at all"])
+def moving(request, monkeypatch):
+    """Within a file system, to another one, and to one that knows no links."""
+    link = os.link
+
+    def refuse(source, target, **options):
+        if request.param == "no links at all" or not Path(source).name.endswith(".tmp"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target, **options)
+
+    if request.param != "linked":
+        monkeypatch.setattr(os, "link", refuse)
+    return request.param
+
+
+def test_a_moved_file_is_whole_in_its_new_place_only(tmp_path, moving):
+    (tmp_path / "a").write_bytes(b"content")
+    os.utime(tmp_path / "a", ns=(10**18, 10**18))
+    move_file(tmp_path / "a", tmp_path / "deep" / "b")
+    assert (tmp_path / "deep" / "b").read_bytes() == b"content"
+    assert (tmp_path / "deep" / "b").stat().st_mtime_ns == 10**18
+    assert names(tmp_path) == {"deep"} and names(tmp_path / "deep") == {"b"}
+
+
+def test_a_move_overwrites_nothing(tmp_path, moving):
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b").write_bytes(b"another")
+    with pytest.raises(FileExistsError):
+        move_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == b"content" and (tmp_path / "b").read_bytes() == b"another"
+    assert names(tmp_path) == {"a", "b"}
+
+
+def test_a_move_cut_short_between_the_two_places_can_be_made_again(tmp_path, moving, monkeypatch):
+    (tmp_path / "a").write_bytes(b"content")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda path, **_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            move_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"content"
+    move_file(tmp_path / "a", tmp_path / "b")
+    assert not (tmp_path / "a").exists() and (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_a_copy_that_is_not_what_was_copied_is_thrown_away(tmp_path, monkeypatch):
+    import shutil
+
+    (tmp_path / "a").write_bytes(b"content")
+    monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EXDEV, "other")))
+    monkeypatch.setattr(shutil, "copy2", lambda source, target, **_: Path(target).write_bytes(b"contenz"))
+    with pytest.raises(OSError, match="differs"):
+        move_file(tmp_path / "a", tmp_path / "b")
+    assert names(tmp_path) == {"a"}
+
+
+def test_a_file_reached_by_two_folders_is_not_moved_onto_itself(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(FileExistsError):
+        move_file(tmp_path / "real" / "a", tmp_path / "link" / "a")
+    assert (tmp_path / "real" / "a").read_bytes() == b"content"

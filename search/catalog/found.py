@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from search.types import FileStat, PhotoInfo, Skip, Withheld
+from search.types import FileStat, Likeness, PhotoInfo, Skip, Withheld
 
 if TYPE_CHECKING:
     from search.catalog.scopes import Scope
@@ -19,6 +19,7 @@ class Verdict(StrEnum):
     NEW = "new"
     SUSPECT = "suspect"  # a new name, but a known photo has this size: may have been moved or copied
     CHANGED = "changed"  # size or a time differ: the content may
+    UNREAD = "unread"  # unchanged, but this reader has not read its metadata
     UNEMBEDDED = "unembedded"  # unchanged, but this encoder has no vector of it
     RETURNED = "returned"  # unchanged, and was gone
     UNCHANGED = "unchanged"
@@ -43,14 +44,16 @@ class Record:
     file: ScannedFile
     content_hash: bytes
     info: PhotoInfo
+    likeness: Likeness | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Skips that hold while file and decoder stay as they are."""
+    """What needs no second look while its file stays as it is: skips by this decoder, metadata by this reader."""
 
     decoder: str
     reasons: Sequence[str]
+    reader: int = 0
 
 
 @dataclass(frozen=True, slots=True)

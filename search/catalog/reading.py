@@ -6,12 +6,14 @@ an index of their own, so that telling who is present never means looking at eve
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ import numpy as np
 
 from search.catalog import filters, versions
 from search.catalog.rows import (
+    OWN_KEYWORD,
     PHOTO_COLUMNS,
     EncoderRow,
     KnownFile,
@@ -27,20 +30,25 @@ from search.catalog.rows import (
     to_bytes,
     to_path,
     to_photo,
+    to_time,
     unpack_vectors,
 )
 from search.catalog.scopes import is_inside
 from search.catalog.session import listed
 from search.catalog.storage import Storage, is_url
+from search.conditions import condition_of
 from search.errors import LibraryNotFound, NewerLibrary
-from search.types import EncoderStatus, JobStatus, Publication, RootStatus, Skip
+from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip, TakenAtSource
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from search.catalog.scopes import Scope
     from search.catalog.session import Row, Session
     from search.types import Filter, Ids, Photo, Vectors
 
 _CHUNK = 4096  # rows read at a time
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001, a wall clock's
 
 _COUNT = "SELECT (SELECT count(*) FROM photos) - (SELECT count(*) FROM photos WHERE gone_at IS NOT NULL)"
 _GONE = "SELECT id FROM photos WHERE gone_at IS NOT NULL"
@@ -173,17 +181,9 @@ class CatalogReader:
         """Return the ids that pass, ascending; None where all do: nothing is asked, or a folder around every root."""
         if not wanted:
             return None
-        columns = "photos.id" if wanted.near is None else "photos.id, latitude, longitude"
         with self._reading() as session:
-            known = _roots(session)
-            wanted = filters.narrowing(wanted, known)
-            if not wanted:
-                return None
-            condition = filters.conditions(wanted, known)
-            query = f"SELECT {columns} FROM photos WHERE {condition.sql}"  # noqa: S608
-            if wanted.near is None:
-                return _present(session, session.ids(query, condition.values))
-            return _present(session, _near(session.rows(query, condition.values), wanted.near))
+            ids = filters.select(session, condition_of(wanted))
+            return None if ids is None else _present(session, ids)
 
     def all_ids(self) -> Ids:
         """Return the ids of all photos present, ascending."""
@@ -282,6 +282,64 @@ class CatalogReader:
         order = np.argsort(found)
         return found[order], vectors[order]
 
+    # ---- pictures
+
+    def pictures(self, method: int, ids: Sequence[int] | None = None) -> list[Picture]:
+        """Return what a method made of photos, ids ascending; photos it made nothing of are left out.
+
+        ids: of the photos; None: of all present.
+        """
+        query = "SELECT photo_id, hash, sharpness, quality FROM pictures WHERE method = :method AND photo_id "
+        values = {"method": method}
+        with self._reading() as session:
+            if ids is None:
+                rows = session.rows(f"{query}NOT IN ({_GONE})", values)
+            else:
+                among = [listed("id", chunk) for chunk in chunks(ids)]
+                rows = [row for names, ids_ in among for row in session.rows(f"{query}IN {names}", values | ids_)]
+        return [Picture(*row) for row in sorted(rows)]
+
+    def without_picture(self, method: int) -> Ids:
+        """Return the ids of the photos present that a method made nothing of so far, ascending."""
+        known = "SELECT photo_id FROM pictures WHERE method = :method"
+        with self._reading() as session:
+            ids = _present(session, session.ids("SELECT id FROM photos"))
+            return np.setdiff1d(ids, session.ids(known, {"method": method}), assume_unique=True)
+
+    # ---- duplicates
+
+    def copies(self) -> list[list[int]]:
+        """Return the ids of photos present that have the same bytes, by content, ascending."""
+        query = (
+            "SELECT content_hash, id FROM photos WHERE gone_at IS NULL AND content_hash IN (SELECT content_hash "
+            "FROM photos GROUP BY content_hash HAVING count(*) > 1) ORDER BY content_hash, id"
+        )
+        with self._reading() as session:
+            rows = session.rows(query)
+        same = [[row[1] for row in group] for _, group in itertools.groupby(rows, key=lambda row: row[0])]
+        return [ids for ids in same if len(ids) > 1]
+
+    def shots(self) -> tuple[Ids, Ids, npt.NDArray[np.float64]]:
+        """Return the photos present that tell when and with what they were taken.
+
+        ids (N,), a number for each camera (N,), and wall-clock seconds since some moment (N,).
+        """
+        query = (
+            "SELECT id, camera, taken_at FROM photos WHERE gone_at IS NULL AND camera IS NOT NULL AND "
+            "taken_at IS NOT NULL AND taken_at_source <> :file ORDER BY id"
+        )
+        cameras: dict[str, int] = {}
+        found: list[tuple[int, int, float]] = []
+        with self._reading() as session:
+            for part in session.parts(query, {"file": TakenAtSource.FILE.value}, size=_CHUNK):
+                for id_, camera, taken_at in part:
+                    moment = to_time(taken_at)
+                    assert moment is not None
+                    since_s = (moment - _EPOCH).total_seconds()
+                    found.append((id_, cameras.setdefault(camera, len(cameras)), since_s))
+        ids, numbers, seconds = zip(*found, strict=True) if found else ((), (), ())
+        return np.array(ids, np.int64), np.array(numbers, np.int64), np.array(seconds, np.float64)
+
     # ---- what a library looks like
 
     def count_vectors(self, encoder: EncoderRow) -> int:
@@ -337,6 +395,11 @@ class CatalogReader:
         with self._reading() as session:
             return last_job(session, self.folder)
 
+    def label_names(self) -> list[str]:
+        """Return every label that is on a photo, in order."""
+        with self._reading() as session:
+            return [row[0] for row in session.rows("SELECT DISTINCT label FROM labels ORDER BY label")]
+
     def skipped(self) -> list[Skip]:
         """Return every file that is known but not indexed, with its reason, by path."""
         query = (
@@ -359,15 +422,6 @@ def _present(session: Session, ids: Ids) -> Ids:
     return np.setdiff1d(np.sort(ids), session.ids(_GONE), assume_unique=True) if len(ids) else ids
 
 
-def _near(rows: Sequence[Row], near: tuple[float, float, float]) -> Ids:
-    """Return the ids of the rows (id, latitude, longitude) within the radius of a place."""
-    latitude, longitude, km = near
-    ids = np.array([row[0] for row in rows], np.int64)
-    places = np.array([row[1:] for row in rows], np.float64).reshape(-1, 2)
-    close: Ids = ids[filters.distance_km(places[:, 0], places[:, 1], latitude, longitude) <= km]
-    return close
-
-
 def _roots(session: Session) -> dict[int, bytes]:
     return dict(session.rows("SELECT id, path FROM roots"))
 
@@ -381,9 +435,17 @@ def _among(session: Session, statement: str, ids: Sequence[int]) -> list[Row]:
 def _photos(session: Session, ids: Sequence[int]) -> list[Photo]:
     query = f"SELECT {PHOTO_COLUMNS} FROM photos JOIN roots ON roots.id = root_id WHERE photos.id IN "  # noqa: S608
     named: dict[int, set[str]] = {}
-    for photo_id, label in _among(session, "SELECT photo_id, label FROM labels WHERE photo_id IN ", ids):
-        named.setdefault(photo_id, set()).add(label)
-    return [to_photo(row, tuple(sorted(named.get(row[0], ())))) for row in _among(session, query, ids)]
+    own: dict[int, set[str]] = {}
+    for id_, label, source in _among(
+        session, "SELECT photo_id, label, source FROM labels WHERE photo_id IN ", ids
+    ):
+        named.setdefault(id_, set()).add(label)
+        if source == OWN_KEYWORD:
+            own.setdefault(id_, set()).add(label)
+    return [
+        to_photo(row, *(tuple(sorted(labels.get(row[0], ()))) for labels in (named, own)))
+        for row in _among(session, query, ids)
+    ]
 
 
 def _all_vectors(session: Session, encoder: EncoderRow) -> Iterator[tuple[Ids, Vectors]]:

@@ -60,6 +60,7 @@ from search.catalog.schema import (
     labels,
     metadata,
     photos,
+    pictures,
     roots,
     skips,
     state,
@@ -190,7 +191,7 @@ def remedies(connection: Connection, source: Source) -> Iterator[Remedy]:
     lite = connection.dialect.name == "sqlite"
     if lite:
         yield from _told(lambda: _structure(connection), "its structure")
-        for table in (state, roots, encoders, photos, labels, skips, jobs, in_flight):
+        for table in (state, roots, encoders, photos, pictures, labels, skips, jobs, in_flight):
             yield from _told(partial(_rows, connection, table, source), f"its table {table.name}")
     bad: list[BadVector] = []
     for found in readable(lambda: damaged_vectors(connection), "its vectors"):
@@ -340,7 +341,7 @@ def _is_at(connection: Connection, row_id: int, found: dict[str, Any], spare: di
 
 def _drop_photo(connection: Connection, row_id: int, seq: int) -> None:
     """Forget a photo, so that the next run finds its file as new."""
-    for child in (embeddings, labels):
+    for child in (embeddings, labels, pictures):
         connection.execute(delete(child).where(child.c.photo_id == row_id))
     _delete(connection, photos, row_id, seq)
     connection.execute(update(state).values(purge_seq=seq))
@@ -506,7 +507,7 @@ def _reference(child: Table, parent: str) -> str:
 
 def _drop_orphans(connection: Connection, seq: int) -> None:
     """Drop what belongs to photos and jobs that are not there, once all that could come back is back."""
-    for child, parent in ((embeddings, photos), (labels, photos), (in_flight, jobs)):
+    for child, parent in ((embeddings, photos), (labels, photos), (pictures, photos), (in_flight, jobs)):
         column = child.c[_reference(child, parent.name)]
         connection.execute(delete(child).where(not_(column.in_(select(parent.c.id)))))
 

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 HALF = np.dtype("<f2")
 _NORM_TOLERANCE = 1e-2  # float16 keeps a unit vector's length far better than that
+OWN_KEYWORD = "file"
+"""The source of labels that are a file's own keywords."""
 MAX_PARAMETERS = 500
 """Values in one IN (…); every database takes that many."""
 
@@ -85,13 +87,20 @@ def unpack_vectors(blobs: Sequence[bytes], dim: int) -> Vectors:
 
 
 def info_columns(info: PhotoInfo) -> dict[str, Any]:
-    """Return what a file says of itself as columns of `photos`."""
-    offset = info.taken_at.utcoffset() if info.taken_at else None
+    """Return what is known of a file's picture and what it says of itself as columns of `photos`."""
     return {
         "format": info.format,
         "width": info.width,
         "height": info.height,
         "orientation": info.orientation,
+        **said_columns(info),
+    }
+
+
+def said_columns(info: PhotoInfo) -> dict[str, Any]:
+    """Return what a file says of itself as columns of `photos`."""
+    offset = info.taken_at.utcoffset() if info.taken_at else None
+    return {
         "taken_at": info.taken_at.replace(tzinfo=None) if info.taken_at else None,
         "taken_offset_s": int(offset.total_seconds()) if offset is not None else None,
         "taken_at_source": info.taken_at_source,
@@ -99,20 +108,21 @@ def info_columns(info: PhotoInfo) -> dict[str, Any]:
         "lens": info.lens,
         "latitude": info.latitude,
         "longitude": info.longitude,
+        "rating": info.rating,
     }
 
 
 PHOTO_COLUMNS = (
     "photos.id, roots.path, photos.path, size_bytes, mtime_ns, content_hash, gone_at, taken_at, taken_offset_s, "
-    "taken_at_source, format, width, height, orientation, camera, lens, latitude, longitude"
+    "taken_at_source, format, width, height, orientation, camera, lens, latitude, longitude, rating"
 )
 """What `to_photo` makes a photo of, for photos joined with their roots."""
 
 
-def to_photo(row: Sequence[Any], labels: tuple[str, ...] = ()) -> Photo:
-    """Return the Photo of a row of PHOTO_COLUMNS."""
+def to_photo(row: Sequence[Any], labels: tuple[str, ...] = (), keywords: tuple[str, ...] = ()) -> Photo:
+    """Return the Photo of a row of PHOTO_COLUMNS.   keywords: those of its labels that came from its file."""
     id_, root, path, size_bytes, mtime_ns, content_hash, gone_at, taken_at, offset_s, source, *info = row
-    format_, width, height, orientation, camera, lens, latitude, longitude = info
+    format_, width, height, orientation, camera, lens, latitude, longitude, rating = info
     return Photo(
         id=id_,
         root=os.fsdecode(root),
@@ -125,12 +135,14 @@ def to_photo(row: Sequence[Any], labels: tuple[str, ...] = ()) -> Photo:
             width=width,
             height=height,
             orientation=orientation,
-            taken_at=_taken_at(to_time(taken_at), offset_s),
+            taken_at=in_zone(to_time(taken_at), offset_s),
             taken_at_source=TakenAtSource(source) if source else None,
             camera=camera,
             lens=lens,
             latitude=latitude,
             longitude=longitude,
+            rating=rating,
+            keywords=keywords,
         ),
         labels=labels,
         gone_at=to_utc(gone_at),
@@ -158,7 +170,8 @@ def to_utc(value: str | datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time else None
 
 
-def _taken_at(wall_clock: datetime | None, offset_s: int | None) -> datetime | None:
+def in_zone(wall_clock: datetime | None, offset_s: int | None) -> datetime | None:
+    """Return a moment with its zone where that is known."""
     if wall_clock is None or offset_s is None:
         return wall_clock
     return wall_clock.replace(tzinfo=timezone(timedelta(seconds=offset_s)))

@@ -35,8 +35,9 @@ from search.catalog.look import FILE, as_known, rows_of
 from search.catalog.moves import Known, Place, Waiting, resolve
 from search.catalog.roots import within_any
 from search.catalog.rows import checksum, chunks, to_bytes, to_path
-from search.catalog.schema import embeddings, photos, roots, scanned, skips
+from search.catalog.schema import embeddings, photos, pictures, roots, scanned, skips
 from search.catalog.scopes import Scope, is_reachable
+from search.catalog.seals import holds
 from search.catalog.transaction import commit, now
 from search.types import FileStat, Skip, Withheld
 
@@ -63,6 +64,7 @@ _CONTENT = (
     photos.c.lens,
     photos.c.latitude,
     photos.c.longitude,
+    photos.c.rating,
 )
 
 
@@ -367,7 +369,10 @@ class Scan:
             )
 
     def _copy(self, source: int, place: Place, seq: int) -> None:
-        """Let a place have a photo of its own with the content and vectors of another."""
+        """Let a place have a photo of its own with the content of another, and all that was made of its pixels.
+
+        Its keywords are left to be read: they may come from a file beside it.
+        """
         content = self._connection.execute(select(*_CONTENT).where(photos.c.id == source)).one()._asdict()
         if place.photo_id is None:
             values = content | {"root_id": place.root_id, "path": place.path, **_stat(place, seq)}
@@ -376,12 +381,18 @@ class Scan:
         else:
             target = place.photo_id
             self._update([{"row_id": target, **content, **_stat(place, seq)}])
-            self._connection.execute(delete(embeddings).where(embeddings.c.photo_id == target))
+            for table in (embeddings, pictures):
+                self._connection.execute(delete(table).where(table.c.photo_id == target))
         for row in self._connection.execute(select(embeddings).where(embeddings.c.photo_id == source)).all():
             if checksum(row.vector, source, row.encoder_id) == row.crc:  # a damaged one must not be signed anew
                 crc = checksum(row.vector, target, row.encoder_id)
                 values = {"encoder_id": row.encoder_id, "photo_id": target, "vector": row.vector, "crc": crc}
                 self._connection.execute(insert(embeddings).values(values))
+        sound = holds(pictures) if self._connection.dialect.name == "sqlite" else true()
+        picture = select(pictures).where(pictures.c.photo_id == source, sound)
+        for row in self._connection.execute(picture).all():
+            values = row._asdict() | {"photo_id": target, "crc": None}
+            self._connection.execute(insert(pictures).values(values))
 
     def settle(self, *, confirmed: bool = False) -> Settlement:
         """Welcome back photos that returned and mark those not found as gone.
@@ -506,8 +517,10 @@ def _classified(encoder_id: int, settled: Settled) -> Select[Any]:
         skips.c.reason.in_(settled.reasons),
     )
     twin = photos.alias()
+    present = and_(same, embedded(encoder_id), photos.c.gone_at.is_(None))
     verdict = case(
-        (and_(same, embedded(encoder_id), photos.c.gone_at.is_(None)), Verdict.UNCHANGED),
+        (and_(present, photos.c.reader == settled.reader), Verdict.UNCHANGED),
+        (present, Verdict.UNREAD),
         (and_(same, embedded(encoder_id)), Verdict.RETURNED),
         (memo, Verdict.SETTLED),
         (same, Verdict.UNEMBEDDED),
@@ -562,6 +575,7 @@ def _stat(place: Place, seq: int) -> dict[str, Any]:
         "ctime_ns": place.ctime_ns,
         "gone_at": None,
         "seq": seq,
+        "reader": None,  # what lies beside it may be new, or changed
     }
 
 

@@ -108,6 +108,9 @@ photos = Table(
     Column("seq", BigInteger, nullable=False),
     Column("ctime_ns", BigInteger, nullable=True),  # None in rows older than the column: taken as unchanged
     Column("checked_at", DateTime, nullable=True),  # when `check --photos` last looked at the file
+    Column("rating", Integer, nullable=True),  # 0 to 5, -1 for rejected
+    # Which reader the metadata came from; None: it must be read again, by whichever is at hand.
+    Column("reader", Integer, nullable=True),
     _seal(),
     UniqueConstraint("root_id", "path", name="photo_place"),
     Index("photo_content", "content_hash"),
@@ -148,6 +151,19 @@ embeddings = Table(
     Column("crc", BigInteger, nullable=False),  # CRC-32 over photo id, encoder id and vector
 )
 
+pictures = Table(
+    "pictures",
+    metadata,
+    Column("photo_id", Integer, ForeignKey("photos.id"), primary_key=True, autoincrement=False),
+    # What the rest was made by: values of different methods can't be compared.
+    Column("method", Integer, nullable=False),
+    Column("hash", LargeBinary, nullable=False),  # alike where pictures look alike
+    Column("sharpness", Float, nullable=False),
+    Column("quality", Integer, nullable=True),
+    _seal(),
+    _unsealed("pictures", "photo_id"),
+)
+
 skips = Table(
     "skips",
     metadata,
@@ -168,7 +184,7 @@ labels = Table(
     metadata,
     Column("photo_id", Integer, ForeignKey("photos.id"), primary_key=True),
     Column("label", Text, primary_key=True),
-    Column("source", String(16), primary_key=True),  # zero-shot, user, import
+    Column("source", String(16), primary_key=True),  # zero-shot, user, import; file: its own keywords
     Column("encoder_id", Integer, ForeignKey("encoders.id"), nullable=True),
     Column("probability", Float, nullable=True),
     Column("score", Float, nullable=True),

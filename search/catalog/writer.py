@@ -15,20 +15,20 @@ from search.catalog.engines import compact
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
 from search.catalog.repair import Copy, repair
 from search.catalog.roots import add_root, find_scope, within
-from search.catalog.rows import chunks, info_columns, pack_vector, to_bytes
+from search.catalog.rows import OWN_KEYWORD, chunks, info_columns, pack_vector, said_columns, to_bytes
 from search.catalog.scan import Scan, lacking
-from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, roots, skips, state
+from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, pictures, roots, skips, state
 from search.catalog.scopes import Scope, is_inside
 from search.catalog.seals import holds
 from search.catalog.transaction import commit, now
 from search.errors import UsageError
 from search.failpoints import reach
-from search.types import FileStat, JobState, LabelledPhoto, Skip
+from search.types import FileStat, JobState, LabelledPhoto, Picture, Skip
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from search.types import Vectors
+    from search.types import PhotoInfo, Vectors
 
 
 UNKNOWN_TIME = -1
@@ -115,8 +115,13 @@ class Writer:
     def _done_with(self, files: Sequence[ScannedFile]) -> None:
         """Part of the transaction that stores or skips files."""
         if self._job is not None:
-            jobs.beat(self._connection, self._job, len(files))
+            self._beat(len(files))
             jobs.drop(self._connection, files)
+
+    def _beat(self, files: int) -> None:
+        """Count files as done, as a sign of life; part of a transaction."""
+        if self._job is not None:
+            jobs.beat(self._connection, self._job, files)
 
     # ---- a run's scan
 
@@ -194,7 +199,7 @@ class Writer:
         """Forget all photos of a scope for good, vectors and labels with them; return how many."""
         doomed = select(photos.c.id).where(within(photos, scope))
         with commit(self._connection) as seq:
-            for table in (embeddings, labels):
+            for table in (embeddings, labels, pictures):
                 self._connection.execute(delete(table).where(table.c.photo_id.in_(doomed)))
             removed = self._connection.execute(delete(photos).where(within(photos, scope))).rowcount
             for table in (skips, in_flight):
@@ -227,26 +232,37 @@ class Writer:
             return 0
         with commit(self._connection) as seq:
             for some in chunks(ids):
-                for table in (embeddings, labels):
+                for table in (embeddings, labels, pictures):
                     self._connection.execute(delete(table).where(table.c.photo_id.in_(some)))
                 self._connection.execute(delete(photos).where(photos.c.id.in_(some)))
             self._connection.execute(update(state).values(purge_seq=seq))
         reach("compact.purged")
         return len(ids)
 
+    def part_with(self, ids: Sequence[int]) -> None:
+        """Note that files were taken away; vectors and labels wait for their return, as of any photo that is gone."""
+        with commit(self._connection) as seq:
+            for some in chunks(ids):
+                values = {"gone_at": now(), "seq": seq}
+                self._connection.execute(update(photos).where(photos.c.id.in_(some)).values(values))
+
     # ---- a batch
 
-    def add(self, records: Sequence[Record], vectors: Vectors, encoder_id: int) -> list[int]:
+    def add(self, records: Sequence[Record], vectors: Vectors, encoder_id: int, *, reader: int = 0) -> list[int]:
         """Commit photos and their vectors together; return their ids, in order.
 
-        vectors: (N, D) float32, unit rows.   A photo whose content changed loses its other encoders' vectors.
+        vectors: (N, D) float32, unit rows.   reader: which version read their metadata.
+         A photo whose content changed loses what else was made of it.
         """
         with commit(self._connection) as seq:
-            new = iter(self._insert([record for record in records if record.file.photo_id is None], seq))
+            more = {"seq": seq, "reader": reader}
+            new = iter(self._insert([record for record in records if record.file.photo_id is None], more))
             ids = [
-                next(new) if record.file.photo_id is None else self._replace(record, record.file.photo_id, seq)
+                next(new) if record.file.photo_id is None else self._replace(record, record.file.photo_id, more)
                 for record in records
             ]
+            self._put_keywords([(id_, record.info) for id_, record in zip(ids, records, strict=True)])
+            self._put_likenesses(ids, records)
             rows = []
             for vector, id_ in zip(vectors, ids, strict=True):
                 blob, crc = pack_vector(vector, id_, encoder_id)
@@ -257,20 +273,79 @@ class Writer:
             self._done_with(files)
         return ids
 
-    def _insert(self, records: Sequence[Record], seq: int) -> list[int]:
+    def _put_likenesses(self, ids: Sequence[int], records: Sequence[Record]) -> None:
+        """Remember what photos look like; part of the transaction that stores the rest."""
+        rows = [
+            {"photo_id": id_, "method": alike.method, "hash": alike.hash, "sharpness": alike.sharpness}
+            for id_, alike in ((id_, record.likeness) for id_, record in zip(ids, records, strict=True))
+            if alike is not None
+        ]
+        if rows:
+            for some in chunks([row["photo_id"] for row in rows]):
+                self._connection.execute(delete(pictures).where(pictures.c.photo_id.in_(some)))
+            self._connection.execute(insert(pictures), rows)
+
+    def _insert(self, records: Sequence[Record], more: dict[str, int]) -> list[int]:
         """Insert new photos; return their ids, in order."""
         if not records:
             return []
         statement = insert(photos).returning(photos.c.id, sort_by_parameter_order=True)
-        return list(self._connection.execute(statement, [_columns(record, seq) for record in records]).scalars())
+        return list(self._connection.execute(statement, [_columns(record) | more for record in records]).scalars())
 
-    def _replace(self, record: Record, id_: int, seq: int) -> int:
+    def _replace(self, record: Record, id_: int, more: dict[str, int]) -> int:
         """Give a known photo what its file holds now."""
         this = photos.c.id == id_
         changed = select(photos.c.id).where(this, photos.c.content_hash != record.content_hash)
-        self._connection.execute(delete(embeddings).where(embeddings.c.photo_id.in_(changed)))
-        self._connection.execute(update(photos).where(this).values(_columns(record, seq)))
+        for table in (embeddings, pictures):
+            self._connection.execute(delete(table).where(table.c.photo_id.in_(changed)))
+        self._connection.execute(update(photos).where(this).values(_columns(record) | more))
         return id_
+
+    def put_info(self, found: Sequence[tuple[int, PhotoInfo]], *, reader: int) -> None:
+        """Give photos what was read of them anew, by id; their pixels are as they were.
+
+        No photo counts as changed: nothing of it is in the index.
+        """
+        with commit(self._connection):
+            for id_, info in found:
+                values = said_columns(info) | {"reader": reader}
+                self._connection.execute(update(photos).where(photos.c.id == id_).values(values))
+            self._put_keywords(found)
+            self._beat(len(found))
+
+    def keep_info(self, ids: Sequence[int], *, reader: int) -> None:
+        """Note that photos keep what is known of them, because this reader can't read them."""
+        with commit(self._connection):
+            for some in chunks(ids):
+                self._connection.execute(update(photos).where(photos.c.id.in_(some)).values(reader=reader))
+            self._beat(len(ids))
+
+    def _put_keywords(self, found: Sequence[tuple[int, PhotoInfo]]) -> None:
+        """Replace the labels that are files' own keywords, by photo; part of the transaction that stores the rest."""
+        for some in chunks([id_ for id_, _ in found]):
+            own = and_(labels.c.photo_id.in_(some), labels.c.source == OWN_KEYWORD)
+            self._connection.execute(delete(labels).where(own))
+        rows = [
+            {"photo_id": id_, "label": keyword, "source": OWN_KEYWORD, "created_at": now()}
+            for id_, info in found
+            for keyword in info.keywords
+        ]
+        if rows:
+            self._connection.execute(insert(labels), rows)
+
+    def put_pictures(self, found: Sequence[Picture], *, method: int) -> None:
+        """Remember what a method made of photos' pixels; photos that are not known any more are left out.
+
+        No photo counts as changed: nothing of it is in the index.
+        """
+        with commit(self._connection):
+            for some in chunks(found):
+                ids = [picture.id for picture in some]
+                known = set(self._connection.execute(select(photos.c.id).where(photos.c.id.in_(ids))).scalars())
+                self._connection.execute(delete(pictures).where(pictures.c.photo_id.in_(known)))
+                rows = [_picture_columns(picture, method) for picture in some if picture.id in known]
+                if rows:
+                    self._connection.execute(insert(pictures), rows)
 
     def skip_unread(self, scope: Scope, skip: Skip) -> None:
         """Remember a file or folder that the walk could not look at."""
@@ -381,7 +456,17 @@ class Writer:
                 self._connection.execute(insert(labels), rows)
 
 
-def _columns(record: Record, seq: int) -> dict[str, Any]:
+def _picture_columns(picture: Picture, method: int) -> dict[str, Any]:
+    return {
+        "photo_id": picture.id,
+        "method": method,
+        "hash": picture.hash,
+        "sharpness": picture.sharpness,
+        "quality": picture.quality,
+    }
+
+
+def _columns(record: Record) -> dict[str, Any]:
     """A record as columns of `photos`."""
     file = record.file
     return info_columns(record.info) | {
@@ -392,5 +477,4 @@ def _columns(record: Record, seq: int) -> dict[str, Any]:
         "ctime_ns": file.stat.ctime_ns,
         "content_hash": record.content_hash,
         "gone_at": None,
-        "seq": seq,
     }

@@ -21,6 +21,7 @@ from search.errors import (
     LibraryBusy,
     LibraryError,
     LibraryNotFound,
+    NewerLibrary,
     PhotoError,
     StorageError,
     UsageError,
@@ -30,15 +31,19 @@ from search.library import answering
 from search.library.model import AUTO, LibraryModel
 from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
-from search.query import Kind, Query, Term, parse
+from search.query import Kind, Query, Term
 from search.types import (
     Answer,
     CheckReport,
+    DuplicateGroup,
+    DuplicateKind,
+    DuplicateReport,
     Filter,
     Hit,
     LabelledPhoto,
     Labelling,
     LibraryStatus,
+    MoveReport,
     Problem,
     RebuildReport,
     Skip,
@@ -47,13 +52,14 @@ from search.vectors import EXACT
 
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Turn, Writer
+    from search.duplicates import DuplicateOptions
     from search.encoders import Encoder
     from search.encoders.preprocessing import Preprocessing
     from search.encoders.quantising import Outcome
     from search.generations.beside import Publisher
     from search.indexer import IndexOptions, Model
     from search.labels import Label, LabelOptions, LabelSet
-    from search.types import IndexReport, Photo, Pixels, Progress, Vectors
+    from search.types import Ids, IndexReport, Photo, Pixels, Progress, Vectors
     from search.vectors import VectorIndex
 
 P = ParamSpec("P")
@@ -164,7 +170,7 @@ class Library:
 
     @property
     def _seams(self) -> Seams:
-        return Seams(self.catalog, self._live, self.model, self._lock)
+        return Seams(self.catalog, self._live, self.model, self._lock, self._tell_once)
 
     # ---- indexing
 
@@ -209,7 +215,8 @@ class Library:
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():
-                report = replace(report, not_published=self._publish(turn.writer))
+                unpublished = self._publish(turn.writer, also=report.reread)
+                report = replace(report, not_published=unpublished)
         return replace(report, photos=self.catalog.count())
 
     @contextmanager
@@ -401,14 +408,20 @@ class Library:
         filter: Filter | None = None,
         min_relevance: float | None = 0.0,
         diverse: bool = False,
+        examples: bool = False,
     ) -> list[Hit]:
         """Return the k photos that fit a query best, best first.
 
-        query: a text, or a Query of weighted texts, images and photos.   filter: conditions a photo must meet.
+        query: as `search.grammar.parse_query` reads it ("red car + 2:beach - people"), or a Query of weighted texts,
+        images and photos.   filter: conditions a photo must meet.
         min_relevance: what less relevant photos are dropped at; None: the usual cut for words, none for images.
-        diverse: photos unlike each other rather than the k best.
+        diverse: photos unlike each other rather than the k best.   examples: whether photos of the library that are
+        examples in the query, by id or by file, may be hits.
         """
-        return list(self.answer(query, k, filter=filter, min_relevance=min_relevance, diverse=diverse).hits)
+        found = self.answer(
+            query, k, filter=filter, min_relevance=min_relevance, diverse=diverse, examples=examples
+        )
+        return list(found.hits)
 
     @_surviving
     def answer(
@@ -420,17 +433,29 @@ class Library:
         min_relevance: float | None = 0.0,
         diverse: bool = False,
         without: Sequence[int] = (),
+        templates: Sequence[str] = (),
+        examples: bool = False,
     ) -> Answer:
-        """Return what `search` does, with what one must know to trust it.   without: ids never to return."""
-        asked = parse([query]) if isinstance(query, str) else query
+        """Return what `search` does, with what one must know to trust it.
+
+        without: ids never to return.   templates: prompts that every text is put into, at `{}`, and whose mean counts.
+        A text that is too long for the model is split into clauses that every photo should satisfy (docs/queries.md).
+        Raises QueryError, UsageError for a photo that is not here, PhotoError for a file that can't be read.
+        """
+        if isinstance(query, str):
+            from search.grammar import parse_query
+
+            query = parse_query(query)
         return answering.answer(
             self._seams,
-            asked,
+            query,
             k,
             filter=filter,
             min_relevance=min_relevance,
             diverse=diverse,
             without=without,
+            templates=templates,
+            examples=examples,
         )
 
     @_surviving
@@ -439,12 +464,8 @@ class Library:
 
         Raises UsageError for an id that is unknown or gone, PhotoError for a file that can't be read.
         """
-        known = self.photo(photo) if isinstance(photo, int) else self._seams.known(photo)
-        if known is None or known.gone_at:
-            if isinstance(photo, int):
-                raise UsageError(f"photo {photo} is gone: its file was not found by the last run")
-            return self.answer(Query((Term(Kind.IMAGE, real(photo)),)), k, filter=filter)
-        return self.answer(Query((Term(Kind.PHOTO, str(known.id)),)), k, filter=filter, without=[known.id])
+        term = Term(Kind.PHOTO, str(photo)) if isinstance(photo, int) else Term(Kind.IMAGE, real(photo))
+        return self.answer(Query((term,)), k, filter=filter)
 
     @_surviving
     def vector_index(self) -> VectorIndex:
@@ -459,6 +480,72 @@ class Library:
         if not texts:
             return np.empty((0, row.dim), np.float32)
         return self.model.text_tower(row).encode_texts(list(texts))
+
+    # ---- duplicates
+
+    @_surviving
+    def duplicates(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        options: DuplicateOptions | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> DuplicateReport:
+        """Return groups of photos that are duplicates, each with the one to keep and why; nothing is changed.
+
+        path: only photos in this folder.   Photos indexed by an older version are hashed first, which reads their
+        files once and is kept; without them where another process writes.   stop: set it to end early.
+        """
+        from search.duplicates import DuplicateOptions
+        from search.library import duplicates
+
+        wanted, tell = options or DuplicateOptions(), progress or (lambda _: None)
+        ids = duplicates.chosen(self._seams, path)
+        if wanted.reaches(DuplicateKind.SAME_PICTURE):
+            self._hash(ids, tell, stop)
+        return duplicates.find(self._seams, ids, wanted, progress=tell, stop=stop)
+
+    def set_aside(
+        self,
+        groups: Sequence[DuplicateGroup],
+        folder: str | os.PathLike[str],
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> MoveReport:
+        """Move all but the kept photo of each group into a folder, at the place they had below their indexed folder.
+
+        XMP sidecars go along. Nothing is overwritten; a file stays if it or the one that is kept is not what was
+        compared. Each move is written down in the folder first, and can be cut short at any moment with nothing lost.
+        To the library the photos are gone: moved back, they have their vectors and labels again.
+        Raises UsageError for a folder inside an indexed one; LibraryBusy, StorageError.
+        """
+        from search.library import setting_aside
+
+        roots = [root.path for root in self.catalog.root_status()]
+        target = setting_aside.check_folder(folder, roots)
+        with self.catalog.writing() as writer:
+            report = setting_aside.set_aside(
+                groups, target, writer.part_with, progress=progress or (lambda _: None), stop=stop
+            )
+            self._tell_unpublished(self._publish(writer))
+        return report
+
+    def _hash(self, ids: Ids, progress: Callable[[Progress], None], stop: threading.Event | None) -> None:
+        """Give photos the hashes they lack, if the library can be written to."""
+        from search.library import duplicates
+        from search.photos.likeness import METHOD
+
+        lacking = np.intersect1d(ids, self.catalog.without_picture(METHOD), assume_unique=True)
+        if not len(lacking):
+            return
+        try:
+            with self.catalog.writing() as writer:
+                put = functools.partial(writer.put_pictures, method=METHOD)
+                duplicates.hash_missing(self.catalog, lacking, put, progress=progress, stop=stop)
+        except (LibraryBusy, StorageError, NewerLibrary, DamagedLibrary) as error:
+            self._notify(f"{len(lacking)} photos have no hash yet and go without: {error.message}")
 
     # ---- labels
 

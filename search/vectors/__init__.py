@@ -7,6 +7,7 @@ catalog keeps the vectors, and any index can be rebuilt from them.
     mapped.py   float16 rows where they lie on the disk, with changes in memory on top
     scan.py     every row of such a file, exactly
     coarse.py   4-bit codes of such a file, which say which rows are worth looking at
+    pairs.py    all rows against one another, by lists of near ones
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.types import Ids, Vectors
+    from search.vectors.pairs import Pairs
 
 
 class VectorIndex(Protocol):
@@ -76,6 +78,16 @@ class VectorIndex(Protocol):
 
     def sample(self, size: int) -> tuple[Ids, Vectors]:
         """Return about `size` of the vectors it holds, taken evenly: ids (M,) and unit rows (M, D)."""
+
+    def vectors(self, ids: Ids) -> Vectors:
+        """Return the unit rows of ids, (N, D), in their order; of zeros for ids it does not hold."""
+
+    def near_pairs(self, k: int, *, least: float, within: Ids | None = None) -> Pairs:
+        """Return pairs of ids whose cosine is `least` or more, the first id lower: k of each photo or a few more.
+
+        Far faster than a search for each, and not exact: of many vectors about one pair in a hundred is missed.
+        within: ids to consider; None means all.
+        """
 
 
 EXACT, CODES = "exact", "pq"

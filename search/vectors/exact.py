@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.vectors import EXACT, best, check_width, cosines
+from search.vectors import EXACT, best, check_width, cosines, pairs
+from search.vectors.pairs import places_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.types import Ids, Vectors
+    from search.vectors.pairs import Pairs
 
 _SPARE = 32  # candidates beyond k whose order a matrix product may have got wrong by its rounding
 
@@ -26,6 +28,7 @@ class ExactIndex:
         self._count = 0
         self._room: tuple[Ids, Vectors] = (np.empty(0, np.int64), np.empty((0, dim), np.float32))
         self._last = -1  # no id is higher
+        self._sorted: tuple[Ids, Ids] | None = None  # where the ids are, ascending, and these
 
     def __len__(self) -> int:
         return self._count
@@ -57,6 +60,7 @@ class ExactIndex:
         new = slice(self._count, self._count + len(ids))
         self._room[0][new], self._room[1][new] = ids, vectors
         self._count += len(ids)
+        self._sorted = None
         self._last = max(self._last, int(ids.max()))
 
     def _grow(self, count: int) -> None:
@@ -72,6 +76,7 @@ class ExactIndex:
         if not keep.all():
             self._room = self.ids[keep], self._rows[keep]
             self._count = len(self._room[0])
+            self._sorted = None
 
     def exact(self) -> ExactIndex:
         return self
@@ -79,6 +84,23 @@ class ExactIndex:
     def sample(self, size: int) -> tuple[Ids, Vectors]:
         order = np.argsort(self.ids)[:: max(1, self._count // max(size, 1))]
         return self.ids[order], self._rows[order]
+
+    def vectors(self, ids: Ids) -> Vectors:
+        found = np.zeros((len(ids), self.dim), np.float32)
+        if self._sorted is None:
+            order = np.argsort(self.ids)
+            self._sorted = order, self.ids[order]
+        order, ascending = self._sorted
+        places, known = places_of(ids, ascending)
+        found[known] = self._rows[order[places]]
+        return found
+
+    def near_pairs(self, k: int, *, least: float, within: Ids | None = None) -> Pairs:
+        kept = np.arange(self._count) if within is None else np.flatnonzero(np.isin(self.ids, within))
+        kept = kept[np.argsort(self.ids[kept])]
+        found = pairs.near_rows(lambda some: self._rows[kept[some]], len(kept), k, least)
+        ids = self.ids[kept]
+        return found._replace(first=ids[found.first], second=ids[found.second])
 
     def prepare(self) -> None:
         """Nothing is needed."""

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.vectors import CODES, EXACT, best, check_width, cosines, normalize, scan
+from search.vectors import CODES, EXACT, best, check_width, cosines, normalize, pairs, scan
 from search.vectors.coarse import depth
 from search.vectors.exact import ExactIndex
+from search.vectors.pairs import places_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.types import Halves, Ids, Vectors
     from search.vectors.coarse import Coarse
+    from search.vectors.pairs import Pairs
     from search.vectors.scan import Bits, Positions
 
     Mask = npt.NDArray[np.bool_]
@@ -100,6 +102,19 @@ class MappedIndex:
         places = alive[::every]
         ids, vectors = self._new.sample(max(1, len(self._new) // every))
         return np.concatenate([self._ids[places], ids]), np.concatenate([normalize(self._halves[places]), vectors])
+
+    def vectors(self, ids: Ids) -> Vectors:
+        found = self._new.vectors(ids)
+        places, known = places_of(ids, self._ids)
+        if self._alive is not None:
+            known[known], places = self._alive[places], places[self._alive[places]]
+        found[known] = normalize(self._halves[places])
+        return found
+
+    def near_pairs(self, k: int, *, least: float, within: Ids | None = None) -> Pairs:
+        ids = np.sort(self.ids if within is None else np.intersect1d(self.ids, within))
+        found = pairs.near_rows(lambda some: self.vectors(ids[some]), len(ids), k, least)
+        return found._replace(first=ids[found.first], second=ids[found.second])
 
     def prepare(self) -> None:
         if len(self._ids) > scan.FEW:

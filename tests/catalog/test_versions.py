@@ -159,6 +159,25 @@ def test_every_row_of_an_upgraded_catalog_is_sealed(folder):
         assert connection.execute(select(state.c.schema_crc)).scalar_one() == schema_checksum(connection)
 
 
+def test_an_upgrade_does_not_sign_a_damaged_photo(folder):
+    put_catalog(folder, "0004")
+    with closing(sqlite3.connect(folder / CATALOG_NAME)) as connection, connection:
+        connection.execute("UPDATE photos SET camera = 'Canon EOS 5E'")
+    catalog = Catalog(str(folder))
+    catalog.upgrade()
+    assert [problem.id for problem in catalog.problems(full=True)[0]] == [1]
+
+
+def test_what_photos_of_an_older_catalog_say_of_themselves_is_to_be_read(folder):
+    put_catalog(folder, "0004")
+    catalog = Catalog(str(folder))
+    catalog.upgrade()
+    [photo] = catalog.get([1])
+    assert (photo.info.rating, photo.info.keywords, catalog.pictures(1)) == (None, (), [])
+    with Storage(str(folder)).examining() as connection:
+        assert connection.exec_driver_sql("SELECT reader FROM photos").scalars().all() == [None]
+
+
 # Tries to upgrade copies of a catalog in processes of their own, each killed somewhere: `kill.py CATALOG TRIALS`.
 # The first two die at the failpoints, the rest at moments spread over the time that an upgrade takes.
 KILLER = """

@@ -109,8 +109,26 @@ def test_find_answers_in_json(indexed):
 
 
 def test_find_by_image(indexed, photographs):
-    hits = indexed("find", "--like", photographs["rocket"], "-k", "1", "--json").json["hits"]
-    assert hits[0]["path"] == str(photographs["rocket"])
+    rocket = indexed("show", photographs["rocket"], "--json").json["id"]
+    by_file = indexed("find", "--like", photographs["rocket"], "--json").json
+    by_id = indexed("find", "--like", rocket, "--json").json
+    assert len(by_file["hits"]) == 3
+    assert rocket not in [hit["id"] for hit in by_file["hits"]]  # an example is no answer
+    assert [hit["id"] for hit in by_file["hits"]] == [hit["id"] for hit in by_id["hits"]]
+    assert by_id["query"] == f"like:{rocket}"
+
+
+def test_more_like_these_and_less_like_that(indexed, photographs):
+    cat, rocket = (indexed("show", photographs[name], "--json").json["id"] for name in ("cat", "rocket"))
+    near = indexed("find", "a wall", "--like", f"2:{cat}", "--json").json["hits"]
+    away = indexed("find", "a wall", "--unlike", f"2:{cat}", "--json")
+    assert away.json["query"] == f"a wall - 2:like:{cat}"
+    assert {hit["id"] for hit in near} == {hit["id"] for hit in away.json["hits"]}
+    assert cat not in {hit["id"] for hit in near}
+    score = {hit["id"]: hit["score"] for hit in away.json["hits"]}
+    assert all(hit["score"] > score[hit["id"]] for hit in near)
+    assert indexed("find", "x", "--like", "99").code == 1
+    assert indexed("find", "--unlike", str(rocket)).code == 2
 
 
 def test_find_without_hits_is_an_answer(indexed):
@@ -132,20 +150,50 @@ def test_find_formats(indexed, photographs):
     assert table.endswith(f"{cat}\n")
 
 
-def test_a_contact_sheet_shows_the_pictures_and_needs_nothing_else(indexed, photographs):
-    sheet = indexed("find", "a cat & <b>more</b>", "-k", "2", "--min-relevance", "0", "--format", "html").stdout
-    assert sheet.startswith("<!doctype html>")
-    assert sheet.count('src="data:image/jpeg;base64,/9j/') == 2
-    assert "a cat &amp; &lt;b&gt;more&lt;/b&gt;" in sheet
-    assert "http" not in sheet.lower().replace("data:image", "")
-
-
 def test_many_queries_are_answered_each_by_itself(indexed, tmp_path):
     file = tmp_path / "queries.txt"
     file.write_text("a cat\n\na rocket\n")
     answers = indexed("find", "--queries", file, "-k", "1", "--json").json["answers"]
     assert [Path(a["hits"][0]["path"]).stem for a in answers] == ["chelsea", "rocket"]
     assert "a rocket" in indexed("find", "--queries", file, "-k", "1").stdout
+
+
+def test_a_line_of_many_queries_is_a_whole_query(indexed, tmp_path):
+    file = tmp_path / "queries.txt"
+    file.write_text('a cat + 2:"a rocket" - people\n')
+    [answer] = indexed("find", "--queries", file, "--not", "sea", "--json").json["answers"]
+    assert answer["query"] == "a cat + 2:a rocket - people - sea"
+    file.write_text("a cat\na cat + \n")
+    wrong = indexed("find", "--queries", file, "--json")
+    assert (wrong.code, wrong.json["error"]["type"]) == (1, "QueryError")
+    assert "line 2: nothing to look for follows the + at column 7" in wrong.stderr
+
+
+LONG = (
+    "A cat looks at the camera. "
+    + "It is a very calm cat with long white whiskers, " * 6
+    + "and a brick wall is behind."
+)
+
+
+def test_a_long_text_is_answered_clause_by_clause(indexed):
+    done = indexed("find", LONG, "-k", "2", "--min-relevance", "0", "--json")
+    assert done.stderr == ""
+    answer = done.json
+    assert (answer["truncated_tokens"], len(answer["clauses"])) == (0, 3)
+    assert answer["clauses"][0] == "A cat looks at the camera."
+    for hit in answer["hits"]:
+        assert [clause["text"] for clause in hit["clauses"]] == answer["clauses"]
+        assert hit["relevance"] == min(clause["relevance"] for clause in hit["clauses"])
+        assert {type(clause["holds"]) for clause in hit["clauses"]} == {bool}
+    held = sum(clause["holds"] for clause in answer["hits"][0]["clauses"])
+    assert f"{held}/3" in indexed("find", LONG, "-k", "1", "--min-relevance", "0").stdout.split()
+
+
+def test_a_template_is_put_around_every_text(indexed):
+    plain = indexed("find", "a photo of a cat", "-k", "1", "--json").json["hits"]
+    assert indexed("find", "a cat", "--template", "a photo of {}", "-k", "1", "--json").json["hits"] == plain
+    assert indexed("find", "a cat", "--template", "a photo", "--json").json["error"]["type"] == "UsageError"
 
 
 def test_filters_of_find(indexed, photographs):
@@ -184,9 +232,9 @@ def test_wrong_usage_exits_with_2(run, arguments):
 
 @pytest.mark.parametrize("text", ["-dark sky", "-cat", "-kitten"])
 def test_a_dash_in_a_text_is_text(indexed, text):
-    assert indexed("find", text, "sea", "-k", "2", "--json").json["query"] == f"{text} sea"
-    assert indexed("find", "--json", "--", "-cat", "--json").json["query"] == "-cat --json"
-    assert indexed("find", "sea", "--not", "-night", "-k3", "--json").json["query"] == "sea --night"
+    assert indexed("find", text, "sea", "-k", "2", "--json").json["query"] == f"{text} + sea"
+    assert indexed("find", "--json", "--", "-cat", "--json").json["query"] == "-cat + --json"
+    assert indexed("find", "sea", "--not", "-night", "-k3", "--json").json["query"] == "sea - -night"
 
 
 def test_an_option_that_does_not_exist_is_not_a_text(indexed):
@@ -204,6 +252,23 @@ def test_similar_by_path_and_by_id(indexed, photographs):
     by_id = indexed("similar", cat["id"], "--json").json
     assert [hit["id"] for hit in by_path["hits"]] == [hit["id"] for hit in by_id["hits"]]
     assert cat["id"] not in [hit["id"] for hit in by_id["hits"]]
+
+
+def test_rating_and_keywords_are_shown_and_keywords_are_tags(run, tmp_path, make_photo):
+    photo = make_photo(tmp_path / "photos" / "a.png", 1)
+    photo.with_name("a.png.xmp").write_text(
+        '<r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:x="http://ns.adobe.com/xap/1.0/"'
+        ' xmlns:d="http://purl.org/dc/elements/1.1/"><r:Description x:Rating="-1"><d:subject><r:Bag>'
+        "<r:li>cat</r:li><r:li>tree</r:li></r:Bag></d:subject></r:Description></r:RDF>"
+    )
+    assert run("index", photo.parent, "--model", "builtin", "--json").json["reread"] == 0
+    shown = run("show", photo, "--json").json
+    assert (shown["rating"], shown["keywords"], shown["labels"]) == (-1, ["cat", "tree"], ["cat", "tree"])
+    assert "keywords" in run("show", photo).stdout
+    assert len(run("find", "anything", "--tag", "tree", "--json").json["hits"]) == 1
+    photo.with_name("a.png.xmp").unlink()
+    assert run("index", photo.parent, "--json").json["reread"] == 1
+    assert run("show", photo, "--json").json["rating"] is None
 
 
 def test_show_knows_everything(indexed, photographs):

@@ -252,3 +252,40 @@ def test_normalize_keeps_zero_rows_and_float32():
     unit_rows = normalize([[3, 4], [0, 0]])
     assert unit_rows.dtype == np.float32
     assert unit_rows.tolist() == [[np.float32(0.6), np.float32(0.8)], [0, 0]]
+
+
+# ---- many at once
+
+
+def test_vectors_come_back_in_the_order_asked_and_as_zeros_where_unknown(index):
+    ids, vectors = filled(index)
+    index.remove(ids[:5])
+    index.add(ids[5:6], vectors[:1])
+    found = index.vectors(np.array([1050, 999, 1005, 1004, 1199]))
+    wanted = np.stack([vectors[50], np.zeros(DIM), vectors[0], np.zeros(DIM), vectors[199]])
+    np.testing.assert_allclose(found, wanted, atol=1e-3)  # float16 rows
+
+
+def test_near_pairs_are_those_that_every_pair_looked_at_gives(index):
+    ids, vectors = filled(index)
+    gone, scores = set(ids[:20].tolist()), vectors @ vectors.T
+    index.remove(ids[:20])
+    found = index.near_pairs(200, least=0.5)
+    wanted = {
+        (int(ids[i]), int(ids[j]))
+        for i, j in zip(*np.nonzero(np.triu(scores, 1) >= 0.5), strict=True)
+        if not {int(ids[i]), int(ids[j])} & gone
+    }
+    assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) == wanted
+    np.testing.assert_allclose(found.scores, scores[found.first - 1000, found.second - 1000], atol=1e-3)
+
+
+def test_near_pairs_within_a_selection_are_of_that_selection(index):
+    ids, _ = filled(index)
+    every = index.near_pairs(200, least=0.3)
+    some = index.near_pairs(200, least=0.3, within=ids[::2])
+    inside = np.isin(every.first, ids[::2]) & np.isin(every.second, ids[::2])
+    assert set(zip(some.first, some.second, strict=True)) == set(
+        zip(every.first[inside], every.second[inside], strict=True)
+    )
+    assert not len(index.near_pairs(5, least=0.3, within=ids[:0]).first)

@@ -1,0 +1,209 @@
+"""search duplicates"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from search.cli.options import Number, Settings, as_command, completed_by, model_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from search.types import DuplicateGroup, DuplicateReport, MoveReport, Photo
+
+_KINDS = ("exact", "same-picture", "same-moment", "similar")
+_SAFE = ("exact", "same-picture")  # nothing is lost with these; others go only where they are asked for
+
+
+@as_command("duplicates")
+@click.argument("path", required=False, metavar="[PATH]")
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Only this kind; may be given again."
+)
+@click.option(
+    "--threshold",
+    type=Number(0, 1),
+    metavar="T",
+    help="Cosine from which photos are similar. [default: what unrelated ones practically never reach]",
+)
+@click.option(
+    "--within", "within_s", type=Number(min=0), default=10, show_default=True, help="Seconds that make one moment."
+)
+@click.option("--list", "as_list", is_flag=True, help="Print the paths of what could go, and nothing else.")
+@click.option("--print0", is_flag=True, help="As --list, each ended by a NUL, for xargs -0.")
+@click.option("--move-to", metavar="DIR", help="Move what could go into this folder; nothing is deleted.")
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    metavar="FILE",
+    shell_complete=completed_by("files"),
+    help="Write a contact sheet of the groups, an HTML file.",
+)
+@model_option
+def command(
+    settings: Settings,
+    *,
+    path: str | None,
+    kinds: tuple[str, ...],
+    threshold: float | None,
+    within_s: float,
+    as_list: bool,
+    print0: bool,
+    move_to: str | None,
+    file: str | None,
+    model: str,
+) -> int:
+    """Find duplicates: the same bytes, the same picture, the same moment, or merely similar.
+
+    Nothing is changed unless --move-to is given. What could go, and is moved, are copies and the same pictures; other
+    kinds only where --kind names them.
+
+    \b
+    Examples:
+      search duplicates
+      search duplicates ~/Pictures --kind exact --list
+      search duplicates --output duplicates.html
+      search duplicates --move-to ~/Duplicates
+    """
+    from search.cli.output import emit_json, emit_paths
+    from search.cli.progress import progress_bar, stopping
+    from search.duplicates import STRENGTH, DuplicateOptions
+
+    if file is not None and move_to is not None:
+        raise click.UsageError("look first, then move: --output and --move-to are two runs")
+    if move_to is not None and (as_list or print0):
+        raise click.UsageError("--move-to moves; --list and --print0 only print")
+    listing = as_list or print0
+    wanted = kinds or (_SAFE if listing or move_to is not None else _KINDS)
+    options = DuplicateOptions(tuple(kind for kind in STRENGTH if kind in wanted), threshold, within_s)
+    moved = None
+    with (
+        settings.open_library(model) as library,
+        stopping(settings) as (stop, signals),
+        progress_bar(settings) as progress,
+    ):
+        report = library.duplicates(path, options=options, progress=progress, stop=stop)
+        if move_to is not None and not stop.is_set():
+            moved = library.set_aside(report.groups, move_to, progress=progress, stop=stop)
+    if file is not None:
+        _write_sheet(report.groups, file)
+    if report.skipped:
+        settings.talk(f"{len(report.skipped)} photos could not be read to be compared")
+    if settings.json:
+        emit_json(_document(report, moved))
+    elif listing:
+        going = dict.fromkeys(other.photo.path for group in report.groups for other in group.others)
+        emit_paths(going, end=b"\0" if print0 else b"\n")
+    elif moved is not None:
+        _tell_moved(moved)
+    elif file is not None:
+        settings.talk(f"{len(report.groups)} groups are in {file}")
+    else:
+        _tell(report.groups)
+    return 128 + signals[0] if signals else 0
+
+
+def _document(report: DuplicateReport, moved: MoveReport | None) -> dict[str, Any]:
+    from search.cli.output import path_fields
+
+    skipped = [{**path_fields(skip.path), "reason": skip.reason, "detail": skip.detail} for skip in report.skipped]
+    document: dict[str, Any] = {
+        "groups": [_group(group) for group in report.groups],
+        "photos": report.photos,
+        "threshold": report.threshold,
+        "without_hash": report.unknown,
+        "skipped": skipped,
+        "seconds": round(report.seconds, 3),
+    }
+    if moved is not None:
+        document["moved"] = [{**path_fields(one.path), **path_fields(one.to, "to")} for one in moved.moved]
+        document["not_moved"] = [
+            {**path_fields(skip.path), "reason": skip.reason, "detail": skip.detail} for skip in moved.skipped
+        ]
+        document["undo"] = moved.undo
+    return document
+
+
+def _group(group: DuplicateGroup) -> dict[str, Any]:
+    from search.cli.output import path_fields, photo_document
+
+    others = [
+        {
+            **photo_document(other.photo),
+            "score": other.score,
+            "keep": False,
+            "reason": other.reason,
+            "why": other.lost,
+        }
+        for other in group.others
+    ]
+    kept = {**photo_document(group.keep), "score": 1.0, "keep": True, "reason": "kept", "why": ""}
+    return {
+        "kind": group.kind,
+        "reason": group.reason,
+        **path_fields(group.keep.path, "keep"),
+        "photos": [kept, *others],
+    }
+
+
+def _tell(groups: Sequence[DuplicateGroup]) -> None:
+    from search.cli.output import emit_table, printable, short
+
+    if not groups:
+        click.echo("no duplicates")
+    for number, group in enumerate(groups):
+        click.echo(("\n" if number else "") + printable(f"{group.kind}: {group.reason}"))
+        rows = [("  keep", "", short(group.keep.path), "")]
+        rows += [
+            (
+                "",
+                "" if other.score is None else f"{other.score:.3f}",
+                short(other.photo.path),
+                ", ".join(filter(None, ("" if other.reason == group.reason else other.reason, other.lost))),
+            )
+            for other in group.others
+        ]
+        emit_table(rows)
+    if groups:
+        total = sum(len(group.others) for group in groups)
+        click.echo(f"\n{total} photos could go in {len(groups)} groups; nothing was changed")
+
+
+def _tell_moved(moved: MoveReport) -> None:
+    from search.cli.output import emit_table, printable, short
+
+    click.echo(f"{len(moved.moved)} files moved; {printable(moved.undo)} says where from")
+    if moved.skipped:
+        click.echo("Not moved:")
+        emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in moved.skipped])
+
+
+def _write_sheet(groups: Sequence[DuplicateGroup], file: str) -> None:
+    from pathlib import Path
+
+    from search.cli.sheet import Section, Tile, contact_sheet, photo_details
+    from search.files import atomic_write_parts
+
+    def tile(photo: Photo, badge: str, *words: str) -> Tile:
+        size = f"{photo.info.width} × {photo.info.height}, {photo.info.format}"
+        said = tuple(filter(None, words))
+        return Tile(photo.path, badge=badge, figures=size, details=(*said, *photo_details(photo)))
+
+    def section(group: DuplicateGroup) -> Section:
+        others = (
+            tile(
+                other.photo,
+                "",
+                "" if other.score is None else f"cosine {other.score:.3f}",
+                "" if other.reason == group.reason else other.reason,
+                other.lost,
+            )
+            for other in group.others
+        )
+        return Section(str(group.kind), (tile(group.keep, "keep"), *others), note=group.reason)
+
+    sections = [section(group) for group in groups] or [Section("Duplicates", (), empty="No duplicates.")]
+    atomic_write_parts(Path(file), (part.encode() for part in contact_sheet(sections, title="Duplicates")))

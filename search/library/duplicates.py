@@ -1,0 +1,380 @@
+"""Duplicates of a library: vectors, hashes and pixels are brought together, and groups come out."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search import duplicates as core
+from search.duplicates import DuplicateOptions, Links, Shortlist
+from search.encoders.preprocessing import Preprocessing
+from search.errors import UsageError
+from search.library.seams import spellings
+from search.photos.likeness import METHOD, VIEW_PX, View, compare
+from search.types import (
+    Duplicate,
+    DuplicateGroup,
+    DuplicateKind,
+    DuplicateReport,
+    Filter,
+    Picture,
+    Progress,
+    Skip,
+    SkipReason,
+    Stage,
+)
+
+if TYPE_CHECKING:
+    import threading
+    from concurrent.futures import Future
+
+    import numpy.typing as npt
+
+    from search.catalog import Catalog
+    from search.decoding.pool import Decoded, Decoders
+    from search.duplicates import Hashes
+    from search.library.seams import Seams
+    from search.types import Ids, Photo
+    from search.vectors import VectorIndex
+    from search.vectors.pairs import Pairs
+
+    Floats = npt.NDArray[np.float32]
+
+_VIEWED = Preprocessing((VIEW_PX, VIEW_PX), resize_mode="squash")
+_VIEWS = 512  # kept in memory, 0.2 MB each
+_AHEAD = 6  # photos to keep whose pixels are fetched before it is their turn
+_BATCH = 256  # hashes committed together
+_CHUNK = 2**16  # hashes read together
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001, a wall clock's
+
+
+def chosen(seams: Seams, path: str | os.PathLike[str] | None) -> Ids:
+    """Return the photos present, those in a folder if there is a path. Raises UsageError where there are none."""
+    if path is None:
+        return seams.catalog.all_ids()
+    for folder in spellings(path):
+        found = seams.catalog.select(Filter(folder=folder))
+        if found is None:
+            return seams.catalog.all_ids()
+        if len(found):
+            return found
+    raise UsageError(f"no photo of the library is in {os.fspath(path)}")
+
+
+# ---- hashes
+
+
+def hash_missing(
+    catalog: Catalog,
+    ids: Ids,
+    put: Callable[[Sequence[Picture]], None],
+    *,
+    progress: Callable[[Progress], None],
+    stop: threading.Event | None,
+) -> None:
+    """Give photos the hash they lack, from their files; batch by batch, so that a run cut short is not lost.
+
+    put: commits.   A file that can't be read, or is not what was indexed, is left for the next time.
+    """
+    from search.decoding.pool import ahead, lend
+
+    with lend() as decoders:
+        batch: list[Picture] = []
+        submit: Callable[[Photo], Future[Decoded | Skip]] = lambda photo: decoders.submit(photo.path, _VIEWED)  # noqa: E731
+        for done, (photo, found) in enumerate(ahead(submit, _photos_of(catalog, ids), 16), start=1):
+            if not isinstance(found, Skip) and found.content_hash.hex() == photo.content_hash:
+                batch.append(Picture(photo.id, found.likeness.hash, found.likeness.sharpness))
+            progress(Progress(Stage.HASH, done, len(ids)))
+            stopping = stop is not None and stop.is_set()
+            if len(batch) == _BATCH or (batch and stopping):
+                put(batch)
+                batch = []
+            if stopping:
+                return
+        if batch:
+            put(batch)
+
+
+def _photos_of(catalog: Catalog, ids: Ids) -> Iterator[Photo]:
+    """Yield photos whose root is there."""
+    online: dict[str, bool] = {}
+    for start in range(0, len(ids), _BATCH):
+        for photo in catalog.get(ids[start : start + _BATCH].tolist()):
+            if photo.root not in online:
+                online[photo.root] = os.path.exists(photo.root)
+            if online[photo.root]:
+                yield photo
+
+
+def _hashes(catalog: Catalog, ids: Ids) -> tuple[Ids, Hashes]:
+    """Return the ids that have hashes, ascending, and these."""
+    known: list[int] = []
+    parts = [np.empty((0, 8, 8), np.uint8)]
+    for start in range(0, len(ids), _CHUNK):
+        pictures = catalog.pictures(METHOD, ids[start : start + _CHUNK].tolist())
+        known += [picture.id for picture in pictures]
+        parts.append(core.unpack([picture.hash for picture in pictures]))
+    return np.array(known, np.int64), np.concatenate(parts)
+
+
+# ---- pixels
+
+
+class _Pixels:
+    """Views of photos, decoded ahead; the latest stay."""
+
+    def __init__(self, decoders: Decoders, photos: Mapping[int, Photo]) -> None:
+        self.skipped: dict[int, Skip] = {}
+        self._decoders = decoders
+        self._photos = photos
+        self._views: OrderedDict[int, Future[Decoded | Skip]] = OrderedDict()
+
+    def fetch(self, ids: Iterable[int]) -> None:
+        """Begin to decode what is not there yet."""
+        for id_ in ids:
+            if id_ in self._views:
+                self._views.move_to_end(id_)
+            else:
+                self._views[id_] = self._decoders.submit(self._photos[id_].path, _VIEWED)
+        while len(self._views) > _VIEWS:
+            self._views.popitem(last=False)[1].cancel()
+
+    def view(self, id_: int) -> View | None:
+        """Return a photo's view; None if its file can't be read or is not what was indexed."""
+        if id_ in self.skipped:
+            return None
+        self.fetch([id_])
+        found, photo = self._views[id_].result(), self._photos[id_]
+        if not isinstance(found, Skip) and found.content_hash.hex() != photo.content_hash:
+            found = Skip(photo.path, SkipReason.UNSTABLE, "the file changed since it was indexed")
+        if isinstance(found, Skip):
+            self.skipped[id_] = found
+            return None
+        return View(found.pixels, min(photo.info.width, photo.info.height))
+
+
+# ---- all together
+
+
+@dataclass(slots=True)
+class _Search:
+    """One look for duplicates; `left` are the photos that no stronger group has left out so far."""
+
+    seams: Seams
+    index: VectorIndex
+    levels: core.Levels
+    options: DuplicateOptions
+    progress: Callable[[Progress], None]
+    stop: threading.Event | None
+    left: Ids
+    near: Pairs | None = None
+    photos: dict[int, Photo] = field(default_factory=dict)
+    sharpness: dict[int, float] = field(default_factory=dict)
+    found: list[DuplicateGroup] = field(default_factory=list)
+    skipped: dict[int, Skip] = field(default_factory=dict)
+    gone: list[int] = field(default_factory=list)
+
+    def stopping(self) -> bool:
+        return self.stop is not None and self.stop.is_set()
+
+    def learn(self, ids: Iterable[int]) -> None:
+        """Read what is known of photos that are to be compared."""
+        new = [id_ for id_ in ids if id_ not in self.photos]
+        self.photos.update((photo.id, photo) for photo in self.seams.catalog.get(new))
+        known = self.seams.catalog.pictures(METHOD, new)
+        self.sharpness.update((picture.id, picture.sharpness) for picture in known)
+
+    def best_first(self, ids: Iterable[int]) -> list[int]:
+        """Sort photos, the one to keep first; those that were forgotten meanwhile are left out."""
+        here = [id_ for id_ in ids if id_ in self.photos]
+        return sorted(here, key=lambda id_: core.worth(self.photos[id_], self.sharpness.get(id_)))
+
+    def cosines(self, keep: int, others: Sequence[int]) -> Floats:
+        vectors = self.index.vectors(np.array([keep, *others], np.int64))
+        scores: Floats = vectors[1:] @ vectors[0]
+        return scores
+
+    def add(self, kind: DuplicateKind, group: core.Group) -> None:
+        """Take a group in: among weaker kinds the photo that is kept stands for the others."""
+        self.gone += [id_ for id_, _ in group.others]
+        if kind in self.options.kinds:
+            self.found.append(self._described(kind, group))
+
+    def settle(self) -> None:
+        """Leave out, from the next kind on, whom another photo stands for."""
+        self.left = np.setdiff1d(self.left, self.gone)
+        self.gone.clear()
+
+    def _described(self, kind: DuplicateKind, group: core.Group) -> DuplicateGroup:
+        keep = self.photos[group.keep]
+        ids = [id_ for id_, _ in group.others]
+        scores = self.cosines(group.keep, ids) if kind is not DuplicateKind.EXACT else np.ones(len(ids))
+        return DuplicateGroup(
+            kind,
+            self._reason(kind, keep, [self.photos[id_] for id_ in ids]),
+            keep,
+            tuple(
+                Duplicate(
+                    self.photos[id_], _score(score), how, core.why_kept(keep, self.photos[id_], self.sharpness)
+                )
+                for (id_, how), score in zip(group.others, scores.tolist(), strict=True)
+            ),
+        )
+
+    def _reason(self, kind: DuplicateKind, keep: Photo, others: Sequence[Photo]) -> str:
+        if kind is DuplicateKind.EXACT:
+            return "the same bytes"
+        if kind is DuplicateKind.SAME_PICTURE:
+            return "the same picture"
+        if kind is DuplicateKind.SIMILAR:
+            return f"cosine {self.levels.similar:.3f} or more"
+        moments = [_moment(photo) for photo in (keep, *others)]
+        return f"{keep.info.camera}, within {max(moments) - min(moments):.3g} s"
+
+
+def _score(cosine: float) -> float | None:
+    """Vectors of zeros are those that are not there."""
+    return round(cosine, 6) if cosine else None
+
+
+def _moment(photo: Photo) -> float:
+    taken = photo.info.taken_at
+    return (taken.replace(tzinfo=None) - _EPOCH).total_seconds() if taken else 0.0
+
+
+def find(
+    seams: Seams,
+    ids: Ids,
+    options: DuplicateOptions,
+    *,
+    progress: Callable[[Progress], None],
+    stop: threading.Event | None,
+) -> DuplicateReport:
+    """Return groups of duplicates among some photos; `Library.duplicates` has the words."""
+    started = perf_counter()
+    row = seams.model.answering()
+    with seams.lock:
+        index = seams.live.of(row)
+        levels = core.levels(seams.live.background(row), len(index))
+    if options.threshold is not None:
+        levels = core.Levels(min(levels.alike, options.threshold), options.threshold)
+    search = _Search(seams, index, levels, options, progress, stop, ids)
+    unknown = 0
+    _exact(search)
+    search.settle()
+    if options.reaches(DuplicateKind.SAME_PICTURE) and not search.stopping():
+        with seams.lock:
+            search.near = index.near_pairs(core.NEAREST, least=min(core.NEAR, *levels), within=search.left)
+        unknown = _same_picture(search)
+    if options.reaches(DuplicateKind.SAME_MOMENT) and not search.stopping():
+        _same_moment(search)
+    if options.reaches(DuplicateKind.SIMILAR) and not search.stopping():
+        _similar(search)
+    strength = {kind: number for number, kind in enumerate(core.STRENGTH)}
+    return DuplicateReport(
+        groups=tuple(sorted(search.found, key=lambda group: (strength[group.kind], group.keep.path))),
+        photos=len(ids),
+        threshold=levels.similar,
+        unknown=unknown,
+        skipped=tuple(search.skipped.values()),
+        seconds=perf_counter() - started,
+        interrupted=search.stopping(),
+    )
+
+
+def _exact(search: _Search) -> None:
+    chosen_ids = set(search.left.tolist())
+    for copies in search.seams.catalog.copies():
+        here = [id_ for id_ in copies if id_ in chosen_ids]
+        if len(here) > 1:
+            search.learn(here)
+            keep, *others = search.best_first(here)
+            search.add(DuplicateKind.EXACT, core.Group(keep, tuple((id_, "the same bytes") for id_ in others)))
+
+
+def _same_picture(search: _Search) -> int:
+    """Find the same pictures; return how many photos have no hash, so that they can't be told from others."""
+    from search.decoding.pool import lend
+
+    assert search.near is not None
+    ids, hashes = _hashes(search.seams.catalog, search.left)
+    unknown = len(search.left) - len(ids)
+    if not len(ids):
+        return unknown
+    first, second, _ = search.near
+    links = Links(core.either(core.by_hash(ids, hashes), core.by_vector(first, second, ids, hashes)))
+    search.learn(links.ids.tolist())
+    order = search.best_first(links.ids.tolist())
+    place = {id_: number for number, id_ in enumerate(order)}
+    with lend() as decoders, ExitStack() as stack:
+        pixels = _Pixels(decoders, search.photos)
+        stack.callback(lambda: search.skipped.update(pixels.skipped))
+
+        def hold(keep: int, others: list[int]) -> dict[int, str]:
+            if search.stopping():
+                return {}
+            others = [id_ for id_ in others if id_ in place]
+            pixels.fetch([keep, *others])
+            for later in order[place[keep] + 1 : place[keep] + 1 + _AHEAD]:
+                pixels.fetch([later])
+            mine = hashes[np.searchsorted(ids, keep)]
+            view, same = pixels.view(keep), {}
+            for id_ in others if view else ():
+                turns = core.turns(hashes[np.searchsorted(ids, id_)], mine)
+                if turns and view and (other := pixels.view(id_)) and (found := compare(other, view, turns)):
+                    same[id_] = found.in_words or _recoded(search.photos[keep], search.photos[id_])
+            search.progress(Progress(Stage.COMPARE, place[keep] + 1, len(order)))
+            return same
+
+        for group in core.groups(links, order, hold):
+            search.add(DuplicateKind.SAME_PICTURE, group)
+    search.settle()
+    return unknown
+
+
+def _recoded(keep: Photo, other: Photo) -> str:
+    if (keep.info.width, keep.info.height) != (other.info.width, other.info.height):
+        return "another size"
+    return "coded anew" if keep.info.format == other.info.format else "another format"
+
+
+def _same_moment(search: _Search) -> None:
+    shots = core.by_time(*search.seams.catalog.shots(), search.options.within_s)
+    _by_cosine(search, DuplicateKind.SAME_MOMENT, core.among(shots, search.left), search.levels.alike)
+
+
+def _similar(search: _Search) -> None:
+    assert search.near is not None
+    first, second, scores = search.near
+    close = scores >= search.levels.similar
+    pairs = core.among(Shortlist(first[close], second[close]), search.left)
+    _by_cosine(search, DuplicateKind.SIMILAR, pairs, search.levels.similar)
+
+
+def _by_cosine(search: _Search, kind: DuplicateKind, pairs: Shortlist, least: float) -> None:
+    links = Links(pairs)
+    search.learn(links.ids.tolist())
+
+    def hold(keep: int, others: list[int]) -> dict[int, str]:
+        if search.stopping():
+            return {}
+        others = [id_ for id_ in others if id_ in search.photos]
+        scores = search.cosines(keep, others).tolist()
+        apart = [abs(_moment(search.photos[id_]) - _moment(search.photos[keep])) for id_ in others]
+        return {
+            id_: f"{seconds:.3g} s apart" if kind is DuplicateKind.SAME_MOMENT else f"cosine {score:.3f}"
+            for id_, score, seconds in zip(others, scores, apart, strict=True)
+            if score >= least
+        }
+
+    for group in core.groups(links, search.best_first(links.ids.tolist()), hold):
+        search.add(kind, group)
+    search.settle()
