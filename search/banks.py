@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from search.types import Vectors
 
 _WORDS, _SENTENCES = data_path("bank", "words.txt"), data_path("bank", "sentences.txt")
-_LONGER = 500  # prompts that are made of sentences.txt
-_NONSENSE = 1000
+_LONGER = 400  # prompts that are made of sentences.txt
+_NONSENSE = 600
 _BATCH = 600  # at least: so many a text half neither remembers nor opens the whole model for
 _KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm", "qweasdzxc", "uiojklbnm")
 _LETTERS, _CONSONANTS, _VOWELS = "abcdefghijklmnopqrstuvwxyz", "bcdfghklmnprstvz", "aeiou"
@@ -127,7 +127,7 @@ def _nonsense(words: Sequence[str]) -> Iterator[str]:
 
     kinds = (lambda: run(_LETTERS, 3, 14), keys, shuffled, syllables, lambda: run(_MARKS, 3, 12))
     for number in range(_NONSENSE):
-        parts = 2 + int(chance.random() * 5) if number % 6 == 5 else 1
+        parts = 2 + int(chance.random() * 2) if number % 6 == 5 else 1
         yield " ".join(kinds[(number + part) % (3 if parts > 1 else 5)]() for part in range(parts))
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BACKGROUND = 2048
 """Photos that are enough to know a library's usual scores."""
 
-DEFAULT_CUT = 0.25
+DEFAULT_CUT = 0.22
 """The relevance below which a query in words finds nothing."""
 
 _MAD_TO_SIGMA = 1.4826  # for a normal distribution

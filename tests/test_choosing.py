@@ -72,7 +72,7 @@ def test_words_for_what_is_there_are_not_cut(twins):
 
 def test_an_image_is_not_cut(twins, photographs):
     answer = twins.answer(parse([], like=[str(photographs["rocket"])]), 10, min_relevance=None)
-    assert (len(answer.hits), answer.cut) == (5, 0.0)  # all but itself
+    assert (len(answer.hits), answer.cut) == (5, 0.0)  # the example itself is left out
 
 
 def test_relevance_depends_on_the_photo_not_on_how_many_are_asked_for(twins):

@@ -210,7 +210,8 @@ class Library:
                 if beside:
                     beside.finish()
             self.model.save_recipe()
-            self.model.save_bank()
+            if not report.interrupted:
+                self.model.save_bank()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():

@@ -167,7 +167,7 @@ class LibraryModel:
         """Return the model's bank of prompts, made now if need be; None where it could not be kept."""
         if row.fingerprint not in self._banks:
             known = banks.load(self._recipes, row.fingerprint)
-            self._banks[row.fingerprint] = known or self._made(row.fingerprint, lambda: self.text_tower(row))
+            self._banks[row.fingerprint] = known or self._made(row, lambda: self.text_tower(row))
         return self._banks[row.fingerprint]
 
     def save_bank(self) -> None:
@@ -175,16 +175,17 @@ class LibraryModel:
         encoder = self.loaded
         if encoder is None or banks.load(self._recipes, encoder.fingerprint):
             return
-        row = self.catalog.encoder(fingerprint=encoder.fingerprint)
-        self._made(encoder.fingerprint, lambda: (self.half(row) if row else None) or encoder)
+        if row := self.catalog.encoder(fingerprint=encoder.fingerprint):
+            self._made(row, lambda: self.half(row) or encoder)
 
-    def _made(self, fingerprint: str, tower: Callable[[], TextTower]) -> Bank | None:
+    def _made(self, row: EncoderRow, tower: Callable[[], TextTower]) -> Bank | None:
         folder = self._recipes
         if folder is None or self.catalog.is_newer or not os.access(folder.parent, os.W_OK):
             return None
+        self._notify(f"learning what {row.name} makes of texts that fit nothing; this happens once")
         bank = banks.make(tower())
         with contextlib.suppress(OSError):
-            banks.save(bank, folder, fingerprint)
+            banks.save(bank, folder, row.fingerprint)
         return bank
 
     @property

@@ -24,7 +24,7 @@ def found(done) -> list[str]:
 
 def test_find_and_similar_look_only_at_photos_that_fulfil_all_conditions(indexed, album):
     day, odd = ("--where", "path:*/day1/*"), ("--where", "name in (photo?1.png, photo?7.png)")
-    find = ("find", "a wall", "-k", "50", "--json")
+    find = ("find", "a wall", "--min-relevance", "0", "-k", "50", "--json")
     assert found(indexed(*find, *day)) == ["photo01", "photo04", "photo07", "photo10"]
     assert found(indexed(*find, *day, *odd)) == ["photo01", "photo07"]
     assert found(indexed(*find, *odd, "--folder", "album/day1")) == ["photo01", "photo07"]
@@ -35,14 +35,14 @@ def test_find_and_similar_look_only_at_photos_that_fulfil_all_conditions(indexed
 
 
 def test_a_folder_may_be_a_link_that_was_followed(indexed, album):
-    find = ("find", "a wall", "-k", "50", "--json")
+    find = ("find", "a wall", "--min-relevance", "0", "-k", "50", "--json")
     assert found(indexed(*find, "--folder", album / "link")) == ["linked"]
     assert found(indexed(*find, "--where", f"folder:'{album}/link'")) == ["linked"]
     assert len(found(indexed(*find, "--folder", album))) == 13
 
 
 def test_a_date_may_have_a_zone(indexed):
-    find = ("find", "a wall", "-k", "50", "--json")
+    find = ("find", "a wall", "--min-relevance", "0", "-k", "50", "--json")
     assert len(found(indexed(*find, "--after", "2000-01-01T00:00+05:30", "--before", "2999-01Z"))) == 13
     assert found(indexed(*find, "--after", "2999Z")) == []
 

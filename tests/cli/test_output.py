@@ -73,7 +73,17 @@ def test_a_table_on_a_terminal_has_a_header_and_fits(library, tmp_path):
     library.index([folder])
     for columns in (60, 160):
         screen, line = pty.openpty()
-        command = [sys.executable, "-m", "search", "-L", str(tmp_path / "library"), "find", "red"]
+        command = [
+            sys.executable,
+            "-m",
+            "search",
+            "-L",
+            str(tmp_path / "library"),
+            "find",
+            "red",
+            "--min-relevance",
+            "0",
+        ]
         environment = {**os.environ, "COLUMNS": str(columns)}
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=line, check=True, env=environment)
         header, row, *_ = (
@@ -122,13 +132,13 @@ def test_an_answer_is_written_to_a_file_of_the_kind_its_name_says(indexed, tmp_p
         ("hits.txt", ["--format", "csv"], b"query,rank,"),
         ("hits0", ["--print0"], b"/"),
     ]:
-        done = indexed("find", "a wall", "-k", "2", "-o", tmp_path / name, *arguments)
+        done = indexed("find", "a wall", "--min-relevance", "0", "-k", "2", "-o", tmp_path / name, *arguments)
         assert (done.code, done.stdout) == (0, "")
         content = (tmp_path / name).read_bytes()
         assert content.startswith(begins)
         assert (content.count(b"\0") == 2) == ("--print0" in arguments)
-    assert indexed("find", "a wall", "--json", "-o", tmp_path / "x").code == 2
-    done = indexed("find", "a wall", "-o", tmp_path / "nowhere" / "x.html")
+    assert indexed("find", "a wall", "--min-relevance", "0", "--json", "-o", tmp_path / "x").code == 2
+    done = indexed("find", "a wall", "--min-relevance", "0", "-o", tmp_path / "nowhere" / "x.html")
     assert (done.code, len(done.stderr.splitlines())) == (1, 1)
 
 
@@ -148,9 +158,9 @@ def desk(tmp_path, monkeypatch) -> Path:
 @pytest.mark.skipif(sys.platform != "linux", reason="the viewer is xdg-open")
 class TestOpening:
     def test_one_photo_is_opened_as_it_is_and_several_as_one_page(self, indexed, desk):
-        path = indexed("find", "a wall", "-k", "1", "--format", "paths", "--open").stdout
+        path = indexed("find", "a wall", "--min-relevance", "0", "-k", "1", "--format", "paths", "--open").stdout
         assert (desk / "opened").read_text() == path
-        done = indexed("find", "a wall", "-k", "3", "--open")
+        done = indexed("find", "a wall", "--min-relevance", "0", "-k", "3", "--open")
         sheet = desk / "cache" / "search" / "sheet" / "sheet.html"
         assert (desk / "opened").read_text() == f"{path}{sheet}\n"
         assert sheet.read_text().count('class="photo"') == 3
@@ -158,14 +168,14 @@ class TestOpening:
         assert sheet.parent.stat().st_mode & 0o77 == 0
 
     def test_where_nothing_can_be_opened_it_says_so(self, indexed, desk, monkeypatch):
-        assert indexed("find", "a wall", "--camera", "Leica", "--open").code == 0
+        assert indexed("find", "a wall", "--min-relevance", "0", "--camera", "Leica", "--open").code == 0
         assert not (desk / "opened").exists()
         (desk / "refuse").touch()
-        done = indexed("find", "a wall", "-k", "1", "--open")
+        done = indexed("find", "a wall", "--min-relevance", "0", "-k", "1", "--open")
         assert done.code == 1
         assert "found no program" in done.stderr
         monkeypatch.setenv("PATH", str(desk / "empty"))
-        done = indexed("find", "a wall", "-k", "1", "--open")
+        done = indexed("find", "a wall", "--min-relevance", "0", "-k", "1", "--open")
         assert done.code == 1
         assert "xdg-open is not on this machine" in done.stderr
         assert "--output sheet.html" in done.stderr

@@ -61,7 +61,18 @@ class Terminal:
     def run(self, place: Path, *arguments: str, **environment: str) -> tuple[int, bytes, str]:
         """Run `find` in it: the exit code, what was drawn, and stderr, which goes elsewhere."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "search", "-L", str(place), "find", "a flag", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "search",
+                "-L",
+                str(place),
+                "find",
+                "a flag",
+                "--min-relevance",
+                "0",
+                *arguments,
+            ],
             stdin=self.line,
             stdout=self.line,
             stderr=subprocess.PIPE,
@@ -233,7 +244,7 @@ def test_a_photo_that_is_gone_leaves_its_place_empty(tmp_path):
 
 @pytest.mark.parametrize("more", [[], ["--json"], ["--format", "csv"], ["--print0"]])
 def test_pictures_go_to_a_terminal_and_nowhere_else(run, more):
-    done = run("find", "a flag", "--preview", *more)
+    done = run("find", "a flag", "--min-relevance", "0", "--preview", *more)
     assert (done.code, done.stdout) == (2, "")
     assert "--output sheet.html" in done.stderr
 

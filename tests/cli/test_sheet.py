@@ -58,8 +58,8 @@ def photo(tmp_path, make_photo) -> str:
 def test_a_sheet_of_an_answer_shows_pictures_figures_and_labels(run, photographs):
     assert run("index", *photographs.values(), "--model", "builtin").code == 0
     run("label", "--label", "rocket", "--label", "cat", "--apply")
-    found = run("find", "a cat & <b>more</b>", "-k", "2", "--json").json
-    sheet = Page(run("find", "a cat & <b>more</b>", "-k", "2", "--format", "html").stdout)
+    found = run("find", "a cat & <b>more</b>", "-k", "2", "--min-relevance", "0", "--json").json
+    sheet = Page(run("find", "a cat & <b>more</b>", "-k", "2", "--min-relevance", "0", "--format", "html").stdout)
     assert "a cat & <b>more</b>" in sheet.texts["h2"]
     assert [unquote_to_bytes(urlsplit(a["href"]).path) for a in sheet.photos()] == [
         os.fsencode(hit["path"]) for hit in found["hits"]
