@@ -31,6 +31,7 @@ from search.catalog import Catalog
 from search.catalog.scan import ScannedFile, Verdict
 from search.catalog.writer import Record
 from search.photos.scan import scan
+from search.photos.versions import READER
 from search.types import PhotoInfo
 
 FIELDS = ("photos", "added", "updated", "moved", "unchanged", "gone", "encoded")
@@ -150,7 +151,7 @@ def inject(tree: str, library: str) -> None:
                 for file in files[at : at + 1000]
             ]
             vectors = random.standard_normal((len(records), encoder.dim)).astype(np.float32)
-            writer.add(records, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), model)
+            writer.add(records, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), model, reader=READER)
 
 
 def statements(library: str, tree: str) -> list[str]:

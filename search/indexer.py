@@ -21,7 +21,7 @@ from search.decoding.budget import default_workers
 from search.errors import PhotoError, UsageError
 from search.failpoints import reach
 from search.photos.scan import ScanOptions, file_system, scan
-from search.photos.versions import DECODER
+from search.photos.versions import DECODER, READER
 from search.types import FileStat, IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from search.catalog.look import Look
     from search.catalog.scan import Scan
     from search.catalog.scopes import Scope
-    from search.decoding.pool import Decoded, Decoders
+    from search.decoding.pool import Decoded, Decoders, Read
     from search.encoders import Encoder
     from search.types import Pixels, Vectors
 
@@ -186,6 +186,7 @@ class Run:
         found.free_places()
         self._recognise(found)
         self._encode(found)
+        self._reread(found)
         if not self._stopping():
             self._purge(found)
 
@@ -225,7 +226,7 @@ class Run:
         self._report = replace(self._report, withheld=(*self._report.withheld, *withheld))
 
     def _walk(self, scopes: Sequence[Scope]) -> Survey:
-        settled = Settled(self._decoder, _SETTLED)
+        settled = Settled(self._decoder, _SETTLED, READER)
         found = Survey(
             self._work.enter_context(ExitStack()),
             lambda: self._turn.looking(self._model.id, settled),
@@ -290,7 +291,8 @@ class Run:
             self._count_known(found.recognise(hashes, confirmed=confirmed))
         reach("index.recognised")
         settled = found.settle(confirmed=confirmed)
-        self._count(added=settled.returned, unchanged=counts[Verdict.UNCHANGED], gone=settled.gone)
+        unchanged = counts[Verdict.UNCHANGED] + counts[Verdict.UNREAD]
+        self._count(added=settled.returned, unchanged=unchanged, gone=settled.gone)
         self._withhold(*settled.withheld)
         self._skipped += found.settled_skips()
 
@@ -338,6 +340,47 @@ class Run:
                 self._progress(Progress(Stage.ENCODE, done, total))
                 if self._stopping():
                     return
+
+    # ---- what must be read again
+
+    def _reread(self, found: Scan) -> None:
+        """Read what photos say of themselves whose content is as it was; a sidecar may be new, or the reader.
+
+        One that can't be read now, or was changed meanwhile, is left to the next run.
+        """
+        total = found.verdicts()[Verdict.UNREAD]
+        if not total or self._stopping():
+            return
+        from search.decoding.pool import ahead
+
+        self._progress(Progress(Stage.READ, 0, total))
+        with self._decoders() as decoders:
+            files = _flatten(found.files(Verdict.UNREAD))
+            reading = ahead(lambda file: decoders.submit_reading(file.stat.path), files, _HASHED_AHEAD)
+            done = 0
+            for batch in _batches(reading, _SCAN_BATCH):
+                self._commit_read(batch)
+                done += len(batch)
+                self._progress(Progress(Stage.READ, done, total))
+                if self._stopping():
+                    return
+
+    def _commit_read(self, batch: Sequence[tuple[ScannedFile, Read | Skip]]) -> None:
+        read, kept = [], []
+        for file, found in batch:
+            if file.photo_id is None:
+                continue
+            if isinstance(found, Skip):
+                if found.reason in _SETTLED:
+                    kept.append(file.photo_id)
+            elif found.stat == file.stat:
+                read.append((file.photo_id, found.info))
+        self._writer.put_info(read, reader=READER)
+        self._writer.keep_info(kept, reader=READER)
+        self._count(reread=len(read))
+        reach("index.reread")
+
+    # ---- loading
 
     def _loaded(
         self, files: Iterable[ScannedFile], decoders: Decoders, encoder: Encoder
@@ -428,7 +471,7 @@ class Run:
             sound = are_unit(vectors)
             records = [photo.record for photo, fine in zip(ready, sound, strict=True) if fine]
             if records:
-                self._writer.add(records, vectors[sound], self._model.id)
+                self._writer.add(records, vectors[sound], self._model.id, reader=READER)
             new = sum(record.file.photo_id is None for record in records)
             self._count(added=new, updated=len(records) - new, encoded=len(records))
             self._committed(len(records))

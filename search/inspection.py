@@ -22,6 +22,8 @@ from search.errors import (
     PhotoError,
     StorageError,
 )
+from search.photos.sidecars import of as sidecar_of
+from search.photos.sidecars import stamped
 from search.types import CheckReport, Problem, ProblemKind, Progress, RebuildReport, Stage
 
 if TYPE_CHECKING:
@@ -263,7 +265,8 @@ def _verdict(file: KnownFile, *, content: bool) -> tuple[ProblemKind, str] | Non
         return _content_verdict(file)
     if (now.st_size, now.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
         return ProblemKind.PHOTO_CHANGED, "has changed since it was indexed"
-    touched = file.ctime_ns is not None and file.ctime_ns != now.st_ctime_ns
+    changed_ns = stamped(now.st_ctime_ns, sidecar_of(file.path))
+    touched = file.ctime_ns is not None and file.ctime_ns != changed_ns
     return _content_verdict(file) if content or touched else None
 
 

@@ -293,6 +293,7 @@ class Stage(StrEnum):
     RECOGNISE = "recognising"
     ENCODE = "encoding"
     LABEL = "labelling"
+    READ = "reading"  # what photos already indexed say of themselves
     CHECK = "checking"
     HASH = "hashing"
     MOVE = "moving"
@@ -322,7 +323,8 @@ class IndexReport:
     """What a run did. Every file seen is in exactly one of added, updated, moved, unchanged, skipped.
 
     offline: photos not found that stay, because their folder may only be away; `withheld` says where and why.
-    purged: photos forgotten because they were gone for too long.
+    purged: photos forgotten because they were gone for too long.   reread: photos whose metadata was read anew, though
+    their content is as it was; each counts elsewhere, too.
     not_encoded: after re-encoding, photos that have no vector by the new model yet; while there are any, the old
     model answers.   not_published: why the index generation that was due could not be written, "" if it was; the
     photos are committed and found all the same.
@@ -340,6 +342,7 @@ class IndexReport:
     purged: int = 0
     skipped: tuple[Skip, ...] = ()
     encoded: int = 0
+    reread: int = 0
     not_encoded: int = 0
     seconds: float = 0.0
     interrupted: bool = False

@@ -44,6 +44,7 @@ THIRD_PARTIES = {
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"},
     "pi_heif": {"photos"},
     "rawpy": {"photos/raw"},
+    "defusedxml": {"photos/xmp"},
     "torch": {
         "encoders/blueprints",
         "encoders/openclip",

@@ -421,6 +421,8 @@ INFO = PhotoInfo(
     lens="lens",
     latitude=-12.345678901234567,
     longitude=0.1,
+    rating=-1,
+    keywords=("animal/cat", "Bär"),
 )
 
 
@@ -464,6 +466,8 @@ def said() -> dict:
 
 FINE = [
     *(("latitude", value) for value in (None, -1, 0, 1.5)),
+    *(("rating", value) for value in (None, -1, 0)),
+    ("keywords", []),
     ("format", "\x00"),
     ("taken_at", None),
 ]
@@ -471,7 +475,8 @@ FINE = [
 
 @pytest.mark.parametrize("value", [None, True, -1, 0, 2**70, 1.5, float("nan"), "x" * 5000, [], {}, "\x00"])
 @pytest.mark.parametrize(
-    "field", ["width", "height", "orientation", "latitude", "format", "taken_at", "info", "hash"]
+    "field",
+    ["width", "height", "orientation", "latitude", "format", "taken_at", "info", "hash", "rating", "keywords"],
 )
 def test_a_word_of_another_kind_is_garbled(field, value):
     if (field, value) in FINE and not isinstance(value, bool):
@@ -480,6 +485,14 @@ def test_a_word_of_another_kind_is_garbled(field, value):
     (words if field in words else words["info"])[field] = value
     with pytest.raises(Garbled):
         wire.understand(words, "a.jpg")
+
+
+@pytest.mark.parametrize("words", [["a", "a"], [""], ["\ud800"], ["a\0b"], [1], list("abcdefghij" * 30)])
+def test_keywords_that_the_catalog_could_not_keep_are_garbled(words):
+    words_said = said()
+    words_said["info"]["keywords"] = words
+    with pytest.raises(Garbled):
+        wire.understand(words_said, "a.jpg")
 
 
 @pytest.mark.parametrize("missing", ["info", "hash", "stat"])

@@ -19,6 +19,7 @@ class Verdict(StrEnum):
     NEW = "new"
     SUSPECT = "suspect"  # a new name, but a known photo has this size: may have been moved or copied
     CHANGED = "changed"  # size or a time differ: the content may
+    UNREAD = "unread"  # unchanged, but this reader has not read its metadata
     UNEMBEDDED = "unembedded"  # unchanged, but this encoder has no vector of it
     RETURNED = "returned"  # unchanged, and was gone
     UNCHANGED = "unchanged"

@@ -139,7 +139,8 @@ class _Beside:
 
 def as_known(scope: Scope, encoder_id: int, settled: Settled) -> dict[str, Condition]:
     """Return, by table, the rows whose files, if they are as these say, give a scope nothing to do."""
-    photo = Condition(f"gone_at IS NULL AND {EMBEDDED}", {"encoder": encoder_id})
+    read = {"encoder": encoder_id, "reader": settled.reader}
+    photo = Condition(f"gone_at IS NULL AND reader = :reader AND {EMBEDDED}", read)
     reasons, values = listed("reason", [str(reason) for reason in settled.reasons])
     skip = Condition(f"decoder = :decoder AND reason IN {reasons}", {"decoder": settled.decoder, **values})
     return {

@@ -87,13 +87,20 @@ def unpack_vectors(blobs: Sequence[bytes], dim: int) -> Vectors:
 
 
 def info_columns(info: PhotoInfo) -> dict[str, Any]:
-    """Return what a file says of itself as columns of `photos`."""
-    offset = info.taken_at.utcoffset() if info.taken_at else None
+    """Return what is known of a file's picture and what it says of itself as columns of `photos`."""
     return {
         "format": info.format,
         "width": info.width,
         "height": info.height,
         "orientation": info.orientation,
+        **said_columns(info),
+    }
+
+
+def said_columns(info: PhotoInfo) -> dict[str, Any]:
+    """Return what a file says of itself as columns of `photos`."""
+    offset = info.taken_at.utcoffset() if info.taken_at else None
+    return {
         "taken_at": info.taken_at.replace(tzinfo=None) if info.taken_at else None,
         "taken_offset_s": int(offset.total_seconds()) if offset is not None else None,
         "taken_at_source": info.taken_at_source,

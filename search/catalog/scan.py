@@ -517,8 +517,10 @@ def _classified(encoder_id: int, settled: Settled) -> Select[Any]:
         skips.c.reason.in_(settled.reasons),
     )
     twin = photos.alias()
+    present = and_(same, embedded(encoder_id), photos.c.gone_at.is_(None))
     verdict = case(
-        (and_(same, embedded(encoder_id), photos.c.gone_at.is_(None)), Verdict.UNCHANGED),
+        (and_(present, photos.c.reader == settled.reader), Verdict.UNCHANGED),
+        (present, Verdict.UNREAD),
         (and_(same, embedded(encoder_id)), Verdict.RETURNED),
         (memo, Verdict.SETTLED),
         (same, Verdict.UNEMBEDDED),

@@ -44,18 +44,21 @@ def register(connection: sqlite3.Connection) -> None:
     connection.create_function("row_crc", -1, _checksum, deterministic=True)
 
 
-def seal(connection: Connection) -> None:
-    """Fill in the checksum of every row that was changed; part of the transaction that changed it."""
+def seal(connection: Connection, *tables: Table) -> None:
+    """Fill in the checksum of every row that was changed; part of the transaction that changed it.
+
+    tables: those that hold such rows; all by default.
+    """
     if connection.dialect.name != "sqlite":
         return
-    for statement in _sealing():
-        connection.execute(statement)
+    for table in tables or SEALED:
+        connection.execute(_sealing(table))
 
 
 @functools.cache
-def _sealing() -> tuple[Update, ...]:
-    """The statements that seal; putting one together takes longer than running it."""
-    return tuple(update(table).where(table.c.crc.is_(None)).values(crc=row_checksum(table)) for table in SEALED)
+def _sealing(table: Table) -> Update:
+    """Return the statement that seals; putting it together takes longer than running it."""
+    return update(table).where(table.c.crc.is_(None)).values(crc=row_checksum(table))
 
 
 def row_checksum(table: Table) -> ColumnElement[int]:

@@ -158,7 +158,7 @@ def restore(
                 _insert_vectors(connection, encoder_id, ids, halves)
             values = {"generation": number, "generation_seq": seq, "generation_hash": manifest_hash}
             connection.execute(update(state).values(values))
-            seal(connection)
+            seal(connection, state)  # nothing else was changed, and an older copy lacks what is newer
             _check(connection, str(folder))
         fsync_file(new)
         backup = _move_aside(folder)

@@ -15,7 +15,7 @@ from search.catalog.engines import compact
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
 from search.catalog.repair import Copy, repair
 from search.catalog.roots import add_root, find_scope, within
-from search.catalog.rows import OWN_KEYWORD, chunks, info_columns, pack_vector, to_bytes
+from search.catalog.rows import OWN_KEYWORD, chunks, info_columns, pack_vector, said_columns, to_bytes
 from search.catalog.scan import Scan, lacking
 from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, pictures, roots, skips, state
 from search.catalog.scopes import Scope, is_inside
@@ -302,13 +302,13 @@ class Writer:
         return id_
 
     def put_info(self, found: Sequence[tuple[int, PhotoInfo]], *, reader: int) -> None:
-        """Give photos what was read of them anew, by id; their content is as it was.
+        """Give photos what was read of them anew, by id; their pixels are as they were.
 
-        Costs readers of the index nothing, so no photo counts as changed.
+        No photo counts as changed: nothing of it is in the index.
         """
         with commit(self._connection):
             for id_, info in found:
-                values = info_columns(info) | {"reader": reader}
+                values = said_columns(info) | {"reader": reader}
                 self._connection.execute(update(photos).where(photos.c.id == id_).values(values))
             self._put_keywords(found)
             self._beat(len(found))

@@ -109,6 +109,8 @@ def whole_photo_document(photo: Photo) -> dict[str, Any]:
         "orientation": info.orientation,
         "taken_at_source": info.taken_at_source,
         "lens": info.lens,
+        "rating": info.rating,
+        "keywords": list(info.keywords),
         "gone_at": photo.gone_at.isoformat() if photo.gone_at else None,
     }
 
@@ -164,6 +166,7 @@ def report_document(report: IndexReport, library: str) -> dict[str, Any]:
         "purged": report.purged,
         "skipped": [skip_document(skip) for skip in report.skipped],
         "encoded": report.encoded,
+        "reread": report.reread,
         "not_encoded": report.not_encoded,
         "seconds": report.seconds,
         "images_per_second": report.images_per_second,

@@ -62,6 +62,14 @@ class Decoded:
     likeness: Likeness
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a photo says of itself.   stat: of what was read."""
+
+    info: PhotoInfo
+    stat: FileStat
+
+
 class Decoders:
     """A pool of children that load and preprocess photos; a context manager, and safe to use from several threads.
 
@@ -86,7 +94,7 @@ class Decoders:
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
         self._alive: set[_Child] = set()
-        self._open: set[Future[Decoded | Skip]] = set()
+        self._open: set[Future[Any]] = set()
         self._closing = threading.Event()
         self._watch: threading.Thread | None = None
 
@@ -108,13 +116,20 @@ class Decoders:
 
         The future raises SearchError where children do not start at all, CancelledError if the pool is closed before.
         """
+        return cast("Future[Decoded | Skip]", self._submit(path, preprocessing))
+
+    def submit_reading(self, path: str) -> Future[Read | Skip]:
+        """Read what a file says of itself, without its pixels where that can be; the future is as `submit`'s."""
+        return cast("Future[Read | Skip]", self._submit(path, None))
+
+    def _submit(self, path: str, preprocessing: Preprocessing | None) -> Future[Any]:
         future = self._threads.submit(self._decode, path, preprocessing)
         with self._lock:
             self._open.add(future)
         future.add_done_callback(self._settled)
         return future
 
-    def _settled(self, future: Future[Decoded | Skip]) -> None:
+    def _settled(self, future: Future[Any]) -> None:
         with self._lock:
             self._open.discard(future)
 
@@ -141,17 +156,17 @@ class Decoders:
     def _warm(self) -> None:
         self._idle.append(self._hire())
 
-    def _decode(self, path: str, preprocessing: Preprocessing) -> Decoded | Skip:
-        request = {
+    def _decode(self, path: str, preprocessing: Preprocessing | None) -> Decoded | Read | Skip:
+        request: dict[str, Any] = {
             "path": os.fsencode(os.path.abspath(path)).decode("latin-1"),
             "max_megapixels": self._max_megapixels,
         }
         found = self._try(request, path, preprocessing, last=False)
-        return found or cast("Decoded | Skip", self._try(request, path, preprocessing, last=True))
+        return found or cast("Decoded | Read | Skip", self._try(request, path, preprocessing, last=True))
 
     def _try(
-        self, request: dict[str, Any], path: str, preprocessing: Preprocessing, *, last: bool
-    ) -> Decoded | Skip | None:
+        self, request: dict[str, Any], path: str, preprocessing: Preprocessing | None, *, last: bool
+    ) -> Decoded | Read | Skip | None:
         """Return what became of a file; None if it deserves a fresh child."""
         child = self._child()
         try:
@@ -312,10 +327,17 @@ class _Child:
             raise Garbled
         self._rest()
 
-    def decode(self, request: dict[str, Any], path: str, preprocessing: Preprocessing) -> Decoded | Skip:
-        """Have one file decoded. Raises Garbled if the child died, was ended or talks nonsense."""
+    def decode(
+        self, request: dict[str, Any], path: str, preprocessing: Preprocessing | None
+    ) -> Decoded | Read | Skip:
+        """Have one file decoded, or, without preprocessing, only looked into.
+
+        Raises Garbled if the child died, was ended or talks nonsense.
+        """
         self.files += 1
-        if preprocessing != self._preprocessing:
+        if preprocessing is None:
+            request = request | {"info_only": True}
+        elif preprocessing != self._preprocessing:
             request = request | {"preprocessing": preprocessing.to_dict()}
             self._preprocessing = preprocessing
         self.due = monotonic() + self._limits.wall_s
@@ -328,16 +350,18 @@ class _Child:
             self.due = monotonic() + self._limits.wall_s + wire.seconds(said["more_s"])
             said = self._receive()
         try:
-            found = self._understand(said, path, preprocessing.size)
+            found = self._understand(said, path, preprocessing.size if preprocessing else None)
         except Garbled:
             self._garbled = True
             raise
         self._rest()
         return found
 
-    def _understand(self, said: dict[str, Any], path: str, size: tuple[int, int]) -> Decoded | Skip:
+    def _understand(self, said: dict[str, Any], path: str, size: tuple[int, int] | None) -> Decoded | Read | Skip:
         if "reason" in said:
             return Skip(path, *wire.refusal(said))
+        if size is None:
+            return Read(*wire.understand_info(said, path))
         info, content_hash, stat = wire.understand(said, path)
         likeness = wire.understand_likeness(said)
         return Decoded(self._take_pixels(size), info, content_hash, stat, likeness)

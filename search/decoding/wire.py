@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, BinaryIO, NoReturn
 
+from search.photos.keywords import MAX_KEYWORDS, printable
 from search.types import HASH_BYTES, FileStat, Likeness, PhotoInfo, SkipReason, TakenAtSource
 
 _LENGTH = struct.Struct(">I")
@@ -76,17 +77,27 @@ def receive(stream: BinaryIO) -> dict[str, Any] | None:
 
 def describe(info: PhotoInfo, content_hash: bytes, stat: FileStat) -> dict[str, Any]:
     """Return what a child says of a photo it decoded."""
+    return describe_info(info, stat) | {"hash": content_hash.hex()}
+
+
+def describe_info(info: PhotoInfo, stat: FileStat) -> dict[str, Any]:
+    """Return what a child says of a photo that it only looked into."""
     said = {name: getattr(info, name) for name in _INFO}
     said["taken_at"] = info.taken_at.isoformat() if info.taken_at else None
-    return {
-        "info": said,
-        "hash": content_hash.hex(),
-        "stat": [stat.size_bytes, stat.mtime_ns, stat.ctime_ns],
-    }
+    return {"info": said, "stat": [stat.size_bytes, stat.mtime_ns, stat.ctime_ns]}
 
 
 def understand(said: dict[str, Any], path: str) -> tuple[PhotoInfo, bytes, FileStat]:
     """Return what `describe` was given, for the file at this path. Raises Garbled."""
+    info, stat = understand_info(said, path)
+    try:
+        return info, bytes.fromhex(_take(said.get("hash"), str, length=64)), stat
+    except ValueError:
+        raise Garbled from None
+
+
+def understand_info(said: dict[str, Any], path: str) -> tuple[PhotoInfo, FileStat]:
+    """Return what `describe_info` was given, for the file at this path. Raises Garbled."""
     size_bytes, mtime_ns, ctime_ns = _take(said.get("stat"), list, length=3)
     stat = FileStat(
         path,
@@ -94,11 +105,7 @@ def understand(said: dict[str, Any], path: str) -> tuple[PhotoInfo, bytes, FileS
         _whole(mtime_ns, -(2**63), 2**63),
         None if ctime_ns is None else _whole(ctime_ns, -(2**63), 2**63),
     )
-    try:
-        content_hash = bytes.fromhex(_take(said.get("hash"), str, length=64))
-    except ValueError:
-        raise Garbled from None
-    return _info(_take(said.get("info"), dict)), content_hash, stat
+    return _info(_take(said.get("info"), dict)), stat
 
 
 def describe_likeness(likeness: Likeness) -> dict[str, Any]:
@@ -153,8 +160,18 @@ def _info(said: dict[str, Any]) -> PhotoInfo:
         latitude=None if said["latitude"] is None else _degrees(said["latitude"], 90),
         longitude=None if said["longitude"] is None else _degrees(said["longitude"], 180),
         rating=None if said["rating"] is None else _whole(said["rating"], -1, 6),
-        keywords=tuple(map(_text, _take(said["keywords"], list))),
+        keywords=_keywords(_take(said["keywords"], list)),
     )
+
+
+def _keywords(said: list[Any]) -> tuple[str, ...]:
+    """Return keywords that the catalog can keep: each once, none with what can't be seen."""
+    words = tuple(map(_text, said))
+    if len(set(words)) < len(words) or len(words) > MAX_KEYWORDS:
+        raise Garbled
+    if not all(word and printable(word) == word for word in words):
+        raise Garbled
+    return words
 
 
 def _take(value: Any, type_: type[Any], *, length: int | None = None) -> Any:

@@ -16,7 +16,15 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from search.decoding.wire import Limits, describe, describe_likeness, extra_seconds, receive, send
+from search.decoding.wire import (
+    Limits,
+    describe,
+    describe_info,
+    describe_likeness,
+    extra_seconds,
+    receive,
+    send,
+)
 from search.errors import PhotoError
 from search.types import SkipReason
 
@@ -57,10 +65,12 @@ class _Decoder:
 
     def __init__(self, loader: str, limits: Limits, replies: BinaryIO, pixels_fd: int | None) -> None:
         from search.encoders.preprocessing import Preprocessing
+        from search.photos.decode import read_info
         from search.photos.likeness import likeness
 
         module, _, name = loader.partition(":")
         self._load: Callable[..., LoadedPhoto] = getattr(importlib.import_module(module), name)
+        self._read_info = read_info
         self._read_preprocessing = Preprocessing.from_dict
         self._likeness = likeness
         self._preprocessing = Preprocessing((1, 1))
@@ -74,25 +84,32 @@ class _Decoder:
             self._preprocessing = self._read_preprocessing(request["preprocessing"])
         _forget_what_was_printed()
         _allow_cpu(self._limits.cpu_s)
+        path, most = os.fsdecode(request["path"].encode("latin-1")), request["max_megapixels"]
+        pixels: Pixels | None = None
         try:
-            photo = self._load(
-                os.fsdecode(request["path"].encode("latin-1")),
-                max_megapixels=request["max_megapixels"],
-                min_side=self._preprocessing.min_side,
-                on_header=self._allow_more,
-            )
-            pixels = self._preprocessing(photo.image, whole=photo.whole, frame=photo.frame)
-            likeness = self._likeness(photo.image)
+            if request.get("info_only"):
+                said = describe_info(*self._read_info(path, max_megapixels=most))
+            else:
+                said, pixels = self._decoded(path, most)
         except PhotoError as error:
-            said, pixels = {"reason": error.reason, "detail": error.message}, None
+            said = {"reason": error.reason, "detail": error.message}
         except MemoryError:
-            said, pixels = {"reason": SkipReason.MEMORY, "detail": "takes more memory than a decoder may"}, None
+            said = {"reason": SkipReason.MEMORY, "detail": "takes more memory than a decoder may"}
         except Exception as error:
             detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            said, pixels = {"reason": SkipReason.DECODE_ERROR, "detail": detail}, None
-        else:
-            said = describe(photo.info, photo.content_hash, photo.stat) | describe_likeness(likeness)
+            said = {"reason": SkipReason.DECODE_ERROR, "detail": detail}
         self._send(said, pixels)
+
+    def _decoded(self, path: str, max_megapixels: float) -> tuple[dict[str, Any], Pixels]:
+        photo = self._load(
+            path,
+            max_megapixels=max_megapixels,
+            min_side=self._preprocessing.min_side,
+            on_header=self._allow_more,
+        )
+        pixels = self._preprocessing(photo.image, whole=photo.whole, frame=photo.frame)
+        said = describe(photo.info, photo.content_hash, photo.stat)
+        return said | describe_likeness(self._likeness(photo.image)), pixels
 
     def _send(self, said: dict[str, Any], pixels: Pixels | None) -> None:
         data = b"" if pixels is None else pixels.data.cast("B")

@@ -213,7 +213,8 @@ class Library:
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():
-                report = replace(report, not_published=self._publish(turn.writer))
+                unpublished = self._publish(turn.writer, also=report.reread)
+                report = replace(report, not_published=unpublished)
         return replace(report, photos=self.catalog.count())
 
     @contextmanager

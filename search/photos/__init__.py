@@ -2,7 +2,7 @@
 
     scan         the walk: which files there are; opens none of them, imports no image library
     decode       one file -> upright RGB pixels, PhotoInfo and content hash; the only door to Pillow's opener
-    metadata     EXIF -> the fields of PhotoInfo
+    metadata     EXIF, XMP, IPTC and a sidecar -> the fields of PhotoInfo; with it xmp, keywords, sidecars
     thumbnails   one file -> a small JPEG that carries nothing but pixels
 
 Import from the modules: nothing is loaded here, so that the walk stays free of Pillow.

@@ -27,7 +27,7 @@ import PIL
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, _imaging
 
 from search.errors import PhotoError
-from search.photos import metadata, raw
+from search.photos import metadata, raw, sidecars
 from search.photos.colour import to_rgb
 from search.types import FileStat, PhotoInfo, SkipReason
 
@@ -126,19 +126,22 @@ def load(
     max_pixels = round(max_megapixels * 1_000_000)
     with _open_regular(path) as file:
         before = _stat(file.fileno())
+        beside = sidecars.of(path)
         try:
             found = _raw(file, max_pixels) if raw.is_raw(path) else None
             image = found.image if found else _open(file, max_pixels, is_tga=path.lower().endswith(".tga"))
             if on_header:
                 on_header(image.width * image.height, before.st_size)
             if found:
-                photo = _decode_preview(found, path, min_side=min_side, mtime_ns=before.st_mtime_ns)
+                info = _info_of_raw(found, path, mtime_ns=before.st_mtime_ns, sidecar=sidecars.read(beside))
+                photo = _decode_preview(found, info, min_side=min_side)
             else:
                 photo = _decode(
                     cast(ImageFile.ImageFile, image),
                     max_pixels=max_pixels,
                     min_side=min_side,
                     mtime_ns=before.st_mtime_ns,
+                    sidecar=sidecars.read(beside),
                 )
             digest = _digest(file)
         except Exception as error:
@@ -147,7 +150,39 @@ def load(
                 raise
             raise _verdict(error) from error
         _refuse_changed(file, before)
-    return LoadedPhoto(*photo, digest, FileStat(path, before.st_size, before.st_mtime_ns, before.st_ctime_ns))
+    return LoadedPhoto(*photo, digest, _file_stat(path, before, beside))
+
+
+def read_info(path: str, *, max_megapixels: float = 200) -> tuple[PhotoInfo, FileStat]:
+    """Return what a photo says of itself, and the file it was read from, without decoding it where that can be had.
+
+    Width and height are those of its header.   Raises PhotoError as `load` does.
+    """
+    max_pixels = round(max_megapixels * 1_000_000)
+    with _open_regular(path) as file:
+        before = _stat(file.fileno())
+        beside = sidecars.of(path)
+        try:
+            info = _info(file, path, max_pixels, mtime_ns=before.st_mtime_ns, sidecar=sidecars.read(beside))
+        except Exception as error:
+            _refuse_changed(file, before)
+            if isinstance(error, PhotoError):
+                raise
+            raise _verdict(error) from error
+        _refuse_changed(file, before)
+    return info, _file_stat(path, before, beside)
+
+
+def _info(file: BinaryIO, path: str, max_pixels: int, *, mtime_ns: int, sidecar: bytes) -> PhotoInfo:
+    if found := _raw(file, max_pixels) if raw.is_raw(path) else None:
+        return _info_of_raw(found, path, mtime_ns=mtime_ns, sidecar=sidecar)
+    image = _open(file, max_pixels, is_tga=path.lower().endswith(".tga"))
+    size, turned_by_decoder = image.size, _own_orientation(image)
+    if image.format == "PNG":
+        with contextlib.suppress(Exception):
+            image.load()  # some of what it says may come after its pixels
+    said = metadata.said_by(image, sidecar=sidecar)
+    return _info_of_image(image, said, size, turned_by_decoder, mtime_ns=mtime_ns)
 
 
 def content_hash(path: str) -> bytes:
@@ -181,6 +216,12 @@ def _stat(fd: int) -> os.stat_result:
         return os.fstat(fd)
     except OSError as error:  # a network drive that went away
         raise PhotoError(SkipReason.UNREADABLE, _reason(error)) from error
+
+
+def _file_stat(path: str, found: os.stat_result, sidecar: str | None) -> FileStat:
+    """Return a file as the walk sees it."""
+    changed = sidecars.stamped(found.st_ctime_ns, sidecar)
+    return FileStat(path, found.st_size, found.st_mtime_ns, changed)
 
 
 def _digest(file: BinaryIO) -> bytes:
@@ -300,7 +341,7 @@ def _open(file: BinaryIO, max_pixels: int, *, is_tga: bool) -> ImageFile.ImageFi
 
 
 def _decode(
-    image: ImageFile.ImageFile, *, max_pixels: int, min_side: int | None, mtime_ns: int
+    image: ImageFile.ImageFile, *, max_pixels: int, min_side: int | None, mtime_ns: int, sidecar: bytes
 ) -> tuple[Image.Image, _Box, tuple[int, int], PhotoInfo]:
     full_size = image.size
     drafted = min_side is not None and _draft(image, min_side)
@@ -309,19 +350,42 @@ def _decode(
     _refuse_large(image.size, max_pixels)  # a HEIF may decode to another size than its header says
     size = full_size if drafted else image.size
 
-    exif = metadata.exif_of(image)
-    to_do = metadata.orientation_of(exif) if turned_by_decoder is None else 1
-    info = metadata.photo_info(
-        exif,
+    said = metadata.said_by(image, sidecar=sidecar)
+    to_do = metadata.orientation_of(said.exif) if turned_by_decoder is None else 1
+    info = _info_of_image(image, said, size, turned_by_decoder, mtime_ns=mtime_ns)
+    found = _first_content(image, min_side)
+    upright = _turn(found, to_do)
+    upright.info.clear()
+    return upright, _turned(_frame(size, found.size), found.size, to_do), (info.height, info.width), info
+
+
+def _info_of_image(
+    image: ImageFile.ImageFile,
+    said: metadata.Said,
+    size: tuple[int, int],
+    turned_by_decoder: int | None,
+    *,
+    mtime_ns: int,
+) -> PhotoInfo:
+    """Return a picture's PhotoInfo.   size: before it is turned upright, but for what its decoder turned."""
+    to_do = metadata.orientation_of(said.exif) if turned_by_decoder is None else 1
+    return metadata.photo_info(
+        said,
         format=image.format or "",
         size=(size[1], size[0]) if to_do >= 5 else size,
         orientation=turned_by_decoder or to_do,
         mtime_ns=mtime_ns,
     )
-    found = _first_content(image, min_side)
-    upright = _turn(found, to_do)
-    upright.info.clear()
-    return upright, _turned(_frame(size, found.size), found.size, to_do), (info.height, info.width), info
+
+
+def _info_of_raw(preview: raw.Preview, path: str, *, mtime_ns: int, sidecar: bytes) -> PhotoInfo:
+    return metadata.photo_info(
+        metadata.said_by_raw(preview.exif, preview.image, sidecar=sidecar),
+        format=path.rpartition(".")[2],
+        size=preview.size,
+        orientation=preview.orientation,
+        mtime_ns=mtime_ns,
+    )
 
 
 def _raw(file: BinaryIO, max_pixels: int) -> raw.Preview | None:
@@ -335,19 +399,12 @@ def _raw(file: BinaryIO, max_pixels: int) -> raw.Preview | None:
 
 
 def _decode_preview(
-    preview: raw.Preview, path: str, *, min_side: int | None, mtime_ns: int
+    preview: raw.Preview, info: PhotoInfo, *, min_side: int | None
 ) -> tuple[Image.Image, _Box, tuple[int, int], PhotoInfo]:
     size = preview.image.size
     if min_side is not None and isinstance(preview.image, ImageFile.ImageFile):
         _draft(preview.image, min_side)
     preview.image.load()
-    info = metadata.photo_info(
-        preview.exif,
-        format=path.rpartition(".")[2],
-        size=preview.size,
-        orientation=preview.orientation,
-        mtime_ns=mtime_ns,
-    )
     found = to_rgb(preview.image, min_side=min_side)
     upright = _turn(found, preview.to_do)
     upright.info.clear()

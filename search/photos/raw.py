@@ -11,10 +11,8 @@ from PIL import Image, UnidentifiedImageError
 
 from search.errors import PhotoError
 from search.photos import metadata
+from search.photos.suffixes import RAW_SUFFIXES
 from search.types import SkipReason
-
-RAW_SUFFIXES = frozenset((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef"))
-"""Endings of the RAW files that are read, lower-case; most look like TIFFs, so their names decide."""
 
 _TURNED = (5, 6)  # LibRaw's flips by a quarter, to the left and to the right
 _ORIENTATIONS = {0: 1, 3: 3, 5: 8, 6: 6}  # EXIF's numbers for LibRaw's flips

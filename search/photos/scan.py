@@ -18,20 +18,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TypeAlias
 
+from search.photos import sidecars
+from search.photos.suffixes import PHOTO_SUFFIXES
 from search.types import FileStat
 
 OnError: TypeAlias = Callable[[str, OSError], None]
-
-PHOTO_SUFFIXES = frozenset(
-    "." + name
-    for name in (
-        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "gif", "bmp", "dib", "tif", "tiff"),
-        *("jp2", "j2k", "j2c", "jpf", "jpx", "pnm", "ppm", "pgm", "pbm", "pfm", "tga"),
-        *("avif", "heic", "heif", "hif"),
-        *("cr2", "cr3", "nef", "arw", "dng", "raf", "orf", "rw2", "pef"),
-    )
-)
-"""Endings of photo files, lower-case, with their dot. Content decides later what a file really is."""
 
 # What cameras, network drives and operating systems leave between photos: previews, bins, resource forks.
 _JUNK_PREFIXES = ("._", ".trash")
@@ -82,7 +73,8 @@ def scan(root: str, options: ScanOptions = _DEFAULT, *, on_error: OnError | None
     list; one folder's names are held at a time, not the tree's.
     root: a folder, or a file, which is yielded whatever its suffix.   on_error: gets the path of a file or
     folder that can't be examined, and why; the walk goes on, and everything at or below that path is unknown.
-    Only regular files are yielded. Names that are no valid text survive (surrogateescape).
+    Only regular files are yielded. Names that are no valid text survive (surrogateescape). The change time of a photo
+    with a sidecar has that one's in it.
     """
     return chain.from_iterable(_Walk(options, on_error or _ignore).run(root))
 
@@ -153,6 +145,7 @@ class _Walk:
         self._options = options
         self._on_error = on_error
         self._entered: set[tuple[int, int]] = set()
+        self._beside: dict[str, str] = {}  # sidecars of photos that wait to be examined
         self._excluded = tuple(pattern.rstrip("/") for pattern in options.exclude)
 
     def run(self, root: str) -> Iterator[list[FileStat]]:
@@ -163,7 +156,8 @@ class _Walk:
             self._on_error(root, error)
             return
         if stat.S_ISREG(found.st_mode):
-            yield [FileStat(root, found.st_size, found.st_mtime_ns, found.st_ctime_ns)]
+            changed = sidecars.stamped(found.st_ctime_ns, sidecars.of(root))
+            yield [FileStat(root, found.st_size, found.st_mtime_ns, changed)]
         elif stat.S_ISDIR(found.st_mode):
             yield from self._below(root)
 
@@ -190,7 +184,10 @@ class _Walk:
                 self._on_error(entry.path, error)
                 continue
             if is_regular(found.st_mode):
-                files.append(FileStat(entry.path, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+                changed = found.st_ctime_ns
+                if self._beside:
+                    changed = sidecars.stamped(changed, self._beside.pop(entry.path, None))
+                files.append(FileStat(entry.path, found.st_size, found.st_mtime_ns, changed))
         return files
 
     def _list(self, folder: str, prefix: str) -> list[_Entry]:
@@ -199,16 +196,20 @@ class _Walk:
             if self._seen(folder):
                 return []
             with os.scandir(folder) as entries:
-                found = self._choose(entries, prefix)
+                found, has_sidecars = self._choose(entries, prefix)
+            if has_sidecars:
+                beside = sidecars.among(os.listdir(folder))
+                self._beside |= {os.path.join(folder, name): os.path.join(folder, beside[name]) for name in beside}
         except OSError as error:
             self._on_error(folder, error)
             return []
         found.sort(key=_NAME, reverse=True)
         return found
 
-    def _choose(self, entries: Iterable[os.DirEntry[str]], prefix: str) -> list[_Entry]:
-        """Return what `_list` does, in any order."""
+    def _choose(self, entries: Iterable[os.DirEntry[str]], prefix: str) -> tuple[list[_Entry], bool]:
+        """Return what `_list` does, in any order, and whether there are sidecars."""
         found: list[_Entry] = []
+        has_sidecars = False
         plain = not self._excluded
         for entry in entries:
             name = entry.name
@@ -223,9 +224,10 @@ class _Walk:
                     continue
             except OSError:
                 pass  # looked at again, and told
+            has_sidecars = has_sidecars or name.endswith(sidecars.SUFFIXES)
             if (wanted := self._wanted(entry, prefix)) is not None:
                 found.append(wanted)
-        return found
+        return found, has_sidecars
 
     def _wanted(self, entry: os.DirEntry[str], prefix: str) -> _Entry | None:
         """Return what `_list` does of one entry, None if it is left out."""

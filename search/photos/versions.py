@@ -1,4 +1,4 @@
-"""Which decoders there are, told without loading them."""
+"""Which decoders there are, and which reader of metadata, told without loading them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,6 @@ def _version(package: str) -> str:
 
 DECODER = f"pillow {PIL.__version__} pi_heif {_version('pi-heif')} rawpy {_version('rawpy')}"
 """The decoders and their versions; a file that one version refused may be tried again by the next."""
+
+READER = 1
+"""Counts up with every change in what is read of a photo's metadata: the next run reads that of known photos again."""

@@ -178,7 +178,7 @@ def test_an_interrupted_run_keeps_what_it_recognised_and_swaps_nothing_by_half(s
         first = [(hashed[b"a.png"], b"B".ljust(32, b".")), (hashed[b"c.png"], b"C".ljust(32, b"."))]
         assert found.recognise(first, last=False) == Recognised(touched=1)
         assert sorted(shelf.rows()) == [(a, b"a.png", b"A", 0), (b, b"b.png", b"B", 0), (c, b"c.png", b"C", 0)]
-        assert found.verdicts()[Verdict.UNCHANGED] == 1
+        assert found.verdicts()[Verdict.UNREAD] == 1
         assert found.recognise([(hashed[b"b.png"], b"A".ljust(32, b"."))]).moved == 2
     assert sorted(shelf.rows()) == [(a, b"b.png", b"A", 0), (b, b"a.png", b"B", 0), (c, b"c.png", b"C", 0)]
 

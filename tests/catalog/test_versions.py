@@ -19,10 +19,12 @@ from sqlalchemy import select
 from search.catalog import Catalog
 from search.catalog.schema import metadata, state
 from search.catalog.seals import SEALED, row_checksum, schema_checksum
+from search.catalog.snapshot import restore
 from search.catalog.storage import CATALOG_NAME, Storage
 from search.catalog.versions import FORMAT, HISTORY
 from search.errors import LibraryNotFound, NewerLibrary, OldLibrary
 from search.resources import data_path, migrations_path
+from search.types import ProblemKind
 
 
 @pytest.fixture
@@ -157,6 +159,38 @@ def test_every_row_of_an_upgraded_catalog_is_sealed(folder):
             rows = connection.execute(query).all()
             assert all(kept == computed is not None for kept, computed in rows), table.name
         assert connection.execute(select(state.c.schema_crc)).scalar_one() == schema_checksum(connection)
+
+
+def test_an_upgrade_does_not_sign_a_damaged_photo(folder):
+    put_catalog(folder, "0004")
+    with closing(sqlite3.connect(folder / CATALOG_NAME)) as connection, connection:
+        connection.execute("UPDATE photos SET camera = 'Canon EOS 5E'")
+    catalog = Catalog(str(folder))
+    catalog.upgrade()
+    found = [problem.id for problem in catalog.problems(full=True)[0] if problem.kind is ProblemKind.ROW_DAMAGED]
+    assert found == [1]
+
+
+@pytest.mark.parametrize("revision", HISTORY[2:-1])  # of those before there are no copies
+def test_a_catalog_made_anew_from_an_older_copy_can_be_upgraded(folder, revision):
+    put_catalog(folder, revision)
+    (folder / CATALOG_NAME).rename(folder / "rows.db")
+    restore(folder, folder / "rows.db", [], number=1, seq=1, manifest_hash="0" * 64)
+    catalog = Catalog(str(folder))
+    with pytest.raises(OldLibrary):
+        catalog.count()
+    assert catalog.upgrade() == revision
+    assert catalog.get([1])[0].info.camera == "Canon EOS 5D"
+
+
+def test_what_photos_of_an_older_catalog_say_of_themselves_is_to_be_read(folder):
+    put_catalog(folder, "0004")
+    catalog = Catalog(str(folder))
+    catalog.upgrade()
+    [photo] = catalog.get([1])
+    assert (photo.info.rating, photo.info.keywords, catalog.pictures(1)) == (None, (), [])
+    with Storage(str(folder)).examining() as connection:
+        assert connection.exec_driver_sql("SELECT reader FROM photos").scalars().all() == [None]
 
 
 # Tries to upgrade copies of a catalog in processes of their own, each killed somewhere: `kill.py CATALOG TRIALS`.

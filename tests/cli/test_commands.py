@@ -201,6 +201,23 @@ def test_similar_by_path_and_by_id(indexed, photographs):
     assert cat["id"] not in [hit["id"] for hit in by_id["hits"]]
 
 
+def test_rating_and_keywords_are_shown_and_keywords_are_tags(run, tmp_path, make_photo):
+    photo = make_photo(tmp_path / "photos" / "a.png", 1)
+    photo.with_name("a.png.xmp").write_text(
+        '<r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:x="http://ns.adobe.com/xap/1.0/"'
+        ' xmlns:d="http://purl.org/dc/elements/1.1/"><r:Description x:Rating="-1"><d:subject><r:Bag>'
+        "<r:li>cat</r:li><r:li>tree</r:li></r:Bag></d:subject></r:Description></r:RDF>"
+    )
+    assert run("index", photo.parent, "--model", "builtin", "--json").json["reread"] == 0
+    shown = run("show", photo, "--json").json
+    assert (shown["rating"], shown["keywords"], shown["labels"]) == (-1, ["cat", "tree"], ["cat", "tree"])
+    assert "keywords" in run("show", photo).stdout
+    assert len(run("find", "anything", "--tag", "tree", "--json").json["hits"]) == 1
+    photo.with_name("a.png.xmp").unlink()
+    assert run("index", photo.parent, "--json").json["reread"] == 1
+    assert run("show", photo, "--json").json["rating"] is None
+
+
 def test_show_knows_everything(indexed, photographs):
     shown = indexed("show", photographs["rocket"], "--json").json
     assert (HIT - {"rank", "score", "relevance"}) <= set(shown)

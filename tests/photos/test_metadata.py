@@ -10,7 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
 
-from search.photos.metadata import exif_of, orientation_of, parse_date, photo_info
+from search.photos.metadata import Said, exif_of, orientation_of, parse_date, photo_info, said_by
 from search.types import PhotoInfo, TakenAtSource
 
 NOON = datetime(2024, 5, 31, 12, 0, 0)  # noqa: DTZ001 - EXIF without an offset is wall-clock time
@@ -30,7 +30,7 @@ def info_of(first: Tags, *, exif: Tags | None = None, gps: Tags | None = None) -
     file = io.BytesIO()
     Image.new("L", (2, 2)).save(file, "JPEG", exif=tags)
     with Image.open(file) as image:
-        return photo_info(exif_of(image), format="JPEG", size=(2, 2), orientation=1, mtime_ns=MTIME_NS)
+        return photo_info(said_by(image), format="JPEG", size=(2, 2), orientation=1, mtime_ns=MTIME_NS)
 
 
 def test_file_without_exif_has_its_own_date_and_nothing_else() -> None:
@@ -196,12 +196,12 @@ def test_exif_of_wrong_types_costs_only_itself() -> None:
     exif[ExifTags.Base.Orientation] = "up"
     exif[ExifTags.Base.DateTime] = (1, 2)
     exif.get_ifd(ExifTags.IFD.GPSInfo).update(gps("here", 5, None, None))
-    info = photo_info(exif, format="PNG", size=(3, 4), orientation=orientation_of(exif), mtime_ns=MTIME_NS)
+    info = photo_info(Said(exif), format="PNG", size=(3, 4), orientation=orientation_of(exif), mtime_ns=MTIME_NS)
     assert info == PhotoInfo("png", 3, 4, taken_at=info.taken_at, taken_at_source=TakenAtSource.FILE, camera="EOS")
 
 
 def test_time_beyond_the_calendar_is_none() -> None:
-    info = photo_info(Image.Exif(), format="PNG", size=(1, 1), orientation=1, mtime_ns=10**21)
+    info = photo_info(Said(Image.Exif()), format="PNG", size=(1, 1), orientation=1, mtime_ns=10**21)
     assert (info.taken_at, info.taken_at_source) == (None, None)
 
 

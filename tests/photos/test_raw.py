@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from search.errors import PhotoError
-from search.photos.decode import load
+from search.photos.decode import load, read_info
 from search.photos.raw import RAW_SUFFIXES
 from search.photos.scan import PHOTO_SUFFIXES
 from search.types import SkipReason
@@ -34,7 +34,7 @@ def directory(entries: list[tuple[int, int, bytes | tuple[int, ...]]], at: int) 
     return head + struct.pack("<I", 0) + tail
 
 
-def dng(preview: Image.Image | None, *, orientation: int = 1) -> bytes:
+def dng(preview: Image.Image | None, *, orientation: int = 1, xmp: bytes = b"") -> bytes:
     """A grey sensor's reading, and a JPEG before it if given."""
     buffer = io.BytesIO()
     if preview:
@@ -52,6 +52,8 @@ def dng(preview: Image.Image | None, *, orientation: int = 1) -> bytes:
             (50706, BYTE, (1, 4, 0, 0)),
             (50708, TEXT, b"Acme One\0"),
         ]
+        if xmp:
+            first += [(700, BYTE, xmp)]
         if preview:
             first += [(256, LONG, (preview.width,)), (257, LONG, (preview.height,)), (258, SHORT, (8, 8, 8))]
             first += [(259, SHORT, (7,)), (262, SHORT, (6,)), (273, LONG, (jpeg_at,)), (277, SHORT, (3,))]
@@ -93,6 +95,20 @@ def test_the_preview_stands_for_a_raw_file(tmp_path: Path) -> None:
     assert info.camera == "Acme One"
     assert info.taken_at is not None
     assert info.taken_at.isoformat() == "2021-05-06T07:08:09"
+
+
+def rated(stars: int) -> bytes:
+    spaces = 'xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:x="http://ns.adobe.com/xap/1.0/"'
+    return f'<r:RDF {spaces}><r:Description x:Rating="{stars}"/></r:RDF>'.encode()
+
+
+def test_the_packet_of_a_raw_file_is_read_and_its_sidecar_comes_first(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.dng")
+    (tmp_path / "a.dng").write_bytes(dng(halves(), xmp=rated(3)))
+    assert load(path).info.rating == read_info(path)[0].rating == 3
+    (tmp_path / "a.xmp").write_bytes(rated(5))
+    assert load(path).info.rating == read_info(path)[0].rating == 5
+    assert load(path).stat == read_info(path)[1]
 
 
 def test_a_raw_file_is_turned_upright(tmp_path: Path) -> None:
@@ -148,7 +164,7 @@ def test_without_rawpy_the_package_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.dng").write_bytes(dng(halves()))
     code = (
         "import sys; sys.modules['rawpy'] = None\n"
-        "from search.errors import PhotoError; from search.photos.decode import load\n"
+        "from search.errors import PhotoError; from search.photos.decode import load, read_info\n"
         f"try: load({str(tmp_path / 'a.dng')!r})\n"
         "except PhotoError as error: print(error.reason, error.message)"
     )

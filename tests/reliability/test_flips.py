@@ -23,7 +23,7 @@ from search.catalog.storage import CATALOG_NAME, Storage
 from search.catalog.writer import Record
 from search.errors import LibraryNotFound
 from search.generations import Generations, Unsound
-from search.types import FileStat, LabelledPhoto, LabelScore, PhotoInfo, Skip
+from search.types import FileStat, LabelledPhoto, LabelScore, PhotoInfo, Picture, Skip
 
 PHOTOS, DIM = 300, 512
 
@@ -34,7 +34,7 @@ class Model:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
-    """A catalog of 300 photos with labels and skipped files, all of it in its one file."""
+    """A catalog of 300 photos with labels, pictures and skipped files, all of it in its one file."""
     catalog = Catalog(str(tmp_path / "library"))
     catalog.create()
     vectors = np.random.default_rng(0).standard_normal((PHOTOS, DIM)).astype(np.float32)
@@ -47,6 +47,7 @@ def catalog(tmp_path: Path) -> Catalog:
             writer.add(records, vectors[start : start + 100], encoder_id)
         labelled = [LabelledPhoto("", (LabelScore(f"label {n % 7}", 0.5, 0.3),), n) for n in range(1, 100)]
         writer.put_labels(labelled, ["other"], source="zero-shot", encoder_id=encoder_id)
+        writer.put_pictures([Picture(n, bytes([n]) * 32, n / 7, n) for n in range(1, 100)], method=1)
         for number in range(20):
             writer.skip_unread(scope, Skip(str(tmp_path / "photos" / f"{number}.jpg"), "unreadable", "why not"))
     catalog.close()
@@ -56,7 +57,9 @@ def catalog(tmp_path: Path) -> Catalog:
 def record(root_id: int, number: int) -> Record:
     place = f"a folder/photo {number}.jpg".encode()
     file = ScannedFile(root_id, place, FileStat("", 1000 + number, 10**18 + number), Verdict.NEW, None)
-    info = PhotoInfo("JPEG", 4000, 3000, camera="Kamera ä", latitude=1.5 + number, longitude=-number / 7)
+    info = PhotoInfo(
+        "JPEG", 4000, 3000, camera="Kamera ä", latitude=1.5 + number, longitude=-number / 7, rating=number % 6
+    )
     return Record(file, random.Random(number).randbytes(32), info)
 
 
