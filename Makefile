@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 RIVALS = against_rclip against_clip_retrieval
-BENCHES = encoders pipeline memory index labels incremental decoding quality reliability
+BENCHES = encoders pipeline memory index filters labels incremental decoding quality reliability
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
 
 .PHONY: demo test test-slow torture lint format bench docs wheel clean

@@ -15,6 +15,7 @@ from statistics import median
 
 from demo import gather
 from search import LabelSet, Library
+from search.query import parse
 
 SUBJECTS = {
     "a cat": ("chelsea",),
@@ -78,7 +79,7 @@ def captions(table: Path, library: Path) -> None:
         opened.index(sorted({str((table.parent / row["image"]).parent) for row in rows}))
         count = opened.status().photos
         for row in rows:
-            found = [hit.photo.path for hit in opened.search(row["caption"], k=count)]
+            found = [hit.photo.path for hit in opened.search(parse([row["caption"]]), k=count)]
             ranks.append(1 + found.index(str(table.parent / row["image"])))
     recalls = " · ".join(f"R@{k} {sum(rank <= k for rank in ranks) / len(ranks):.3f}" for k in (1, 5, 10))
     print(f"\n{len(rows)} captions, {count} images: {recalls}, median rank {median(ranks):g}")

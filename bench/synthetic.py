@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from time import perf_counter
@@ -56,12 +56,13 @@ def make_library(
     encoder: EncoderIdentity | None = None,
     root: str = ROOT,
     files: Sequence[FileStat] | None = None,
+    infos: Callable[[int], PhotoInfo] = lambda _: PhotoInfo("jpeg", 4000, 3000),
     seed: int = 0,
 ) -> None:
     """Write and publish a library of this many photos in a folder that does not exist yet.
 
     encoder: whose vectors they are said to be, for texts to be answered an open model; `dim` is taken from it.
-    files: the photos as a walk finds them below `root`; made up if None.
+    files: the photos as a walk finds them below `root`; made up if None.   infos: what is known of a photo, by number.
     """
     encoder = encoder or Identity()
     catalog = Catalog(str(folder))
@@ -72,7 +73,9 @@ def make_library(
         scope = writer.add_source(root, is_folder=True)
         for start, vectors in vector_batches(count, encoder.dim, seed=seed):
             some = [stats[number] for number in range(start, start + len(vectors))]
-            records = [_record(scope.root_id, root, start + i, stat) for i, stat in enumerate(some)]
+            records = [
+                _record(scope.root_id, root, start + i, stat, infos(start + i)) for i, stat in enumerate(some)
+            ]
             writer.add(records, vectors, encoder_id)
     catalog.close()
     with Library.open(folder, offline=True) as library:
@@ -127,10 +130,10 @@ class _Invented:
         return FileStat(path, 1_000_000 + number % 50_000, 10**18 + number, 10**18 + number)
 
 
-def _record(root_id: int, root: str, number: int, stat: FileStat) -> Record:
+def _record(root_id: int, root: str, number: int, stat: FileStat, info: PhotoInfo) -> Record:
     place = stat.path.removeprefix(f"{root}/").encode("utf-8", "surrogateescape")
     file = ScannedFile(root_id, place, stat, Verdict.NEW, None)
-    return Record(file, hashlib.sha256(b"%d" % number).digest(), PhotoInfo("jpeg", 4000, 3000))
+    return Record(file, hashlib.sha256(b"%d" % number).digest(), info)
 
 
 def main() -> None:

@@ -40,7 +40,11 @@ class UsageError(SearchError):
 
 
 class QueryError(UsageError):
-    """The query can't be understood."""
+    """The query can't be understood.   column: where in its text, counted from 1; None if nowhere in particular."""
+
+    def __init__(self, message: str, *, hint: str = "", column: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.column = column
 
 
 class PhotoError(SearchError):

@@ -1,7 +1,8 @@
-"""Query strings → Query; Query → one unit vector."""
+"""What to look for, as terms; terms → one unit vector."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 # A number and a colon before anything: `2:red car`, `0.5:night`. Text that begins so by itself takes a weight
 # of its own: `1:16:9 screenshot`.
-_WEIGHTED = re.compile(r"(?P<weight>\d+(?:\.\d+)?):(?P<value>.+)", re.DOTALL)
+WEIGHT = r"(?P<weight>\d+(?:\.\d+)?(?:e[+-]?\d+)?):"
+_WEIGHTED = re.compile(WEIGHT + r"(?P<value>.+)", re.DOTALL)
+_SIGNIFICANT = frozenset('"+-:')
 
 
 class Kind(StrEnum):
@@ -43,24 +46,28 @@ class Query:
     terms: tuple[Term, ...]
 
     def __str__(self) -> str:
-        return " ".join(f"{_sign(term.weight)}{term.value}" for term in self.terms)
+        if _is_plain(self.terms):
+            return self.terms[0].value
+        from search.grammar import spelled
+
+        return spelled(self)
 
     def of(self, kind: Kind) -> list[Term]:
         """Return the terms of one kind."""
         return [term for term in self.terms if term.kind is kind]
 
 
-def parse(texts: Sequence[str], *, like: Sequence[str] = (), unlike: Sequence[str] = ()) -> Query:
+def parse(
+    texts: Sequence[str], *, avoid: Sequence[str] = (), like: Sequence[str] = (), unlike: Sequence[str] = ()
+) -> Query:
     """Return the query of several terms, each with an optional weight in front (`2:red car`).
 
-    like: image files.   unlike: texts to push away.   Raises QueryError where nothing is asked.
+    texts: to look for, avoid: to push away.   like, unlike: photos, likewise: paths of image files, or ids of photos
+    of the library; a number is an id unless there is a file of that name.
+    Raises QueryError where nothing is asked.
     """
-    terms = [_term(Kind.TEXT, text) for text in texts]
-    terms += [_term(Kind.IMAGE, image) for image in like]
-    terms += [_term(Kind.TEXT, text, sign=-1) for text in unlike]
-    if not any(term.weight > 0 for term in terms):
-        raise QueryError("the query asks for nothing", hint="give a text, or an image with --like")
-    return Query(tuple(terms))
+    wanted = [*(_term(Kind.TEXT, text) for text in texts), *map(_example, like)]
+    return asking([*wanted, *unwanted(avoid, unlike)])
 
 
 def embed(query: Query, sources: dict[Kind, Callable[[list[str]], Vectors]]) -> Vectors:
@@ -83,17 +90,50 @@ def embed(query: Query, sources: dict[Kind, Callable[[list[str]], Vectors]]) -> 
     return normalize(total[None])
 
 
+def unwanted(texts: Sequence[str], photos: Sequence[str]) -> list[Term]:
+    """Return the terms that push away, as `parse` takes them."""
+    return [*(_term(Kind.TEXT, text, -1) for text in texts), *(_example(photo, -1) for photo in photos)]
+
+
+def asking(terms: Sequence[Term]) -> Query:
+    """Return the query of some terms.   Raises QueryError if none of them is to look for."""
+    if not any(term.weight > 0 for term in terms):
+        raise QueryError("the query asks for nothing", hint="give a text, or a photo with --like")
+    return Query(tuple(terms))
+
+
 def _term(kind: Kind, text: str, sign: int = 1) -> Term:
     weighted = _WEIGHTED.fullmatch(text)
     value = (weighted["value"] if weighted else text).strip()
-    weight = float(weighted["weight"]) if weighted else 1.0
     if not value:
         raise QueryError("a term of the query is empty")
+    return Term(kind, value, sign * (weight_of(weighted, value) if weighted else 1.0))
+
+
+def _example(text: str, sign: int = 1) -> Term:
+    term = _term(Kind.IMAGE, text, sign)
+    named = is_id(term.value) and not os.path.lexists(term.value)
+    return Term(Kind.PHOTO, term.value, term.weight) if named else term
+
+
+def weight_of(found: re.Match[str], of: str, *, column: int | None = None) -> float:
+    """Return the weight that was found in front of something.   Raises QueryError if it is none."""
+    weight = float(found["weight"])
     if not 0 < weight < float("inf"):
-        raise QueryError(f"the weight of {value[:40]!r} is {weight:g}", hint="leave the term out or weigh it less")
-    return Term(kind, value, sign * weight)
+        place = f" at column {column}" if column else ""
+        hint = "leave the term out or weigh it less"
+        raise QueryError(f"the weight of {of[:40]!r}{place} is {weight:g}", hint=hint, column=column)
+    return weight
 
 
-def _sign(weight: float) -> str:
-    sign = "-" if weight < 0 else ""
-    return sign if abs(weight) == 1 else f"{sign}{abs(weight):g}:"
+def is_id(text: str) -> bool:
+    """Say whether a text can be the id of a photo."""
+    return text.isascii() and text.isdecimal()
+
+
+def _is_plain(terms: Sequence[Term]) -> bool:
+    """Say whether it is one text that needs no grammar to be written, nor what reads it to be imported."""
+    [first, *others] = terms
+    value = first.value
+    plain = first.kind is Kind.TEXT and first.weight == 1 and not others
+    return plain and value == value.strip() and _SIGNIFICANT.isdisjoint(value)

@@ -1,15 +1,30 @@
-"""How much a score means in this library.
+"""How much a score means: a cosine's usual height differs between models, queries, libraries and photos.
 
-A cosine alone says little: its usual height differs between models and between queries. Held against the scores
-of the library's other photos for the same query it says more: with a normal fit to that background (median and
-median absolute deviation, which a few true matches do not move), relevance is the probability that the best of
-N unrelated photos would score lower, Φ(z)^N. It is near 1 where a photo stands out from its library and small
-where the best hit is no more than the luckiest of many.
+Against a library alone: with a normal fit to the scores of its photos for the query (median and median absolute
+deviation, which a few true matches do not move), relevance is the probability that the best of N unrelated photos
+would score lower, Φ(z)^N. That is what a query without words gets, such as an image.
+
+A query in words is held against a bank of unrelated prompts too, which is known once per model (search.banks):
+
+    prompt   b: how far the score lies above the same photo's scores for the prompts. A photo that is near to all
+             texts, or far from all, is put right by it, as by the query bank of QB-Norm (arXiv:2112.12777); here
+             the bank is taken as normal, so that its mean and covariance are all that is needed:
+             b = (s - p·μ) / √(pᵀΣp) for a photo p of score s.
+    sense    t: where the text lies between nonsense (letters, keys and syllables by chance) and the prompts, in
+             spreads of the prompts: Fisher's linear discriminant with a shrunk covariance. Few real prompts lie
+             below -1, and above that it says nothing: t is taken as min(t, -1).
+
+Of N unrelated photos the best lies √(2 ln N) spreads of the query's own scores above their middle, so b is first
+lowered, or raised, to what it would be among 1,000. Relevance is the logistic function of a weighted sum of the
+two: the probability that it is a photo of what was asked for rather than the best photo for something that is not
+there, both being as likely. The weights were fitted on the built-in model, and are the same for all: both are in
+spreads, not in cosines. docs/relevance.md has the experiment.
 """
 
 from __future__ import annotations
 
-from math import erf, sqrt
+from dataclasses import dataclass, field
+from math import erf, log, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,23 +32,121 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from search.types import Vectors
+
 BACKGROUND = 2048
 """Photos that are enough to know a library's usual scores."""
 
+DEFAULT_CUT = 0.25
+"""The relevance below which a query in words finds nothing."""
+
 _MAD_TO_SIGMA = 1.4826  # for a normal distribution
+_SHRINKAGE = 0.1  # of the covariance towards a ball of the same size
+_LEAST = 1e-6  # a spread that is none
+_AMONG = 1000  # photos that b is stated for
+_PROMPT, _SENSE, _INTERCEPT = 1.1, 0.95, -1.4
+_NO_SENSE = -1.0
 
 
-def relevance(scores: npt.NDArray[np.float32], background: npt.NDArray[np.float32], photos: int) -> list[float]:
-    """Return the relevance in [0, 1] of each score.
+@dataclass(frozen=True, slots=True, eq=False)
+class Bank:
+    """What a model makes of unrelated prompts and of nonsense, in a few numbers.
 
-    scores: (k,) cosines of the hits.   background: (M,) cosines of photos of the library taken evenly.
-    photos: how many the library has.
+    mean, covariance: (D,) and (D, D), of the prompts' vectors.   axis: (D,), from nonsense to the prompts, in spreads
+    of the prompts.   origin: where the prompts lie on it.
     """
-    if not len(background):
-        return [0.0 for _ in scores]
-    middle = _median(background)
-    sigma = _MAD_TO_SIGMA * _median(np.abs(background - middle))
-    return [_below((float(score) - middle) / max(sigma, 1e-6)) ** photos for score in scores]
+
+    mean: npt.NDArray[np.float64]
+    covariance: npt.NDArray[np.float64]
+    axis: npt.NDArray[np.float64]
+    origin: float
+
+    @classmethod
+    def fit(cls, prompts: Vectors, nonsense: Vectors) -> Bank:
+        """Make a bank of unit rows, (P, D) and (Q, D)."""
+        known, other = prompts.astype(np.float64), nonsense.astype(np.float64)
+        mean, apart = known.mean(axis=0), known.mean(axis=0) - other.mean(axis=0)
+        covariance = _covariance(known)
+        within = (len(known) * covariance + len(other) * _covariance(other)) / (len(known) + len(other))
+        within += (_SHRINKAGE * np.trace(within) / len(mean) + _LEAST**2) * np.eye(len(mean))
+        axis = np.linalg.solve(within, apart)
+        axis /= max(sqrt(axis @ covariance @ axis), _LEAST)
+        return cls(mean, covariance, axis, float(mean @ axis))
+
+    def sense(self, vector: Vectors) -> float:
+        """Return how a text's vector (D,) stands among the prompts: 0 like most, far below as nonsense does."""
+        return float(vector.astype(np.float64) @ self.axis) - self.origin
+
+    def usual(self, vectors: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return mean and spread of the prompts' scores for each photo: (n,) and (n,).   vectors: (n, D)."""
+        rows = np.asarray(vectors, np.float64)
+        variance = ((rows @ self.covariance) * rows).sum(axis=1)
+        return rows @ self.mean, np.sqrt(np.maximum(variance, _LEAST**2))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a query's scores mean in one library.
+
+    middle, spread: of the library's own scores for the query.   photos: how many the library has.
+    bank: None for a query that has no words.   sense: as above.
+    """
+
+    middle: float
+    spread: float
+    photos: int
+    bank: Bank | None = field(default=None, repr=False)
+    sense: float = 0.0
+
+    def standing(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return how far scores (n,) stand above the library's usual ones, in spreads: comparable between queries."""
+        return (scores - np.float32(self.middle)) / np.float32(self.spread)
+
+    def relevance(self, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float32]:
+        """Return the relevance in [0, 1] of photos, (n,).   scores: (n,) cosines.   vectors: (n, D) unit rows."""
+        if self.bank is None:
+            return np.array([_below(float(z)) ** self.photos for z in self.standing(scores)], np.float32)
+        evidence = _PROMPT * self._prompt(self.bank, scores, vectors)
+        evidence += _SENSE * min(self.sense, _NO_SENSE) + _INTERCEPT
+        likely: npt.NDArray[np.float32] = (1 / (1 + np.exp(-np.clip(evidence, -60, 60)))).astype(np.float32)
+        return likely
+
+    def _prompt(self, bank: Bank, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float64]:
+        """Return how far scores lie above the same photos' scores for the bank's prompts, as if among 1,000."""
+        means, spreads = bank.usual(vectors)
+        luck = (_luck(self.photos) - _luck(_AMONG)) * self.spread
+        found: npt.NDArray[np.float64] = (scores - luck - means) / spreads
+        return found
+
+
+def calibrate(vector: Vectors, *, background: Vectors, bank: Bank | None = None, photos: int) -> Calibration:
+    """Return what scores for a query mean.
+
+    vector: (D,), unit.   background: (M, D), photos of the library taken evenly.   bank: of the model's prompts;
+    None for a query that has no words.   photos: how many the library has.
+    """
+    scores = (background * vector).sum(axis=1)
+    middle, spread = _centre(scores)
+    return Calibration(middle, spread, photos, bank, bank.sense(vector) if bank else 0.0)
+
+
+def _covariance(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    centred = rows - rows.mean(axis=0)
+    found: npt.NDArray[np.float64] = centred.T @ centred / len(rows)
+    return found
+
+
+def _centre(scores: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Median, and median absolute deviation as a standard deviation; (0, 1) of nothing."""
+    if not len(scores):
+        return 0.0, 1.0
+    middle = _median(scores)
+    return middle, max(_MAD_TO_SIGMA * _median(np.abs(scores - middle)), _LEAST)
+
+
+def _luck(photos: int) -> float:
+    """How many spreads the best of so many lies above their middle, about."""
+    return sqrt(2 * log(max(photos, 2)))
 
 
 def _median(values: npt.NDArray[np.float32]) -> float:

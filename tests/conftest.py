@@ -90,7 +90,7 @@ def library(open_library):
         yield library
 
 
-def write_model(folder: Path, seed: int) -> None:
+def write_model(folder: Path, seed: int, context_length: int = 77) -> None:
     """A CLIP of the smallest size with random weights, in open_clip's layout."""
     import open_clip
     import torch
@@ -99,7 +99,7 @@ def write_model(folder: Path, seed: int) -> None:
     config = {
         "embed_dim": 32,
         "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
+        "text_cfg": {"context_length": context_length, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1},
     }
     torch.manual_seed(seed)
     save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
@@ -112,6 +112,15 @@ def tiny_model(tmp_path: Path) -> str:
     folder = tmp_path / "tiny"
     folder.mkdir()
     write_model(folder, seed=1)
+    return f"dir:{folder}"
+
+
+@pytest.fixture
+def long_model(tmp_path: Path) -> str:
+    """The name of a model that reads long texts."""
+    folder = tmp_path / "long"
+    folder.mkdir()
+    write_model(folder, seed=3, context_length=248)
     return f"dir:{folder}"
 
 

@@ -13,14 +13,18 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "resources", "failpoints", "files"},
-    {"photos", "query", "relevance", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "inspection", "generations", "live", "duplicates"},
+    {"types", "errors", "conditions", "resources", "failpoints", "files"},
+    {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
+    {"decoding", "indexer", "labels", "banks", "inspection", "generations", "live", "duplicates"},
     {"library"},
     {"evaluate"},  # train, engines, interop
     {"cli"},
 )
 SIBLINGS = {
+    ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
+    ("conditions", "types"),
+    ("grammar", "query"),
+    ("query", "grammar"),  # how it is written, where that is needed
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
     ("indexer", "decoding"),  # both have photos decoded by its children
     ("labels", "decoding"),
@@ -30,7 +34,7 @@ SIBLINGS = {
 THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
-    "platformdirs": {"library", "encoders/conversion", "encoders/exports"},
+    "platformdirs": {"cli/viewer", "library", "encoders/conversion", "encoders/exports"},
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
         *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/transaction"),
@@ -70,6 +74,8 @@ THIRD_PARTIES = {
         "photos",
         "query",
         "relevance",
+        "diversity",
+        "banks",
         "encoders",
         "vectors",
         "catalog",
@@ -167,16 +173,28 @@ QUERY_PATH = [
     *(
         "library/__init__.py",
         "library/answering.py",
+        "library/texts.py",
         "library/model.py",
         "query.py",
+        "conditions.py",
+        "where.py",
+        "grammar.py",
+        "clauses.py",
         "relevance.py",
+        "banks.py",
         "live.py",
         "generations/__init__.py",
         "cli/find.py",
         "cli/output.py",
     ),
     *("catalog/__init__.py", "catalog/reading.py", "catalog/copies.py", "catalog/lite.py", "catalog/storage.py"),
-    *("vectors/__init__.py", "encoders/__init__.py", "encoders/recipes.py", "encoders/text.py"),
+    *(
+        "vectors/__init__.py",
+        "vectors/minimum.py",
+        "encoders/__init__.py",
+        "encoders/recipes.py",
+        "encoders/text.py",
+    ),
 ]
 
 
@@ -220,6 +238,7 @@ WRITE_MODES = set("wxa+")
 WRITERS = {
     "files": "the helper itself",
     "generations/writing": "written under a temporary folder's name, which is what gets renamed",
+    "cli/completion": "a line added to a start file of the shell, which stays the file that it is",
     "catalog/lock": "the lock file: it belongs to the open file and is never replaced",
 }
 

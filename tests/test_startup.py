@@ -46,7 +46,8 @@ def test_naming_an_encoder_loads_no_torch():
 def test_a_text_query_on_an_indexed_library_loads_no_torch(library, album, tmp_path):
     library.index([album])
     library.search("a red wall")  # the first query after a run notes that its index is whole
-    loaded = after_command("--library", str(tmp_path / "library"), "find", "a red wall", "--after", "2000")
+    where = ("--after", "2000", "--where", "has gps or megapixels < 12 and not camera:canon or label:cat")
+    loaded = after_command("--library", str(tmp_path / "library"), "find", "a red wall", *where)
     assert {"numpy", "sqlite3"} <= loaded
     assert not loaded & NOT_FOR_A_QUERY
 
@@ -101,3 +102,13 @@ def test_an_index_run_with_nothing_new_loads_no_decoder(library, album, tmp_path
     names = "print({'PIL.Image', 'pi_heif', 'psutil', 'search.decoding.pool'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\n{names}"], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_completing_a_label_of_the_library_loads_little(library, album, tmp_path):
+    library.index([album])
+    words = ["--library", str(tmp_path / "library"), "find", "--tag"]
+    loaded = modules_after(
+        f"from search.cli.completion import completing\ncompleting('bash').get_completions({words!r}, '')"
+    )
+    assert "sqlite3" in loaded
+    assert not loaded & (NOT_FOR_A_QUERY | {"faiss"})

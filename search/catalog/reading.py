@@ -36,6 +36,7 @@ from search.catalog.rows import (
 from search.catalog.scopes import is_inside
 from search.catalog.session import listed
 from search.catalog.storage import Storage, is_url
+from search.conditions import condition_of
 from search.errors import LibraryNotFound, NewerLibrary
 from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip, TakenAtSource
 
@@ -180,17 +181,9 @@ class CatalogReader:
         """Return the ids that pass, ascending; None where all do: nothing is asked, or a folder around every root."""
         if not wanted:
             return None
-        columns = "photos.id" if wanted.near is None else "photos.id, latitude, longitude"
         with self._reading() as session:
-            known = _roots(session)
-            wanted = filters.narrowing(wanted, known)
-            if not wanted:
-                return None
-            condition = filters.conditions(wanted, known)
-            query = f"SELECT {columns} FROM photos WHERE {condition.sql}"  # noqa: S608
-            if wanted.near is None:
-                return _present(session, session.ids(query, condition.values))
-            return _present(session, _near(session.rows(query, condition.values), wanted.near))
+            ids = filters.select(session, condition_of(wanted))
+            return None if ids is None else _present(session, ids)
 
     def all_ids(self) -> Ids:
         """Return the ids of all photos present, ascending."""
@@ -402,6 +395,11 @@ class CatalogReader:
         with self._reading() as session:
             return last_job(session, self.folder)
 
+    def label_names(self) -> list[str]:
+        """Return every label that is on a photo, in order."""
+        with self._reading() as session:
+            return [row[0] for row in session.rows("SELECT DISTINCT label FROM labels ORDER BY label")]
+
     def skipped(self) -> list[Skip]:
         """Return every file that is known but not indexed, with its reason, by path."""
         query = (
@@ -422,15 +420,6 @@ def _number(session: Session, statement: str, values: Mapping[str, Any] | None =
 def _present(session: Session, ids: Ids) -> Ids:
     """Return those of some ids that are not gone, ascending."""
     return np.setdiff1d(np.sort(ids), session.ids(_GONE), assume_unique=True) if len(ids) else ids
-
-
-def _near(rows: Sequence[Row], near: tuple[float, float, float]) -> Ids:
-    """Return the ids of the rows (id, latitude, longitude) within the radius of a place."""
-    latitude, longitude, km = near
-    ids = np.array([row[0] for row in rows], np.int64)
-    places = np.array([row[1:] for row in rows], np.float64).reshape(-1, 2)
-    close: Ids = ids[filters.distance_km(places[:, 0], places[:, 1], latitude, longitude) <= km]
-    return close
 
 
 def _roots(session: Session) -> dict[int, bytes]:

@@ -135,7 +135,7 @@ def to_photo(row: Sequence[Any], labels: tuple[str, ...] = (), keywords: tuple[s
             width=width,
             height=height,
             orientation=orientation,
-            taken_at=_taken_at(to_time(taken_at), offset_s),
+            taken_at=in_zone(to_time(taken_at), offset_s),
             taken_at_source=TakenAtSource(source) if source else None,
             camera=camera,
             lens=lens,
@@ -170,7 +170,8 @@ def to_utc(value: str | datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time else None
 
 
-def _taken_at(wall_clock: datetime | None, offset_s: int | None) -> datetime | None:
+def in_zone(wall_clock: datetime | None, offset_s: int | None) -> datetime | None:
+    """Return a moment with its zone where that is known."""
     if wall_clock is None or offset_s is None:
         return wall_clock
     return wall_clock.replace(tzinfo=timezone(timedelta(seconds=offset_s)))

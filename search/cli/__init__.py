@@ -15,6 +15,7 @@ from search.cli.options import CONTEXT, Settings, shared_options
 # One module a command, imported when its help or the command itself is wanted.
 _COMMANDS = (
     "check",
+    "completion",
     "duplicates",
     "evaluate",
     "find",
@@ -69,6 +70,10 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     gc.set_threshold(_GARBAGE_THRESHOLD)
     try:
+        if asked := os.environ.get("_SEARCH_COMPLETE"):
+            from search.cli.completion import answer
+
+            sys.exit(answer(asked))
         with cli.make_context("search", sys.argv[1:]) as context:
             cli.invoke(context)
         sys.stdout.flush()

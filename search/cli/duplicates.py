@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import Number, Settings, as_command, model_option
+from search.cli.options import Number, Settings, as_command, completed_by, model_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from search.types import DuplicateGroup, DuplicateReport, MoveReport
+    from search.types import DuplicateGroup, DuplicateReport, MoveReport, Photo
 
 _KINDS = ("exact", "same-picture", "same-moment", "similar")
 _SAFE = ("exact", "same-picture")  # nothing is lost with these; others go only where they are asked for
@@ -34,6 +34,14 @@ _SAFE = ("exact", "same-picture")  # nothing is lost with these; others go only 
 @click.option("--list", "as_list", is_flag=True, help="Print the paths of what could go, and nothing else.")
 @click.option("--print0", is_flag=True, help="As --list, each ended by a NUL, for xargs -0.")
 @click.option("--move-to", metavar="DIR", help="Move what could go into this folder; nothing is deleted.")
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    metavar="FILE",
+    shell_complete=completed_by("files"),
+    help="Write a contact sheet of the groups, an HTML file.",
+)
 @model_option
 def command(
     settings: Settings,
@@ -45,6 +53,7 @@ def command(
     as_list: bool,
     print0: bool,
     move_to: str | None,
+    file: str | None,
     model: str,
 ) -> int:
     """Find duplicates: the same bytes, the same picture, the same moment, or merely similar.
@@ -56,12 +65,15 @@ def command(
     Examples:
       search duplicates
       search duplicates ~/Pictures --kind exact --list
+      search duplicates --output duplicates.html
       search duplicates --move-to ~/Duplicates
     """
     from search.cli.output import emit_json, emit_paths
     from search.cli.progress import progress_bar, stopping
     from search.duplicates import STRENGTH, DuplicateOptions
 
+    if file is not None and move_to is not None:
+        raise click.UsageError("look first, then move: --output and --move-to are two runs")
     if move_to is not None and (as_list or print0):
         raise click.UsageError("--move-to moves; --list and --print0 only print")
     listing = as_list or print0
@@ -76,6 +88,8 @@ def command(
         report = library.duplicates(path, options=options, progress=progress, stop=stop)
         if move_to is not None and not stop.is_set():
             moved = library.set_aside(report.groups, move_to, progress=progress, stop=stop)
+    if file is not None:
+        _write_sheet(report.groups, file)
     if report.skipped:
         settings.talk(f"{len(report.skipped)} photos could not be read to be compared")
     if settings.json:
@@ -85,6 +99,8 @@ def command(
         emit_paths(going, end=b"\0" if print0 else b"\n")
     elif moved is not None:
         _tell_moved(moved)
+    elif file is not None:
+        settings.talk(f"{len(report.groups)} groups are in {file}")
     else:
         _tell(report.groups)
     return 128 + signals[0] if signals else 0
@@ -163,3 +179,31 @@ def _tell_moved(moved: MoveReport) -> None:
     if moved.skipped:
         click.echo("Not moved:")
         emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in moved.skipped])
+
+
+def _write_sheet(groups: Sequence[DuplicateGroup], file: str) -> None:
+    from pathlib import Path
+
+    from search.cli.sheet import Section, Tile, contact_sheet, photo_details
+    from search.files import atomic_write_parts
+
+    def tile(photo: Photo, badge: str, *words: str) -> Tile:
+        size = f"{photo.info.width} × {photo.info.height}, {photo.info.format}"
+        said = tuple(filter(None, words))
+        return Tile(photo.path, badge=badge, figures=size, details=(*said, *photo_details(photo)))
+
+    def section(group: DuplicateGroup) -> Section:
+        others = (
+            tile(
+                other.photo,
+                "",
+                "" if other.score is None else f"cosine {other.score:.3f}",
+                "" if other.reason == group.reason else other.reason,
+                other.lost,
+            )
+            for other in group.others
+        )
+        return Section(str(group.kind), (tile(group.keep, "keep"), *others), note=group.reason)
+
+    sections = [section(group) for group in groups] or [Section("Duplicates", (), empty="No duplicates.")]
+    atomic_write_parts(Path(file), (part.encode() for part in contact_sheet(sections, title="Duplicates")))

@@ -1,4 +1,4 @@
-"""search evaluate index"""
+"""search evaluate index|relevance"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TextIO
 
 import click
 
-from search.cli.options import Settings, as_command
+from search.cli.options import Settings, as_command, k_option, model_option
 
 
 @click.group("evaluate")
@@ -16,6 +16,7 @@ def command() -> None:
     \b
     Example:
       search evaluate index
+      search evaluate relevance ~/labelled
     """
 
 
@@ -69,4 +70,75 @@ def index(settings: Settings, *, queries: TextIO | None, count: int) -> None:
     emit_table([header, *rows], right=range(1, 6))
 
 
+@as_command("relevance")
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+@click.option(
+    "--labels",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="What to ask a class by: FOLDER, a tab, words.",
+)
+@click.option(
+    "--absent",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="Things that are not there, one a line. [default: some rare ones]",
+)
+@click.option("--html", type=click.Path(dir_okay=False), metavar="FILE", help="Write a page with the curves.")
+@k_option
+@model_option
+def relevance(
+    settings: Settings,
+    *,
+    folder: str,
+    labels: TextIO | None,
+    absent: TextIO | None,
+    html: str | None,
+    k: int,
+    model: str,
+) -> None:
+    """See whether relevance tells what is there from what is not, on folders of photos by class.
+
+    Asked are the classes' names, the same with their photos left out, things that are not there, and nonsense;
+    beside it stands the best cosine to cut at. The photos are indexed aside, your library is not touched.
+
+    \b
+    Example:
+      search evaluate relevance ~/labelled --html curves.html
+    """
+    import tempfile
+    from dataclasses import asdict, replace
+    from pathlib import Path
+
+    from search.cli.curves import page, rows
+    from search.cli.output import emit_json, emit_table
+    from search.cli.progress import progress_bar
+    from search.evaluate.relevance import evaluate_relevance
+    from search.files import atomic_write
+
+    names = _names(labels) if labels else None
+    things = [line.strip() for line in absent if line.strip()] if absent else None
+    with tempfile.TemporaryDirectory() as aside, replace(settings, library=aside).open_library(model) as library:
+        with progress_bar(settings) as progress:
+            library.index([folder], progress=progress)
+        found = evaluate_relevance(library, names=names, absent=things, k=k)
+    if html:
+        atomic_write(Path(html), page(found).encode())
+    if settings.json:
+        emit_json(asdict(found))
+        return
+    click.echo(f"{found.encoder}: {found.photos} photos, {found.classes} classes, {found.true_photos} true photos")
+    click.echo("queries: " + ", ".join(f"{count} {kind}" for kind, count in found.queries.items()))
+    emit_table(rows(found), right=range(1, 6))
+
+
+def _names(file: TextIO) -> dict[str, str]:
+    pairs = (line.rstrip("\n").split("\t") for line in file if line.strip())
+    try:
+        return {folder.strip(): words.strip() for folder, words in pairs}
+    except ValueError:
+        raise click.UsageError(f"{file.name} has a line that is not FOLDER, a tab, words") from None
+
+
 command.add_command(index)
+command.add_command(relevance)

@@ -4,57 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import Number, Settings, as_command, k_option, model_option, trust_option
+from search.cli.answers import output_options, telling_of
+from search.cli.filtering import filter_of, filter_options
+from search.cli.options import Number, Settings, as_command, completed_by, k_option, model_option, trust_option
 
 if TYPE_CHECKING:
     from search.query import Query
-    from search.types import Answer, Filter
-
-
-class _Date(click.ParamType[datetime]):
-    """2024, 2024-05, 2024-05-01 or 2024-05-01T18:30: the moment it begins."""
-
-    name = "date"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        padded = value + "-01-01"[len(value) - 4 :] if len(value) in (4, 7) else value
-        try:
-            return datetime.fromisoformat(padded).replace(tzinfo=None)
-        except ValueError:
-            self.fail(f"{value!r} is no date; write 2024, 2024-05 or 2024-05-01", param, ctx)
-
-
-class _Place(click.ParamType[tuple[float, float, float]]):
-    """LAT,LON,KM in degrees and kilometres."""
-
-    name = "place"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float, float]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            latitude, longitude, km = map(float, value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no LAT,LON,KM", param, ctx)
-        if not (abs(latitude) <= 90 and abs(longitude) <= 180 and 0 <= km < float("inf")):
-            self.fail(f"{value!r} is not on Earth", param, ctx)
-        return latitude, longitude, km
+    from search.types import Answer
 
 
 class _Describing(click.Command):
     """Takes a description that begins with one dash (`-dark sky`) as text; options are written as they are listed."""
 
-    _SHORT_OPTION = re.compile(r"-(h|[qv]+|k\d*|L.*)", re.DOTALL)
+    _SHORT_OPTION = re.compile(r"-(h|o|[qv]+|k\d*|L.*)", re.DOTALL)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         options = {
@@ -75,27 +42,39 @@ class _Describing(click.Command):
 
 @as_command("find", _Describing)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--like", multiple=True, metavar="IMAGE", help="Look for photos like this image file.")
-@click.option("--not", "unlike", multiple=True, metavar="TEXT", help="Push away from this.")
+@click.option(
+    "--like",
+    multiple=True,
+    shell_complete=completed_by("files"),
+    metavar="IMAGE|ID",
+    help="Look for photos like this one.",
+)
+@click.option(
+    "--unlike",
+    multiple=True,
+    shell_complete=completed_by("files"),
+    metavar="IMAGE|ID",
+    help="Push away from this photo.",
+)
+@click.option("--not", "avoid", multiple=True, metavar="TEXT", help="Push away from this.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    help='Put texts into this at {}, as "a photo of {}"; several are averaged.',
+)
 @click.option("--queries", type=click.File(encoding="utf-8"), metavar="FILE", help="Answer each line by itself.")
 @k_option
-@click.option("--folder", metavar="DIR", help="Only photos in this folder and below.")
-@click.option("--after", type=_Date(), metavar="DATE", help="Taken on this date or later.")
-@click.option("--before", type=_Date(), metavar="DATE", help="Taken before this date.")
-@click.option("--camera", metavar="TEXT", help="The camera's name has this in it.")
-@click.option("--near", type=_Place(), metavar="LAT,LON,KM", help="Taken within KM of this place.")
-@click.option("--tag", multiple=True, metavar="LABEL", help="Has this label.")
-@click.option("--min-relevance", type=Number(0, 1), default=0.0, metavar="R", help="Drop hits below, 0 to 1.")
+@filter_options
 @click.option(
-    "--format",
-    "output",
-    type=click.Choice(["table", "paths", "csv", "html"]),
-    default="table",
-    show_default=True,
-    help="html is a contact sheet with the pictures in it.",
+    "--min-relevance",
+    type=Number(0, 1),
+    metavar="R",
+    help="Drop hits below, 0 to 1. [default: what nothing that fits falls below; 0 for images]",
 )
-@click.option("--print0", is_flag=True, help="Print bare paths, each ended by a NUL, for xargs -0.")
-@click.option("--open", "show", is_flag=True, help="Open the hits in the system's viewer.")
+@click.option("--diverse", is_flag=True, help="Photos unlike each other rather than the best.")
+@output_options
 @model_option
 @trust_option
 def command(
@@ -104,77 +83,81 @@ def command(
     texts: tuple[str, ...],
     like: tuple[str, ...],
     unlike: tuple[str, ...],
+    avoid: tuple[str, ...],
+    templates: tuple[str, ...],
     queries: Any,
     k: int,
-    min_relevance: float,
-    output: str,
-    print0: bool,
-    show: bool,
+    min_relevance: float | None,
+    diverse: bool,
     model: str,
     trust_checkpoint: str | None,
-    **conditions: Any,
+    **options: Any,
 ) -> None:
     """Find photos by description, by example, or both.
 
-    Several TEXTs make one query. A term may carry a weight in front: "2:red car".
+    Several TEXTs make one query, and so do --like, --unlike and --not with them. Each may carry a weight in front:
+    "2:red car". Photos of the library that are given as examples are left out. A line of --queries is a whole query:
+    red car + 2:beach - people + like:12.
 
     \b
     Examples:
       search find "a red car in the rain"
       search find "a dog" "2:beach" --not people --after 2023
-      search find --like holiday.jpg --format html > sheet.html
+      search find "a dog" --where "rating >= 4 and not camera:pixel"
+      search find --like holiday.jpg --unlike 12 --output sheet.html
     """
-    from search.cli.output import answer_document, emit_answers, emit_json, emit_paths
-
+    telling = telling_of(settings, options)
     if queries is None:
         # A few short texts: threads that wait for each other take longer than one alone, on a busy machine three times
         # as long. Read when numpy is imported.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    asked = _queries(texts, like, unlike, queries)
-    wanted = _filter(conditions)
+    asked = _queries(queries, texts, like, {"avoid": avoid, "unlike": unlike})
+    wanted = filter_of(**options)
     with settings.open_library(model, trust_checkpoint) as library:
-        answers = [library.answer(query, k, filter=wanted, min_relevance=min_relevance) for query in asked]
-    _warn_of_cut_text(settings, answers)
-    if settings.json:
-        documents = [answer_document(answer) for answer in answers]
-        emit_json({"answers": documents} if queries else documents[0])
-    elif print0:
-        emit_paths((hit.photo.path for answer in answers for hit in answer.hits), end=b"\0")
-    else:
-        emit_answers(answers, output)
-    if show:
-        for hit in (hit for answer in answers for hit in answer.hits):
-            click.launch(hit.photo.path)
+        answers = [
+            library.answer(
+                query, k, filter=wanted, min_relevance=min_relevance, diverse=diverse, templates=templates
+            )
+            for query in asked
+        ]
+    _tell_what_was_dropped(settings, answers)
+    telling.tell(answers, many=queries is not None)
 
 
-def _queries(texts: tuple[str, ...], like: tuple[str, ...], unlike: tuple[str, ...], file: Any) -> list[Query]:
+def _queries(
+    file: Any, texts: Sequence[str], like: Sequence[str], away: Mapping[str, Sequence[str]]
+) -> list[Query]:
+    """Return what was asked; away: what `search.query.parse` takes to push away."""
     from search.query import parse
 
     if file is None:
         if not texts and not like:
-            raise click.UsageError("say what to find: a TEXT, or an image with --like")
-        return [parse(texts, like=like, unlike=unlike)]
+            raise click.UsageError("say what to find: a TEXT, or a photo with --like")
+        return [parse(texts, like=like, **away)]
     if texts or like:
         raise click.UsageError("--queries takes the place of TEXT and --like")
     try:
-        lines = [line.strip() for line in file if line.strip()]
+        lines = [(number, line.strip()) for number, line in enumerate(file, start=1) if line.strip()]
     except UnicodeDecodeError:
         raise click.UsageError(f"{file.name} is not UTF-8 text") from None
-    return [parse([line], unlike=unlike) for line in lines]
+    return [_line(text, number, away) for number, text in lines]
 
 
-def _filter(conditions: dict[str, Any]) -> Filter:
-    from search.types import Filter
+def _line(text: str, number: int, away: Mapping[str, Sequence[str]]) -> Query:
+    from search.errors import QueryError
+    from search.grammar import parse_query
 
-    labels = conditions.pop("tag")
-    folder = conditions.pop("folder")
-    return Filter(folder=os.path.realpath(folder) if folder else None, labels=labels, **conditions)
+    try:
+        return parse_query(text, **away)
+    except QueryError as error:
+        raise QueryError(f"line {number}: {error.message}", hint=error.hint, column=error.column) from None
 
 
-def _warn_of_cut_text(settings: Settings, answers: Sequence[Answer]) -> None:
+def _tell_what_was_dropped(settings: Settings, answers: Sequence[Answer]) -> None:
+    """Say where nothing matches how near the best came, and how to see it anyway."""
     for answer in answers:
-        if answer.truncated_tokens:
+        if answer.below and not answer.hits and answer.best is not None:
             settings.talk(
-                f"warning: {answer.encoder} reads no further than its limit; the last {answer.truncated_tokens} "
-                "tokens of the query were not used"
+                f"nothing matches {answer.query!r}: the best has a relevance of {answer.best:.0%}, shown is what has "
+                f"{answer.cut:.0%}; --min-relevance 0 shows everything"
             )

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.options import SKIPPED, STORAGE, Number, Settings, as_command, model_option, trust_option
+from search.cli.options import (
+    SKIPPED,
+    STORAGE,
+    Number,
+    Settings,
+    as_command,
+    completed_by,
+    model_option,
+    trust_option,
+)
 from search.errors import LibraryBusy
 
 if TYPE_CHECKING:
@@ -16,7 +25,7 @@ _SHOWN = 20  # skipped files named in the report
 
 
 @as_command("index")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", shell_complete=completed_by("files"), nargs=-1, required=True, metavar="PATH...")
 @model_option
 @trust_option
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Photos a batch. [default: what suits the model]")

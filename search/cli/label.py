@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from search.cli.options import Number, Settings, as_command, model_option, trust_option
+from search.cli.options import Number, Settings, as_command, completed_by, model_option, trust_option
 
 if TYPE_CHECKING:
     from search.labels import LabelSet
@@ -16,10 +16,14 @@ _SHOWN = 3  # labels a photo on a terminal
 
 
 @as_command("label")
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.argument("paths", shell_complete=completed_by("files"), nargs=-1, metavar="[PATH]...")
 @click.option("--label", "names", multiple=True, metavar="NAME", help="A label; may be given often.")
 @click.option(
-    "--labels", "source", metavar="FILE|SET", help="Labels: one a line, CLIP_benchmark's JSON, or a built-in set."
+    "--labels",
+    "source",
+    shell_complete=completed_by("label_sets"),
+    metavar="FILE|SET",
+    help="Labels: one a line, CLIP_benchmark's JSON, or a built-in set.",
 )
 @click.option(
     "--template",
@@ -29,7 +33,11 @@ _SHOWN = 3  # labels a photo on a terminal
     help="A prompt, {} for the label.",
 )
 @click.option(
-    "--templates", "template_source", metavar="FILE|SET", help="Prompts one a line, JSON, or a built-in set."
+    "--templates",
+    "template_source",
+    shell_complete=completed_by("template_sets"),
+    metavar="FILE|SET",
+    help="Prompts one a line, JSON, or a built-in set.",
 )
 @click.option("--multi", is_flag=True, help="Decide each label by itself.")
 @click.option("--threshold", type=Number(0, 1), metavar="P", help="Least probability. [--multi: 0.5]")

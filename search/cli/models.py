@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import FAILED, OK, Settings, as_command, trust_option
+from search.cli.options import FAILED, OK, Settings, as_command, completed_by, trust_option
 
 if TYPE_CHECKING:
     from search.encoders import Encoder
@@ -48,7 +48,7 @@ def list_(settings: Settings, *, all_: bool) -> None:
 
 
 @as_command("info")
-@click.argument("name")
+@click.argument("name", shell_complete=completed_by("models"))
 @trust_option
 def info(settings: Settings, *, name: str, trust_checkpoint: str | None) -> None:
     """Show a model's dimensions, preprocessing and fingerprint.
@@ -72,7 +72,7 @@ def info(settings: Settings, *, name: str, trust_checkpoint: str | None) -> None
 
 
 @as_command("download")
-@click.argument("name")
+@click.argument("name", shell_complete=completed_by("models"))
 @trust_option
 def download(settings: Settings, *, name: str, trust_checkpoint: str | None) -> None:
     """Fetch a model, so that it works without network from then on.
@@ -95,7 +95,7 @@ def download(settings: Settings, *, name: str, trust_checkpoint: str | None) -> 
 
 
 @as_command("export")
-@click.argument("name")
+@click.argument("name", shell_complete=completed_by("models"))
 @click.option("--int8", is_flag=True, help="In int8, tried on the library's photos; it is used as NAME+int8.")
 @click.option("--force", is_flag=True, help="Keep int8 even if it finds other photos.")
 @trust_option

@@ -70,11 +70,27 @@ class Settings:
         )
 
 
+def completed_by(name: str) -> Callable[..., Any]:
+    """Return what completes a value in the shell: a function of search.cli.completion, imported when it is asked."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> Any:
+        from search.cli import completion
+
+        return getattr(completion, name)(context, parameter, incomplete)
+
+    return complete
+
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _SHARED = (
     click.option(
-        "-L", "--library", metavar="PATH", envvar="SEARCH_LIBRARY", help="The library's folder. [default: yours]"
+        "-L",
+        "--library",
+        metavar="PATH",
+        envvar="SEARCH_LIBRARY",
+        shell_complete=completed_by("folders"),
+        help="The library's folder. [default: yours]",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors."),
@@ -84,7 +100,11 @@ _SHARED = (
 _SHARED_NAMES = ("library", "as_json", "quiet", "verbose", "offline")
 
 model_option = click.option(
-    "--model", metavar="NAME", default="auto", help="The model; see `search models list`. [default: the library's]"
+    "--model",
+    metavar="NAME",
+    default="auto",
+    shell_complete=completed_by("models"),
+    help="The model; see `search models list`. [default: the library's]",
 )
 trust_option = click.option(
     "--trust-checkpoint",

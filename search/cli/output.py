@@ -6,12 +6,14 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from search.types import (
         Answer,
         Hit,
@@ -40,24 +42,50 @@ def emit_json(document: object) -> None:
     click.echo(json.dumps(document, ensure_ascii=True, indent=1, allow_nan=False))
 
 
-def emit_paths(paths: Iterable[str], *, end: bytes = b"\n") -> None:
-    """Print names as the file system's own bytes."""
+def emit_bytes(parts: Iterable[bytes]) -> None:
+    """Print bytes as they are, part by part."""
     sys.stdout.flush()
-    for path in paths:
-        sys.stdout.buffer.write(os.fsencode(path) + end)
+    for part in parts:
+        sys.stdout.buffer.write(part)
     sys.stdout.buffer.flush()
 
 
-def emit_table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> None:
-    """Print aligned columns; `right` are those set flush right."""
-    cells = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        line = (
-            cell.rjust(width) if i in set(right) else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        click.echo("  ".join(line).rstrip())
+def emit_paths(paths: Iterable[str], *, end: bytes = b"\n") -> None:
+    """Print names as the file system's own bytes."""
+    emit_bytes(os.fsencode(path) + end for path in paths)
+
+
+def emit_table(
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Iterable[int] = (),
+    header: Sequence[str] = (),
+    giving: int | None = None,
+) -> None:
+    """Print aligned columns; `right` are those set flush right.
+
+    header: stands above them on a terminal.   giving: the column that is shortened if the terminal is too narrow.
+    """
+    from search.cli.columns import aligned
+
+    columns = terminal_columns()
+    lines = aligned(
+        [[printable(cell) for cell in row] for row in ([header] if header and columns else []) + list(rows)],
+        right=set(right),
+        giving=giving,
+        columns=columns,
+    )
+    for number, line in enumerate(lines):
+        click.echo(click.style(line, dim=True) if number == 0 and header and columns else line)
+
+
+def terminal_columns() -> int | None:
+    """Return how wide the terminal is that stdout is, None if it is none."""
+    if not sys.stdout.isatty():
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def short(path: str) -> str:
@@ -116,7 +144,14 @@ def whole_photo_document(photo: Photo) -> dict[str, Any]:
 
 
 def hit_document(rank: int, hit: Hit) -> dict[str, Any]:
-    return {"rank": rank, "score": hit.score, "relevance": hit.relevance, **photo_document(hit.photo)}
+    clauses = [{"text": c.text, "score": c.score, "relevance": c.relevance, "holds": c.holds} for c in hit.clauses]
+    return {
+        "rank": rank,
+        "score": hit.score,
+        "relevance": hit.relevance,
+        **photo_document(hit.photo),
+        **({"clauses": clauses} if clauses else {}),
+    }
 
 
 def answer_document(answer: Answer) -> dict[str, Any]:
@@ -126,6 +161,10 @@ def answer_document(answer: Answer) -> dict[str, Any]:
         "hits": [hit_document(rank, hit) for rank, hit in enumerate(answer.hits, start=1)],
         "candidates": answer.candidates,
         "truncated_tokens": answer.truncated_tokens,
+        **({"clauses": list(answer.clauses)} if answer.clauses else {}),
+        "cut": answer.cut,
+        "below": answer.below,
+        "best": answer.best,
         "seconds": answer.seconds,
     }
 
@@ -213,44 +252,106 @@ def status_document(status: LibraryStatus) -> dict[str, Any]:
 
 
 def emit_answers(answers: Sequence[Answer], output: str) -> None:
-    """Print answers as `table`, `paths`, `csv` or `html`."""
+    """Print answers as `table`, `paths`, `print0`, `csv` or `html`."""
+    if output != "table":
+        emit_bytes(answer_parts(answers, output))
+        return
+    for answer in answers:
+        emit_answer(answer, named=len(answers) > 1)
+
+
+def answer_parts(answers: Sequence[Answer], output: str) -> Iterator[bytes]:
+    """Yield answers as a file's content: `paths`, `print0` (paths ended by NUL), `csv` or `html`.
+
+    Paths are the file system's own bytes. The rest is UTF-8; what is none in a name is escaped with backslashes.
+    """
+    if output in ("paths", "print0"):
+        end = b"\n" if output == "paths" else b"\0"
+        return (os.fsencode(hit.photo.path) + end for answer in answers for hit in answer.hits)
     if output == "html":
-        from search.cli.sheet import contact_sheet
+        from search.cli.sheet import contact_sheet, sheet_of
 
-        click.echo(contact_sheet(answers))
-    elif output == "paths":
-        emit_paths(hit.photo.path for answer in answers for hit in answer.hits)
-    elif output == "csv":
-        click.echo(_csv(answers), nl=False)
-    else:
-        for answer in answers:
-            _emit_answer(answer, named=len(answers) > 1)
+        return (part.encode() for part in contact_sheet(sheet_of(answers)))
+    return (line.encode("utf-8", "backslashreplace") for line in _csv(answers))
 
 
-def _emit_answer(answer: Answer, *, named: bool) -> None:
+def why_empty(answer: Answer) -> str:
+    """Say what an answer without hits means: nothing was there to look at, or nothing that fits."""
+    return "nothing matches" if answer.below else "nothing found"
+
+
+def emit_answer(answer: Answer, *, named: bool) -> None:
+    """Print one answer as a table, its query above it where there are several."""
     if named:
         click.echo(click.style(printable(answer.query), bold=True))
     if not answer.hits:
-        click.echo("  nothing found")
+        click.echo(f"  {why_empty(answer)}")
         return
-    rows = [
-        (str(rank), f"{hit.score:.3f}", f"{hit.relevance:.0%}", short(hit.photo.path))
-        for rank, hit in enumerate(answer.hits, start=1)
+    paths = [short(hit.photo.path) for hit in answer.hits]
+    columns = [
+        ("", [str(rank) for rank, _ in enumerate(answer.hits, start=1)]),
+        ("score", [f"{hit.score:.3f}" for hit in answer.hits]),
+        ("relevance", [f"{hit.relevance:.0%}" for hit in answer.hits]),
     ]
-    emit_table(rows, right=(0, 1, 2))
+    if answer.clauses:
+        columns.append(("clauses", [_held(hit) for hit in answer.hits]))
+    beside = sum(2 + max(map(len, (name, *cells))) for name, cells in columns)
+    room = (terminal_columns() or 0) - beside - max(map(len, paths))
+    if room >= _DATE and any(taken_at(hit.photo) for hit in answer.hits):
+        columns.append(("taken", [_day(hit) for hit in answer.hits]))
+    columns.append(("photo", paths))
+    header, cells = zip(*columns, strict=True)
+    emit_table(list(zip(*cells, strict=True)), right=(0, 1, 2), header=header, giving=len(columns) - 1)
 
 
-def _csv(answers: Sequence[Answer]) -> str:
+_DATE = 12  # columns, with the gap beside it
+
+
+def taken_at(photo: Photo) -> datetime | None:
+    """Return when a photo was taken; a file's date, which may be that of a copy, is not told to people."""
+    return photo.info.taken_at if photo.info.taken_at_source != "file" else None
+
+
+def _day(hit: Hit) -> str:
+    taken = taken_at(hit.photo)
+    return f"{taken:%Y-%m-%d}" if taken else ""
+
+
+def _held(hit: Hit) -> str:
+    """Return how many clauses of a long text hold, as 2/3."""
+    return f"{sum(clause.holds for clause in hit.clauses)}/{len(hit.clauses)}" if hit.clauses else ""
+
+
+def _csv(answers: Sequence[Answer]) -> Iterator[str]:
     import csv
-    import io
 
     photo = ("path", "width", "height", "taken_at", "camera", "latitude", "longitude", "labels")
     columns = ("query", "rank", "id", "score", "relevance", *photo)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    lines: list[str] = []
+    writer = csv.DictWriter(_Lines(lines), columns, extrasaction="ignore", lineterminator="\r\n")
     writer.writeheader()
     for answer in answers:
         for rank, hit in enumerate(answer.hits, start=1):
-            row = {"query": answer.query, **hit_document(rank, hit)}
-            writer.writerow(row | {"labels": "; ".join(hit.photo.labels)})
-    return text.getvalue().encode("utf-8", "backslashreplace").decode()
+            row = {"query": answer.query, **hit_document(rank, hit), "labels": "; ".join(hit.photo.labels)}
+            writer.writerow({name: _harmless(value) for name, value in row.items()})
+            yield from lines
+            lines.clear()
+    yield from lines
+
+
+class _Lines:
+    """What csv writes to: a list of lines that end as Unix has it; told to do so itself, it would not quote a \\r."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def write(self, line: str) -> None:
+        self._lines.append(line.removesuffix("\r\n") + "\n")
+
+
+def _harmless(value: object) -> object:
+    """Keep a spreadsheet from taking text for a formula (a camera's name can be anything): an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from search.cli.options import Settings, as_command
+from search.cli.options import Settings, as_command, completed_by
 
 
 @as_command("remove")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", shell_complete=completed_by("files"), nargs=-1, required=True, metavar="PATH...")
 def command(settings: Settings, *, paths: tuple[str, ...]) -> None:
     """Forget photos and folders; the files themselves stay.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from search.cli.options import Settings, as_command
+from search.cli.options import Settings, as_command, completed_by
 
 
 @click.group("root")
@@ -37,8 +37,8 @@ def list_(settings: Settings) -> None:
 
 
 @as_command("move")
-@click.argument("old", metavar="OLD")
-@click.argument("new", metavar="NEW")
+@click.argument("old", shell_complete=completed_by("folders"), metavar="OLD")
+@click.argument("new", shell_complete=completed_by("folders"), metavar="NEW")
 @click.option("--force", is_flag=True, help="Move it even if NEW does not hold the photos that OLD held.")
 def move(settings: Settings, *, old: str, new: str, force: bool) -> None:
     """Say that an indexed folder was moved or renamed; nothing is encoded again.

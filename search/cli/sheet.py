@@ -1,64 +1,174 @@
-"""A contact sheet: answers with their pictures as one HTML file that needs nothing else."""
+"""A contact sheet: photos in titled groups as one HTML file that needs nothing else.
+
+Pictures are inside it, originals are linked. Its policy lets it load nothing but files, and run nothing but its own
+script, whatever stands in a file's name.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-if TYPE_CHECKING:
-    from search.types import Answer, Hit
+from search.cli.output import printable, taken_at
+from search.resources import data_path
 
-_PAGE = """<!doctype html>
+if TYPE_CHECKING:
+    from search.types import Answer, Hit, Photo
+
+_SIZE_PX = 320
+_THREADS = 4  # a picture of 48 megapixels takes 150 MB while it is scaled down
+
+_HEAD = """<!doctype html>
 <html lang="en">
+<head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font: 16px/1.4 system-ui, sans-serif; }}
-body {{ margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }}
-h2 {{ font-size: 1.1rem; font-weight: 600; margin: 2rem 0 .75rem; }}
-ol {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); list-style: none;
-      margin: 0; padding: 0; }}
-img {{ aspect-ratio: 1; background: #8882; border-radius: .5rem; display: block; object-fit: contain; width: 100%; }}
-figure {{ margin: 0; }}
-figcaption {{ font-size: .8rem; overflow-wrap: anywhere; padding-top: .35rem; }}
-.score {{ font-variant-numeric: tabular-nums; opacity: .7; }}
-a {{ color: inherit; text-decoration: none; }}
-</style>
+<style>{style}</style>
+</head>
+<body>
 <h1>{title}</h1>
-{sections}
-</html>"""
+<main>
+"""
 
-_SECTION = "<section>\n<h2>{query}</h2>\n<ol>\n{photos}\n</ol>\n</section>"
+_FOOT = """</main>
+<dialog aria-label="Photo">
+<header><a href="#">Open original</a><button type="button" class="close" aria-label="Close">✕</button></header>
+<div class="stage"><img alt=""><button type="button" class="turn back" aria-label="Previous photo">‹</button>
+<button type="button" class="turn on" aria-label="Next photo">›</button></div>
+<footer aria-live="polite"></footer>
+</dialog>
+<script>{script}</script>
+</body>
+</html>
+"""
 
-_PHOTO = (
-    '<li><figure><a href="{link}"><img src="{picture}" alt="{name}" loading="lazy"></a>'
-    '<figcaption>{name}<br><span class="score">{score:.3f} · {relevance:.0%}</span></figcaption></figure></li>'
-)
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One photo on a sheet.
+
+    badge: a word on the picture, such as "keep".   figures: what was measured, in words.
+    relevance: 0 to 1, drawn as a bar.   details: lines beneath the name.
+    """
+
+    path: str
+    badge: str = ""
+    figures: str = ""
+    relevance: float | None = None
+    details: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
-def contact_sheet(answers: Sequence[Answer], *, title: str = "Search") -> str:
-    """Return an HTML document with a section for each answer, thumbnails inside it."""
-    sections = "\n".join(
-        _SECTION.format(query=escape(answer.query), photos="\n".join(map(_photo, answer.hits)))
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A group of photos; note: a line beneath its title.   empty: what stands there if it has none."""
+
+    title: str
+    tiles: tuple[Tile, ...]
+    note: str = ""
+    empty: str = "Nothing found."
+
+
+def sheet_of(answers: Sequence[Answer]) -> list[Section]:
+    """Return a section for each answer."""
+    return [
+        Section(
+            title=answer.query,
+            tiles=tuple(map(_hit_tile, answer.hits)),
+            note=f"{len(answer.hits)} of {answer.candidates} photos, by {answer.encoder}: relevance and score",
+        )
         for answer in answers
+    ]
+
+
+def photo_details(photo: Photo) -> tuple[str, ...]:
+    """Return what a caption tells of a photo: when and by which camera it was taken."""
+    taken = taken_at(photo)
+    return tuple(text for text in (f"{taken:%Y-%m-%d %H:%M}" if taken else "", photo.info.camera) if text)
+
+
+def contact_sheet(sections: Sequence[Section], *, title: str = "Search") -> Iterator[str]:
+    """Yield an HTML document in parts as its pictures are made; one that can't be read now is named as missing."""
+    style, script = (data_path("sheet", f"sheet.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    yield _HEAD.format(policy=_policy(style, script), title=_text(title), style=style)
+    with closing(_ahead(_picture, (tile.path for section in sections for tile in section.tiles))) as pictures:
+        for section in sections:
+            yield from _section(section, pictures)
+    yield _FOOT.format(script=script)
+
+
+def _policy(style: str, script: str) -> str:
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
+    return "default-src 'none'; img-src data: file:; style-src 'sha256-{}'; script-src 'sha256-{}'".format(
+        *digests
     )
-    return _PAGE.format(title=escape(title), sections=sections)
 
 
-def _photo(hit: Hit) -> str:
-    path = hit.photo.path
-    name = os.fsencode(os.path.basename(path)).decode("utf-8", "replace")
-    return _PHOTO.format(
-        link=escape("file://" + quote(os.fsencode(path)), quote=True),
-        picture=_picture(path),
-        name=escape(name, quote=True),
-        score=hit.score,
+def _section(section: Section, pictures: Iterator[str]) -> Iterator[str]:
+    yield f"<section>\n<h2>{_text(section.title)}</h2>\n"
+    if section.note:
+        yield f'<p class="note">{_text(section.note)}</p>\n'
+    if section.tiles:
+        yield "<ol>\n"
+        for tile in section.tiles:
+            yield _tile(tile, next(pictures))
+        yield "</ol>\n"
+    else:
+        yield f'<p class="none">{_text(section.empty)}</p>\n'
+    yield "</section>\n"
+
+
+def _tile(tile: Tile, picture: str) -> str:
+    name = _text(os.path.basename(tile.path))
+    link = escape("file://" + quote(os.fsencode(tile.path)))
+    shown = (
+        f'<img src="{picture}" alt="{name}" decoding="async">'
+        if picture
+        else '<span class="missing">not readable now</span>'
+    )
+    badge = f'<span class="badge">{_text(tile.badge)}</span>' if tile.badge else ""
+    return (
+        f'<li><figure><a class="photo" href="{link}" title="{name}">{shown}{badge}</a>\n'
+        f'<figcaption><p class="name"><bdi>{name}</bdi></p>{_caption(tile)}</figcaption></figure></li>\n'
+    )
+
+
+def _caption(tile: Tile) -> str:
+    figures = _text(tile.figures) + (_bar(tile.relevance) if tile.relevance is not None else "")
+    labels = "".join(f"<span>{_text(label)}</span>" for label in tile.labels)
+    return (
+        (f'<p class="figures">{figures}</p>' if figures else "")
+        + "".join(f'<p class="quiet"><bdi>{_text(line)}</bdi></p>' for line in tile.details)
+        + (f'<p class="labels">{labels}</p>' if labels else "")
+    )
+
+
+def _bar(part: float) -> str:
+    return (
+        '<svg class="bar" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{100 * part:.0f}" height="4"/></svg>'
+    )
+
+
+def _hit_tile(hit: Hit) -> Tile:
+    return Tile(
+        path=hit.photo.path,
+        figures=f"{hit.relevance:.0%} · {hit.score:.3f}",
         relevance=hit.relevance,
+        details=photo_details(hit.photo),
+        labels=hit.photo.labels,
     )
 
 
@@ -68,6 +178,28 @@ def _picture(path: str) -> str:
     from search.photos.thumbnails import thumbnail
 
     try:
-        return "data:image/jpeg;base64," + base64.b64encode(thumbnail(path)).decode()
+        return (
+            "data:image/webp;base64," + base64.b64encode(thumbnail(path, size_px=_SIZE_PX, form="WEBP")).decode()
+        )
     except PhotoError:
         return ""
+
+
+def _ahead(make: Callable[[str], str], paths: Iterable[str]) -> Generator[str]:
+    """Yield what `make` makes of each path, in order, made by threads a few paths ahead."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting: deque[Future[str]] = deque()
+        try:
+            for path in paths:
+                waiting.append(pool.submit(make, path))
+                if len(waiting) > 2 * _THREADS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _text(text: str) -> str:
+    """Text for a page: escaped, and what is no UTF-8 or would hide or reorder it made visible."""
+    return escape(printable(text))

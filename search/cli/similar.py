@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
-from search.cli.options import Settings, as_command, k_option, model_option
+from search.cli.answers import output_options, telling_of
+from search.cli.filtering import filter_of, filter_options
+from search.cli.options import Settings, as_command, completed_by, k_option, model_option
 
 
 @as_command("similar")
-@click.argument("photo", metavar="IMAGE|ID")
+@click.argument("photo", shell_complete=completed_by("files"), metavar="IMAGE|ID")
 @k_option
+@filter_options
+@output_options
 @model_option
-def command(settings: Settings, *, photo: str, k: int, model: str) -> None:
+def command(settings: Settings, *, photo: str, k: int, model: str, **options: Any) -> None:
     """Find the photos most like one, itself left out.
 
     \b
-    Example:
+    Examples:
       search similar holiday.jpg -k 5
+      search similar holiday.jpg --where "orientation = landscape" --after 2023-05
     """
-    from search.cli.output import answer_document, emit_answers, emit_json
-
+    telling = telling_of(settings, options)
+    wanted = filter_of(**options)
     with settings.open_library(model) as library:
-        answer = library.similar(photo_ref(photo), k)
-    if settings.json:
-        emit_json(answer_document(answer))
-    else:
-        emit_answers([answer], "table")
+        answer = library.similar(photo_ref(photo), k, filter=wanted)
+    telling.tell([answer])
 
 
 def photo_ref(text: str) -> int | str:

@@ -16,15 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from search.decoding.wire import (
-    Limits,
-    describe,
-    describe_info,
-    describe_likeness,
-    extra_seconds,
-    receive,
-    send,
-)
+from search.decoding.wire import Limits, describe, describe_info, describe_likeness, extra_seconds, receive, send
 from search.errors import PhotoError
 from search.types import SkipReason
 

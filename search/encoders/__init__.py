@@ -55,6 +55,10 @@ class TextTower(Protocol):
     def context_length(self) -> int:
         """Tokens a text may have, start and end included; the rest is cut off."""
 
+    @property
+    def english_only(self) -> bool:
+        """Whether it cuts texts with CLIP's own tokenizer, which was made for English."""
+
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return (N, dim) float32 unit rows, one for each text, in order."""
 

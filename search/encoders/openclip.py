@@ -67,6 +67,7 @@ class OpenClipEncoder:
         self.precision = str(self._dtype).removeprefix("torch.")
         self.batch_size = _BATCH_SIZES.get(self._device.type, 32)
         self.context_length = int(tokenizer.context_length)
+        self.english_only = isinstance(tokenizer, open_clip.SimpleTokenizer)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.logit_scale: float = model.logit_scale.float().exp().item()  # while it is exact
         bias = getattr(model, "logit_bias", None)

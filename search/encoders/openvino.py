@@ -19,6 +19,7 @@ from search import encoders, files
 from search.encoders.exports import Record
 from search.encoders.hub import TOKENIZER
 from search.encoders.preprocessing import Preprocessing, require_batch
+from search.encoders.tokens import is_english_only
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,6 +92,7 @@ class OpenVinoEncoder:
         self.logit_bias: float | None = card["logit_bias"]
         self.parameters: int = card["parameters"]
         self.config: dict[str, Any] = card["config"]
+        self.english_only = is_english_only(self.config)
         self.preprocessing = Preprocessing.from_dict(card["preprocessing"])
         self.weights = Path(card["weights"])
         self.tensors = Path(card["tensors"]) if card["tensors"] else None

@@ -19,6 +19,7 @@ import numpy as np
 
 from search import files
 from search.encoders.remembered import Entry, Memory
+from search.encoders.tokens import is_english_only
 from search.errors import SearchError
 
 if TYPE_CHECKING:
@@ -109,10 +110,11 @@ class TextHalf:
         self.context_length: int = recipe["context_length"]
         self.logit_scale: float = recipe["logit_scale"]
         self.logit_bias: float | None = recipe["logit_bias"]
+        self.english_only = is_english_only(recipe["config"])
         self._folder = folder
         self._whole = whole
         self._memory = Memory(folder, fingerprint, recipe["dim"])
-        self._last: dict[str, Entry] = {}  # whoever wants vectors asks for the number of tokens next
+        self._last: dict[str, Entry] = {}  # whoever asks for numbers of tokens wants vectors next
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return (N, dim) float32 unit rows, one for each text, in order."""
@@ -122,10 +124,9 @@ class TextHalf:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text needs, start and end included, were there room for all."""
-        last = self._last  # another thread may put its own in its place
-        if not all(text in last for text in texts):
+        if not 0 < len(texts) <= _REMEMBERED:
             return self._tower(len(texts)).count_tokens(texts)
-        return [last[text].tokens for text in texts]
+        return [entry.tokens for entry in self._entries(texts)]
 
     def remember(
         self, prompts: Sequence[Sequence[str]], make: Callable[[], tuple[Vectors, int]]
@@ -135,6 +136,9 @@ class TextHalf:
         return entry.rows, entry.tokens
 
     def _entries(self, texts: Sequence[str]) -> list[Entry]:
+        last = self._last  # another thread may put its own in its place
+        if all(text in last for text in texts):
+            return [last[text] for text in texts]
         known = {text: entry for text, entry in zip(texts, self._memory.of_texts(texts), strict=True) if entry}
         if missing := [text for text in dict.fromkeys(texts) if text not in known]:
             tower = self._tower(len(missing))

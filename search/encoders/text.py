@@ -58,6 +58,7 @@ class TextEncoder:
     ) -> None:
         self.dim = dim
         self.context_length = context_length
+        self.english_only = isinstance(tokenizer, ClipTokenizer)
         self._tower = tower
         self._tokenizer = tokenizer
 

@@ -20,12 +20,12 @@ from bisect import bisect_left
 from functools import cache, cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 START, END = 49406, 49407
 VOCABULARY = 49408
@@ -168,6 +168,11 @@ def _any_words(text: str) -> list[str]:
 
     words: list[str] = regex.compile(_PATTERN, regex.IGNORECASE).findall(text)
     return words
+
+
+def is_english_only(config: Mapping[str, Any]) -> bool:
+    """Say whether a model, by open_clip's model_cfg, has CLIP's tokenizer, whose merges were learnt from English."""
+    return not config["text_cfg"].get("hf_tokenizer_name")
 
 
 # the table of merges

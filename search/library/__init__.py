@@ -31,7 +31,7 @@ from search.library import answering
 from search.library.model import AUTO, LibraryModel
 from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
-from search.query import Kind, Query, Term, parse
+from search.query import Kind, Query, Term
 from search.types import (
     Answer,
     CheckReport,
@@ -170,7 +170,7 @@ class Library:
 
     @property
     def _seams(self) -> Seams:
-        return Seams(self.catalog, self._live, self.model, self._lock)
+        return Seams(self.catalog, self._live, self.model, self._lock, self._tell_once)
 
     # ---- indexing
 
@@ -210,6 +210,7 @@ class Library:
                 if beside:
                     beside.finish()
             self.model.save_recipe()
+            self.model.save_bank()
             if reencode and not report.interrupted:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():
@@ -404,13 +405,22 @@ class Library:
         k: int = 10,
         *,
         filter: Filter | None = None,
-        min_relevance: float = 0.0,
+        min_relevance: float | None = 0.0,
+        diverse: bool = False,
+        examples: bool = False,
     ) -> list[Hit]:
         """Return the k photos that fit a query best, best first.
 
-        query: a text, or a Query of weighted texts, images and photos.   filter: conditions a photo must meet.
+        query: as `search.grammar.parse_query` reads it ("red car + 2:beach - people"), or a Query of weighted texts,
+        images and photos.   filter: conditions a photo must meet.
+        min_relevance: what less relevant photos are dropped at; None: the usual cut for words, none for images.
+        diverse: photos unlike each other rather than the k best.   examples: whether photos of the library that are
+        examples in the query, by id or by file, may be hits.
         """
-        return list(self.answer(query, k, filter=filter, min_relevance=min_relevance).hits)
+        found = self.answer(
+            query, k, filter=filter, min_relevance=min_relevance, diverse=diverse, examples=examples
+        )
+        return list(found.hits)
 
     @_surviving
     def answer(
@@ -419,12 +429,33 @@ class Library:
         k: int = 10,
         *,
         filter: Filter | None = None,
-        min_relevance: float = 0.0,
+        min_relevance: float | None = 0.0,
+        diverse: bool = False,
         without: Sequence[int] = (),
+        templates: Sequence[str] = (),
+        examples: bool = False,
     ) -> Answer:
-        """Return what `search` does, with what one must know to trust it.   without: ids never to return."""
-        asked = parse([query]) if isinstance(query, str) else query
-        return answering.answer(self._seams, asked, k, filter=filter, min_relevance=min_relevance, without=without)
+        """Return what `search` does, with what one must know to trust it.
+
+        without: ids never to return.   templates: prompts that every text is put into, at `{}`, and whose mean counts.
+        A text that is too long for the model is split into clauses that every photo should satisfy (docs/queries.md).
+        Raises QueryError, UsageError for a photo that is not here, PhotoError for a file that can't be read.
+        """
+        if isinstance(query, str):
+            from search.grammar import parse_query
+
+            query = parse_query(query)
+        return answering.answer(
+            self._seams,
+            query,
+            k,
+            filter=filter,
+            min_relevance=min_relevance,
+            diverse=diverse,
+            without=without,
+            templates=templates,
+            examples=examples,
+        )
 
     @_surviving
     def similar(self, photo: int | str | os.PathLike[str], k: int = 10, *, filter: Filter | None = None) -> Answer:
@@ -432,12 +463,8 @@ class Library:
 
         Raises UsageError for an id that is unknown or gone, PhotoError for a file that can't be read.
         """
-        known = self.photo(photo) if isinstance(photo, int) else self._seams.known(photo)
-        if known is None or known.gone_at:
-            if isinstance(photo, int):
-                raise UsageError(f"photo {photo} is gone: its file was not found by the last run")
-            return self.answer(Query((Term(Kind.IMAGE, real(photo)),)), k, filter=filter)
-        return self.answer(Query((Term(Kind.PHOTO, str(known.id)),)), k, filter=filter, without=[known.id])
+        term = Term(Kind.PHOTO, str(photo)) if isinstance(photo, int) else Term(Kind.IMAGE, real(photo))
+        return self.answer(Query((term,)), k, filter=filter)
 
     @_surviving
     def vector_index(self) -> VectorIndex:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search import banks
 from search.encoders import canonical_name, recipes
 from search.errors import EncoderMismatch, LibraryError
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from search.catalog import Catalog, EncoderRow
     from search.encoders import Encoder, TextTower
     from search.encoders.recipes import TextHalf
+    from search.relevance import Bank
 
 AUTO = "auto"
 
@@ -40,11 +44,13 @@ class LibraryModel:
         self._name = name if name == AUTO else canonical_name(name)
         self._notify = notify
         self._halves: dict[str, TextHalf | None] = {}  # by fingerprint
+        self._banks: dict[str, Bank | None] = {}
 
     def forget(self) -> None:
         """Let go of what was opened."""
         self.loaded = None
         self._halves.clear()
+        self._banks.clear()
 
     # ---- which
 
@@ -154,6 +160,32 @@ class LibraryModel:
         """Write down how to open the text half of the loaded model again."""
         if self.loaded is not None and self._recipes and not self.catalog.is_newer:
             recipes.save(self.loaded, self._recipes, on_export=self._exporting)
+
+    # ---- what it makes of unrelated texts
+
+    def bank(self, row: EncoderRow) -> Bank | None:
+        """Return the model's bank of prompts, made now if need be; None where it could not be kept."""
+        if row.fingerprint not in self._banks:
+            known = banks.load(self._recipes, row.fingerprint)
+            self._banks[row.fingerprint] = known or self._made(row.fingerprint, lambda: self.text_tower(row))
+        return self._banks[row.fingerprint]
+
+    def save_bank(self) -> None:
+        """Make the loaded model's bank unless it is there: a query should not have to."""
+        encoder = self.loaded
+        if encoder is None or banks.load(self._recipes, encoder.fingerprint):
+            return
+        row = self.catalog.encoder(fingerprint=encoder.fingerprint)
+        self._made(encoder.fingerprint, lambda: (self.half(row) if row else None) or encoder)
+
+    def _made(self, fingerprint: str, tower: Callable[[], TextTower]) -> Bank | None:
+        folder = self._recipes
+        if folder is None or self.catalog.is_newer or not os.access(folder.parent, os.W_OK):
+            return None
+        bank = banks.make(tower())
+        with contextlib.suppress(OSError):
+            banks.save(bank, folder, fingerprint)
+        return bank
 
     @property
     def _recipes(self) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 class Seams:
     """A library's catalog, the index over it and its model, as they stand now.
 
-    lock: held by who brings the index up to date or reads it.
+    lock: held by who brings the index up to date or reads it.   tell: says a sentence to the user, each only once.
     """
 
     catalog: Catalog
     live: LiveIndex
     model: LibraryModel
     lock: threading.Lock
+    tell: Callable[[str], None]
 
     def known(self, ref: int | str | os.PathLike[str]) -> Photo | None:
         """Return the photo of an id or a path, None if there is none."""

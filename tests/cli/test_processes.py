@@ -117,7 +117,19 @@ def test_s12_nothing_is_imported_from_the_folder_one_stands_in(library, album, p
         (hostile / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PYTHONPATH"] = str(Path(search.__file__).parent.parent)
-    command = [sys.executable, "-m", "search", "--library", str(place), "find", "a red wall", "--format", "paths"]
+    command = [
+        sys.executable,
+        "-m",
+        "search",
+        "--library",
+        str(place),
+        "find",
+        "a red wall",
+        "--min-relevance",
+        "0",
+        "--format",
+        "paths",
+    ]
     done = subprocess.run(command, cwd=hostile, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 10
@@ -148,7 +160,8 @@ def test_a_reader_that_goes_away_is_no_error(library, album, place):
     library.index([album])
     queries = place.parent / "queries.txt"
     queries.write_text("x\n" * 400)
-    command = f"{sys.executable} -m search --library {place} find --queries {queries} --format paths | head -c 1"
+    find = f"{sys.executable} -m search --library {place} find --min-relevance 0"
+    command = f"{find} --queries {queries} --format paths | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import subprocess
@@ -186,6 +187,19 @@ def test_a_tokenizer_whose_file_is_gone_or_changed_is_kept_again(siglip, tmp_pat
         recipes.save(encoder, tmp_path / "kept")
         assert kept.read_bytes() == content
         assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is not None
+
+
+@pytest.mark.parametrize("how", ["recipe", "whole"])
+def test_a_query_in_any_script_by_a_tokenizer_of_many_languages_gets_no_hint(siglip, album, tmp_path, how):
+    told: list[str] = []
+    with Library.open(tmp_path / "library", model=siglip, offline=True, notify=told.append) as library:
+        library.index([album])
+        if how == "whole":
+            library.model.trust_checkpoint = hashlib.sha256(Path(library.encoder.weights).read_bytes()).hexdigest()
+        assert library.answer("海辺の犬 - собака", 3).hits
+        long = library.answer(", ".join(f"日本語 собака {number}" for number in range(30)), 3)
+    assert len(long.clauses) > 1
+    assert told == []
 
 
 # ---- text halves that are Hugging Face's own

@@ -241,7 +241,8 @@ def _photos(library: Library) -> list[list[Any]]:
     embedded = set(library.catalog.embeddings(row, [photo.id for photo in photos])[0].tolist()) if row else set()
     found = []
     for photo in photos:
-        hits = library.search(Query((Term(Kind.PHOTO, str(photo.id)),)), 1) if photo.id in embedded else []
+        asked = Query((Term(Kind.PHOTO, str(photo.id)),))
+        hits = library.search(asked, 1, examples=True) if photo.id in embedded else []
         first = hits[0].photo.content_hash if hits and hits[0].score > 0.999 else None
         found.append([photo.path, photo.content_hash, photo.id in embedded, first])
     return found

@@ -70,12 +70,12 @@ def test_a_reader_is_neither_wrong_nor_kept_waiting_while_photos_come_in(nursery
     with Library.open(library, offline=True) as reader:
         while writer.is_alive() or not counts:
             started = time.perf_counter()
-            answer = reader.answer(Query((Term(Kind.PHOTO, "1"),)), 3)
+            answer = reader.answer(Query((Term(Kind.PHOTO, "1"),)), 3, examples=True)
             waits.append(time.perf_counter() - started)
             assert answer.hits[0].photo.id == 1
             counts.append(answer.candidates)
         writer.join()
-        counts.append(reader.answer(Query((Term(Kind.PHOTO, "1"),)), 3).candidates)
+        counts.append(reader.answer(Query((Term(Kind.PHOTO, "1"),)), 3, examples=True).candidates)
     assert outcomes[0].result["skipped"] == []
     assert counts == sorted(counts)
     assert counts[-1] == len(album.contents(photos))

@@ -102,8 +102,15 @@ def test_no_name_reaches_the_terminal_as_it_is(run, tree):
     """The only control character in plain output is the end of a line."""
     (tree / "bad\x1b]0;title\x07\u202e.png").write_bytes(b"no picture")
     outputs = [run("index", tree, "--model", "builtin"), run("index", tree), run("skipped"), run("status")]
-    outputs += [run("check"), run("find", "anything", "-k", "50"), run("find", "x\x1b[31m\u202e", "-k", "1")]
-    ids = [hit["id"] for hit in json.loads(run("find", "anything", "-k", "50", "--json").stdout)["hits"]]
+    outputs += [
+        run("check"),
+        run("find", "anything", "--min-relevance", "0", "-k", "50"),
+        run("find", "x\x1b[31m\u202e", "-k", "1"),
+    ]
+    ids = [
+        hit["id"]
+        for hit in json.loads(run("find", "anything", "--min-relevance", "0", "-k", "50", "--json").stdout)["hits"]
+    ]
     outputs += [run("show", str(id_)) for id_ in ids]
     outputs.append(run("show", "no\x1b[31m\u202e"))
     for outcome in outputs:
@@ -115,9 +122,9 @@ def test_no_name_reaches_the_terminal_as_it_is(run, tree):
 def test_names_survive_print0_and_json(run, tree):
     run("index", tree, "--model", "builtin")
     wanted = sorted(os.path.join(os.fsencode(tree), name) for name in NAMES)
-    found = json.loads(run("find", "anything", "-k", "50", "--json").stdout)["hits"]
+    found = json.loads(run("find", "anything", "--min-relevance", "0", "-k", "50", "--json").stdout)["hits"]
     assert sorted(map(bytes_of, found)) == wanted
-    printed = run("find", "anything", "-k", "50", "--print0").stdout_bytes
+    printed = run("find", "anything", "--min-relevance", "0", "-k", "50", "--print0").stdout_bytes
     assert sorted(printed.split(b"\0")[:-1]) == wanted
 
 

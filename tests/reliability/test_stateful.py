@@ -197,7 +197,7 @@ class Machine(RuleBasedStateMachine):
         for path, content in self.known.items():
             if not os.path.exists(path) or album.content(Path(path)) != content:
                 continue
-            [hit] = self.library.search(Query((Term(Kind.IMAGE, path),)), 1)
+            [hit] = self.library.search(Query((Term(Kind.IMAGE, path),)), 1, examples=True)
             assert hit.photo.content_hash == content
         self._count("search")
 
