@@ -39,7 +39,7 @@ def pairs(found: Shortlist) -> set[tuple[int, int]]:
 def test_hashes_a_few_bits_apart_are_on_the_shortlist_whichever_way_one_is_laid(turn):
     hashes = some_hashes(3000)
     hashes[1234, 0] = hashes[77, turn]
-    hashes[1234, 0, [0, 1, 2, 3, 4, 5, 6]] ^= np.uint8(4)  # 7 bits
+    hashes[1234, 0, [0, 1, 3, 4, 6]] ^= np.uint8(4)  # 5 bits
     assert (77, 1234) in pairs(by_hash(np.arange(3000), hashes))
 
 

@@ -20,6 +20,7 @@ from search.errors import UsageError
 from search.library.seams import spellings
 from search.photos.likeness import METHOD, VIEW_PX, View, compare
 from search.types import (
+    HASH_BYTES,
     Duplicate,
     DuplicateGroup,
     DuplicateKind,
@@ -119,7 +120,11 @@ def _hashes(catalog: Catalog, ids: Ids) -> tuple[Ids, Hashes]:
     known: list[int] = []
     parts = [np.empty((0, 8, 8), np.uint8)]
     for start in range(0, len(ids), _CHUNK):
-        pictures = catalog.pictures(METHOD, ids[start : start + _CHUNK].tolist())
+        pictures = [
+            picture
+            for picture in catalog.pictures(METHOD, ids[start : start + _CHUNK].tolist())
+            if len(picture.hash) == HASH_BYTES
+        ]
         known += [picture.id for picture in pictures]
         parts.append(core.unpack([picture.hash for picture in pictures]))
     return np.array(known, np.int64), np.concatenate(parts)

@@ -146,12 +146,15 @@ def _relative(photo: Photo, file: Path) -> Path:
 
 
 def sidecars(photo: Path) -> list[Path]:
-    """Return the XMP files of a photo: NAME.jpg.xmp, and NAME.xmp unless another file of that NAME has it too."""
-    found = []
+    """Return the XMP files of a photo alone: NAME.jpg.xmp, and NAME.xmp where no other photo has that NAME."""
+    from search.photos.sidecars import SUFFIXES
+    from search.photos.suffixes import PHOTO_SUFFIXES
+
+    names: set[str] = set()
     with suppress(OSError):
-        beside = [entry.name for entry in os.scandir(photo.parent)]
-        stem = photo.stem.lower()
-        alike = [name for name in beside if Path(name).stem.lower() == stem and not name.lower().endswith(".xmp")]
-        wanted = {f"{photo.name}.xmp".lower()} | ({f"{stem}.xmp"} if len(alike) == 1 else set())
-        found = sorted(photo.parent / name for name in beside if name.lower() in wanted)
-    return found
+        names = set(os.listdir(photo.parent))
+    alike = {
+        name for name in map(Path, names) if name.stem == photo.stem and name.suffix.lower() in PHOTO_SUFFIXES
+    }
+    wanted = [photo.name, *([photo.stem] if len(alike) <= 1 else [])]
+    return [photo.parent / (name + suffix) for name in wanted for suffix in SUFFIXES if name + suffix in names]

@@ -52,7 +52,7 @@ _IN_WORDS = (
     *["mirrored"] * 2,
     *["mirrored, rotated"] * 2,
 )
-_HASHED_PX = 64
+_HASHED_PX = 32
 _UPRIGHT = np.array([0.0, 0.0, 1.0, 1.0])
 
 
@@ -63,7 +63,7 @@ def likeness(image: Image.Image) -> Likeness:
     and takes scipy's import in every process that decodes.   sharpness: variance of the Laplacian at 256 pixels a
     side (Pech-Pacheco et al., ICPR 2000).
     """
-    grey = image.resize((VIEW_PX, VIEW_PX), Image.Resampling.BOX).convert("L")
+    grey = image.convert("L").resize((VIEW_PX, VIEW_PX), Image.Resampling.BOX)
     small = grey.resize((_HASHED_PX, _HASHED_PX), Image.Resampling.BOX)
     return Likeness(
         METHOD,

@@ -85,7 +85,7 @@ class VectorIndex(Protocol):
     def near_pairs(self, k: int, *, least: float, within: Ids | None = None) -> Pairs:
         """Return pairs of ids whose cosine is `least` or more, the first id lower: k of each photo or a few more.
 
-        Far faster than a search for each, and not exact: of many vectors about one pair in a hundred is missed.
+        Far faster than a search for each, and not exact: of many vectors some pairs are missed, the fewer the nearer.
         within: ids to consider; None means all.
         """
 
