@@ -352,7 +352,7 @@ def test_a_hostile_packet_says_nothing(name):
     assert properties(HOSTILE[name]) == {}
 
 
-@pytest.mark.parametrize("name", set(HOSTILE) - {"too large", "deep"})
+@pytest.mark.parametrize("name", sorted(HOSTILE.keys() - {"too large", "deep"}))
 def test_a_hostile_packet_costs_only_itself(info_of, name):
     info = info_of(jpeg(iptc((25, b"cat")), xmp=HOSTILE[name][:60_000]))
     assert (info.width, info.keywords, info.rating) == (8, ("cat",), None)
