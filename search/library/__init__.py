@@ -446,17 +446,8 @@ class Library:
             from search.grammar import parse_query
 
             query = parse_query(query)
-        return answering.answer(
-            self._seams,
-            query,
-            k,
-            filter=filter,
-            min_relevance=min_relevance,
-            diverse=diverse,
-            without=without,
-            templates=templates,
-            examples=examples,
-        )
+        wish = answering.Wish(k, filter or Filter(), min_relevance, diverse, without, templates, examples)
+        return answering.answer(self._seams, query, wish)
 
     @_surviving
     def similar(self, photo: int | str | os.PathLike[str], k: int = 10, *, filter: Filter | None = None) -> Answer:

@@ -19,7 +19,7 @@ from search.errors import PhotoError, UsageError
 from search.library import choosing
 from search.library.texts import Texts, by_clause, is_in_another_script, remembering
 from search.query import Kind, Query, Term
-from search.relevance import DEFAULT_CUT, Calibration, calibrate
+from search.relevance import DEFAULT_CUT, calibrate
 from search.types import Answer, ClauseScore, Filter, Hit
 from search.vectors import normalize
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.catalog import Catalog, EncoderRow
+    from search.library.choosing import Choice
     from search.library.seams import Seams
+    from search.relevance import Bank, Calibration
     from search.types import Ids, Photo, Vectors
     from search.vectors import VectorIndex
 
@@ -35,76 +37,116 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for beside the query itself; `Library.answer` has the words."""
+
+    k: int
+    filter: Filter
+    min_relevance: float | None
+    diverse: bool
+    without: Sequence[int]
+    templates: Sequence[str]
+    examples: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Sought:
-    """A query as vectors: whole, (1, D), and, (Q, D), those that each must hold: its clauses', else itself."""
+    """A query as vectors: whole, (1, D), and, (Q, D), those that each must hold: its clauses', else itself.
+
+    bank: what a query in words is held against.   named: ids of the photos that are examples.
+    """
 
     whole: Vectors
     clauses: tuple[str, ...]
     vectors: Vectors
+    bank: Bank | None
+    named: tuple[int, ...]
 
 
-def answer(
-    seams: Seams,
-    asked: Query,
-    k: int,
-    *,
-    filter: Filter | None = None,
-    min_relevance: float | None = 0.0,
-    diverse: bool = False,
-    without: Sequence[int] = (),
-    templates: Sequence[str] = (),
-    examples: bool = False,
-) -> Answer:
-    """Return the k photos that fit best; `Library.answer` has the words."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The best photos: ids and scores, (n,), best first; vectors, (n, D); score and relevance by each part, (Q, n).
+
+    candidates: photos that passed the filter.
+    """
+
+    ids: Ids
+    scores: Scores
+    vectors: Vectors
+    each: Scores
+    relevance: Scores
+    candidates: int
+
+
+def answer(seams: Seams, asked: Query, wish: Wish) -> Answer:
+    """Return the photos that fit best."""
     started = perf_counter()
     row = seams.model.answering()
     with seams.lock:
         seams.live.of(row).prepare()
-    meant, named = _with_photos(seams, asked, row)
-    sought = _sought(seams, row, meant, templates)
-    in_words = all(term.kind is Kind.TEXT for term in meant.terms)
-    bank = seams.model.bank(row) if in_words else None
-    selection = seams.catalog.select(filter or Filter())
-    without = [*without, *(() if examples else named)]
-    pool = choosing.pool_size(k, diverse=diverse)
-    with seams.lock:
-        index = seams.live.of(row)
-        background = seams.live.background(row)
-        known = [calibrate(v, background=background, bank=bank, photos=len(index)) for v in sought.vectors]
-        candidates = len(index) if selection is None else len(selection)
-        wanted = min(pool + len(without), max(candidates, 1))
-        ids, scores, each = _nearest(index, sought, known, wanted, selection)
-    found = np.flatnonzero(~np.isin(ids, without))[:pool]
-    ids, scores, each = ids[found], scores[found], each[:, found]
-    vectors = choosing.vectors_of(seams.catalog, row, ids)
-    meanings = np.stack([c.relevance(by_one, vectors) for c, by_one in zip(known, each, strict=True)])  # (Q, n)
-    lowest = dict(zip(ids.tolist(), meanings.min(axis=0).tolist(), strict=True))
+    sought = _sought(seams, row, asked, wish.templates)
+    found = _find(seams, row, sought, wish)
+    by_words = sought.bank is not None
     chosen = choosing.choose(
-        ids,
-        scores,
-        meanings.max(axis=0) if min_relevance is None else meanings.min(axis=0),  # some clause holds, or all
-        vectors,
-        k=k,
-        cut=choosing.cut_of(min_relevance, known[0]),
-        diverse=diverse,
-    )
-    clauses = dict(zip(ids.tolist(), _clauses(sought, each, meanings, chosen.cut or DEFAULT_CUT), strict=True))
-    photos = {photo.id: photo for photo in seams.catalog.get(chosen.ids.tolist())}
-    hits = tuple(
-        Hit(score, lowest[id_], photos[id_], clauses[id_])
-        for id_, score in zip(chosen.ids.tolist(), chosen.scores.tolist(), strict=True)
-        if id_ in photos
+        found.ids,
+        found.scores,
+        # Some clause holds, unless it was said what all must reach.
+        found.relevance.max(axis=0) if wish.min_relevance is None else found.relevance.min(axis=0),
+        found.vectors,
+        k=wish.k,
+        cut=choosing.cut_of(wish.min_relevance, by_words=by_words),
+        diverse=wish.diverse,
     )
     return Answer(
         query=str(asked),
         encoder=row.name,
-        hits=hits,
-        candidates=candidates - _excluded(seams.catalog, without, selection),
+        hits=_hits(seams.catalog, sought, found, chosen),
+        candidates=found.candidates,
         cut=chosen.cut,
         below=chosen.below,
         best=chosen.best,
         clauses=sought.clauses,
         seconds=perf_counter() - started,
+    )
+
+
+def _find(seams: Seams, row: EncoderRow, sought: _Sought, wish: Wish) -> _Found:
+    selection = seams.catalog.select(wish.filter)
+    without = [*wish.without, *(() if wish.examples else sought.named)]
+    pool = choosing.pool_size(wish.k, diverse=wish.diverse)
+    with seams.lock:
+        index = seams.live.of(row)
+        background = seams.live.background(row)
+        known = [
+            calibrate(vector, background=background, bank=sought.bank, photos=len(index))
+            for vector in sought.vectors
+        ]
+        candidates = len(index) if selection is None else len(selection)
+        wanted = min(pool + len(without), max(candidates, 1))
+        ids, scores, each = _nearest(index, sought, known, wanted, selection)
+    kept = np.flatnonzero(~np.isin(ids, without))[:pool]
+    ids, scores, each = ids[kept], scores[kept], each[:, kept]
+    vectors = choosing.vectors_of(seams.catalog, row, ids)
+    relevance = np.stack([one.relevance(by_one, vectors) for one, by_one in zip(known, each, strict=True)])
+    candidates -= _excluded(seams.catalog, without, selection)
+    return _Found(ids, scores, vectors, each, relevance, candidates)
+
+
+def _hits(catalog: Catalog, sought: _Sought, found: _Found, chosen: Choice) -> tuple[Hit, ...]:
+    """The photos chosen, as the catalog knows them; one that was removed meanwhile is left out."""
+    place = {id_: number for number, id_ in enumerate(found.ids.tolist())}
+    photos = {photo.id: photo for photo in catalog.get(chosen.ids.tolist())}
+    holds = chosen.cut or DEFAULT_CUT
+    return tuple(
+        Hit(
+            float(found.scores[at]),
+            float(found.relevance[:, at].min()),
+            photos[id_],
+            _by_clause(sought.clauses, found.each[:, at], found.relevance[:, at], holds),
+        )
+        for id_ in chosen.ids.tolist()
+        if id_ in photos
+        for at in (place[id_],)
     )
 
 
@@ -122,14 +164,22 @@ def _nearest(
 
 
 def _sought(seams: Seams, row: EncoderRow, asked: Query, templates: Sequence[str]) -> _Sought:
-    texts = _texts(seams, row, asked, templates)
+    meant, named = _with_photos(seams, asked, row)
+    texts = _texts(seams, row, meant, templates)
     sources = {kind: remembering(vectors_of) for kind, vectors_of in _vectors_of(seams, row, texts).items()}
-    parts = by_clause(asked, texts) if texts else {}
+    parts = by_clause(meant, texts) if texts else {}
     if parts:
         sources[Kind.TEXT](list(parts))  # all of them at once
-    whole = queries.embed(asked, sources)
+    whole = queries.embed(meant, sources)
     each = [queries.embed(part, sources) for part in parts.values()]
-    return _Sought(whole, tuple(parts), np.concatenate(each) if each else whole)
+    in_words = all(term.kind is Kind.TEXT for term in meant.terms)
+    return _Sought(
+        whole,
+        clauses=tuple(parts),
+        vectors=np.concatenate(each) if each else whole,
+        bank=seams.model.bank(row) if in_words else None,
+        named=tuple(named),
+    )
 
 
 def _texts(seams: Seams, row: EncoderRow, asked: Query, templates: Sequence[str]) -> Texts | None:
@@ -182,16 +232,12 @@ def _is_as_indexed(photo: Photo) -> bool:
     return (found.st_size, found.st_mtime_ns) == (photo.size_bytes, photo.mtime_ns)
 
 
-def _clauses(sought: _Sought, each: Scores, meanings: Scores, cut: float) -> list[tuple[ClauseScore, ...]]:
-    """What each photo is by each clause, (Q, n) → n; empty ones where there are no clauses."""
-    columns = zip(each.T.tolist(), meanings.T.tolist(), strict=True)
-    return [
-        tuple(
-            ClauseScore(text, score, meaning, meaning >= cut)
-            for text, score, meaning in zip(sought.clauses, scores, relevances, strict=False)
-        )
-        for scores, relevances in columns
-    ]
+def _by_clause(
+    clauses: tuple[str, ...], scores: Scores, meanings: Scores, holds: float
+) -> tuple[ClauseScore, ...]:
+    """What a photo is by each clause, (Q,); nothing where there are no clauses."""
+    each = zip(clauses, scores.tolist(), meanings.tolist(), strict=False)
+    return tuple(ClauseScore(text, score, meaning, meaning >= holds) for text, score, meaning in each)
 
 
 def _vectors_of(seams: Seams, row: EncoderRow, texts: Texts | None) -> dict[Kind, Callable[[list[str]], Vectors]]:

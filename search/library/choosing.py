@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.catalog import Catalog, EncoderRow
-    from search.relevance import Calibration
     from search.types import Ids, Vectors
 
 
@@ -40,11 +39,11 @@ def pool_size(k: int, *, diverse: bool) -> int:
     return diversity.pool_size(k) if diverse else k
 
 
-def cut_of(min_relevance: float | None, calibration: Calibration) -> float:
+def cut_of(min_relevance: float | None, *, by_words: bool) -> float:
     """Return the cut that holds: the one given, else the usual one for words and none for images."""
     if min_relevance is not None:
         return min_relevance
-    return DEFAULT_CUT if calibration.bank is not None else 0.0
+    return DEFAULT_CUT if by_words else 0.0
 
 
 def choose(
