@@ -249,3 +249,15 @@ def test_another_script_gets_one_hint_by_a_model_of_english(photos, told, text):
 def test_latin_script_gets_none(photos, told, text):
     photos.search(text)
     assert told == []
+
+
+@pytest.mark.parametrize("text", ["a red wall", "noise", "blue and green squares"])
+@pytest.mark.parametrize("diverse", [False, True])
+def test_as_many_as_are_wanted_reach_the_cut_where_there_are_so_many(photos, text, diverse):
+    every = photos.answer(text, 30).hits
+    for cut in np.quantile([hit.relevance for hit in every], [0.3, 0.6, 0.9]).tolist():
+        reaching = [hit.photo.id for hit in every if hit.relevance >= cut]
+        for k in (1, 3, 10):
+            found = [hit.photo.id for hit in photos.answer(text, k, min_relevance=cut, diverse=diverse).hits]
+            assert len(found) == min(k, len(reaching))
+            assert diverse or found == reaching[:k]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from search.library.choosing import choose
+from search.library.choosing import choose, deepened
 from search.query import parse
 from search.relevance import DEFAULT_CUT
 
@@ -31,6 +31,44 @@ def test_what_is_cut_takes_no_place_among_the_diverse():
     relevance = np.float32([0.9, 0.1, 0.5, 0.9])
     chosen = choose(IDS, SCORES, relevance, VECTORS, k=3, cut=0.3, diverse=True)
     assert sorted(chosen.ids.tolist()) == [4, 7, 9]
+
+
+class Look:
+    """Photos of which those at some places reach a cut, and how deep each look at them was."""
+
+    def __init__(self, *reaching: int, photos: int = 10_000) -> None:
+        self.relevance = np.zeros(photos, np.float32)
+        self.relevance[list(reaching)] = 1
+        self.depths: list[int] = []
+
+    def __call__(self, depth: int) -> Look:
+        self.depths.append(depth)
+        self.decisive = self.relevance[:depth]
+        return self
+
+    def deepened(self, pool: int) -> int:
+        return int(deepened(self, pool, len(self.relevance), 0.5).decisive.sum())
+
+
+@pytest.mark.parametrize(
+    ("look", "found", "depths"),
+    [
+        (Look(0, 1), 2, [2]),  # enough at once
+        (Look(0, 100), 2, [2, 128]),
+        (Look(0, 100, 400, 2000), 2, [2, 128]),
+        (Look(), 0, [2, 128]),  # a deeper look brought no more
+        (Look(5, 6, photos=7), 2, [2, 128]),
+        (Look(photos=2), 0, [2]),  # there are no more
+    ],
+)
+def test_it_is_looked_further_down_as_long_as_that_brings_more(look, found, depths):
+    assert (look.deepened(2), look.depths) == (found, depths)
+
+
+def test_a_search_for_the_relevant_ends_somewhere():
+    look = Look(*range(0, 10_000, 100))
+    look.deepened(300)
+    assert look.depths == [300, 1200, 4800]
 
 
 @pytest.fixture

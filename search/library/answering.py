@@ -67,7 +67,7 @@ class _Sought:
 class _Found:
     """The best photos: ids and scores, (n,), best first; vectors, (n, D); score and relevance by each part, (Q, n).
 
-    candidates: photos that passed the filter.
+    decisive: the relevance that is held against the cut, (n,).   candidates: photos that passed the filter.
     """
 
     ids: Ids
@@ -75,6 +75,7 @@ class _Found:
     vectors: Vectors
     each: Scores
     relevance: Scores
+    decisive: Scores
     candidates: int
 
 
@@ -85,17 +86,10 @@ def answer(seams: Seams, asked: Query, wish: Wish) -> Answer:
     with seams.lock:
         seams.live.of(row).prepare()
     sought = _sought(seams, row, asked, wish.templates)
-    found = _find(seams, row, sought, wish)
-    by_words = sought.bank is not None
+    cut = choosing.cut_of(wish.min_relevance, by_words=sought.bank is not None)
+    found = _find(seams, row, sought, wish, cut)
     chosen = choosing.choose(
-        found.ids,
-        found.scores,
-        # Some clause holds, unless it was said what all must reach.
-        found.relevance.max(axis=0) if wish.min_relevance is None else found.relevance.min(axis=0),
-        found.vectors,
-        k=wish.k,
-        cut=choosing.cut_of(wish.min_relevance, by_words=by_words),
-        diverse=wish.diverse,
+        found.ids, found.scores, found.decisive, found.vectors, k=wish.k, cut=cut, diverse=wish.diverse
     )
     return Answer(
         query=str(asked),
@@ -110,26 +104,34 @@ def answer(seams: Seams, asked: Query, wish: Wish) -> Answer:
     )
 
 
-def _find(seams: Seams, row: EncoderRow, sought: _Sought, wish: Wish) -> _Found:
+def _find(seams: Seams, row: EncoderRow, sought: _Sought, wish: Wish, cut: float) -> _Found:
+    """Return the best photos, so many that as many as are wanted reach the cut, if there are.
+
+    Relevance follows the score but for what is usual for each photo, so that those which reach the cut lie among
+    those which don't: it is looked further down as long as more are found there.
+    """
     selection = seams.catalog.select(wish.filter)
     without = [*wish.without, *(() if wish.examples else sought.named)]
-    pool = choosing.pool_size(wish.k, diverse=wish.diverse)
     with seams.lock:
         index = seams.live.of(row)
         background = seams.live.background(row)
-        known = [
-            calibrate(vector, background=background, bank=sought.bank, photos=len(index))
-            for vector in sought.vectors
-        ]
-        candidates = len(index) if selection is None else len(selection)
-        wanted = min(pool + len(without), max(candidates, 1))
-        ids, scores, each = _nearest(index, sought, known, wanted, selection)
-    kept = np.flatnonzero(~np.isin(ids, without))[:pool]
-    ids, scores, each = ids[kept], scores[kept], each[:, kept]
-    vectors = choosing.vectors_of(seams.catalog, row, ids)
-    relevance = np.stack([one.relevance(by_one, vectors) for one, by_one in zip(known, each, strict=True)])
-    candidates -= _excluded(seams.catalog, without, selection)
-    return _Found(ids, scores, vectors, each, relevance, candidates)
+        photos = len(index)
+    known = [calibrate(v, background=background, bank=sought.bank, photos=photos) for v in sought.vectors]
+    passed = photos if selection is None else len(selection)
+    candidates = passed - _excluded(seams.catalog, without, selection)
+
+    def look(depth: int) -> _Found:
+        wanted = min(depth + len(without), max(passed, 1))
+        with seams.lock:
+            ids, scores, each = _nearest(index, sought, known, wanted, selection)
+        kept = np.flatnonzero(~np.isin(ids, without))[:depth]
+        vectors = choosing.vectors_of(seams.catalog, row, ids[kept])
+        relevance = np.stack([one.relevance(by, vectors) for one, by in zip(known, each[:, kept], strict=True)])
+        # Some clause holds, unless it was said what all must reach.
+        decisive = relevance.max(axis=0) if wish.min_relevance is None else relevance.min(axis=0)
+        return _Found(ids[kept], scores[kept], vectors, each[:, kept], relevance, decisive, candidates)
+
+    return choosing.deepened(look, choosing.pool_size(wish.k, diverse=wish.diverse), passed, cut)
 
 
 def _hits(catalog: Catalog, sought: _Sought, found: _Found, chosen: Choice) -> tuple[Hit, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,12 +17,25 @@ if TYPE_CHECKING:
     from search.catalog import Catalog, EncoderRow
     from search.types import Ids, Vectors
 
+_SECOND, _DEEPER, _DEEPEST = 128, 4, 4096  # photos of the second look at least, growth, and where it ends
+
+
+class Judged(Protocol):
+    """Photos and the relevance of each that is held against the cut, (n,)."""
+
+    @property
+    def decisive(self) -> npt.NDArray[np.float32]: ...
+
+
+T = TypeVar("T", bound=Judged)
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Photos to show, best first: ids, scores and relevance, (n,) each.
 
-    cut: the relevance below which photos were dropped.   below: how many were.   best: the highest relevance seen.
+    cut: the relevance below which photos were dropped.   below: how many of those looked at were.   best: the highest
+    relevance seen.
     """
 
     ids: Ids
@@ -37,6 +51,25 @@ def pool_size(k: int, *, diverse: bool) -> int:
     from search import diversity
 
     return diversity.pool_size(k) if diverse else k
+
+
+def deepened(look: Callable[[int], T], pool: int, photos: int, cut: float) -> T:
+    """Return what a look finds that goes deep enough for so many relevant photos, if there are so many.
+
+    A photo that is near to all texts has a high score and little relevance, so those that reach the cut lie among
+    those which don't. It is looked further down until a deeper look brings no more of them.
+    look: told how many of the best photos to judge.   pool: how many are wanted.   photos: how many there are.
+    """
+    depth = pool
+    found = look(depth)
+    reaching = int((found.decisive >= cut).sum())
+    while reaching < pool and depth < min(photos, _DEEPEST):
+        depth = max(_DEEPER * depth, _SECOND)
+        before, found = reaching, look(depth)
+        reaching = int((found.decisive >= cut).sum())
+        if reaching == before:
+            break
+    return found
 
 
 def cut_of(min_relevance: float | None, *, by_words: bool) -> float:
