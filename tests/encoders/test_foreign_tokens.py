@@ -199,7 +199,7 @@ def test_a_query_in_any_script_by_a_tokenizer_of_many_languages_gets_no_hint(sig
         assert library.answer("海辺の犬 - собака", 3).hits
         long = library.answer(", ".join(f"日本語 собака {number}" for number in range(30)), 3)
     assert len(long.clauses) > 1
-    assert told == []
+    assert not [message for message in told if "another script" in message]
 
 
 # ---- text halves that are Hugging Face's own
