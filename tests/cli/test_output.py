@@ -85,7 +85,7 @@ def test_a_table_on_a_terminal_has_a_header_and_fits(library, tmp_path):
             "0",
         ]
         environment = {**os.environ, "COLUMNS": str(columns)}
-        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=line, check=True, env=environment)
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=line, check=True, env=environment, cwd=tmp_path)
         header, row, *_ = (
             os.read(screen, 65536).decode().replace("\x1b[2m", "").replace("\x1b[0m", "").splitlines()
         )
