@@ -19,7 +19,7 @@ from search.errors import PhotoError, UsageError
 from search.library import choosing
 from search.library.texts import Texts, by_clause, is_in_another_script, remembering
 from search.query import Kind, Query, Term
-from search.relevance import DEFAULT_CUT, calibrate
+from search.relevance import DEFAULT_CUT, TOGETHER, calibrate
 from search.types import Answer, ClauseScore, Filter, Hit
 from search.vectors import normalize
 
@@ -117,19 +117,19 @@ def _find(seams: Seams, row: EncoderRow, sought: _Sought, wish: Wish) -> _Found:
     with seams.lock:
         index = seams.live.of(row)
         background = seams.live.background(row)
+        candidates = len(index) if selection is None else len(selection)
         known = [
-            calibrate(vector, background=background, bank=sought.bank, photos=len(index))
+            calibrate(vector, background=background, bank=sought.bank, photos=len(index), among=candidates)
             for vector in sought.vectors
         ]
-        candidates = len(index) if selection is None else len(selection)
-        wanted = min(pool + len(without), max(candidates, 1))
+        wanted = min(max(pool, TOGETHER) + len(without), max(candidates, 1))
         ids, scores, each = _nearest(index, sought, known, wanted, selection)
-    kept = np.flatnonzero(~np.isin(ids, without))[:pool]
+    kept = np.flatnonzero(~np.isin(ids, without))[: max(pool, TOGETHER)]
     ids, scores, each = ids[kept], scores[kept], each[:, kept]
     vectors = choosing.vectors_of(seams.catalog, row, ids)
     relevance = np.stack([one.relevance(by_one, vectors) for one, by_one in zip(known, each, strict=True)])
     candidates -= _excluded(seams.catalog, without, selection)
-    return _Found(ids, scores, vectors, each, relevance, candidates)
+    return _Found(ids[:pool], scores[:pool], vectors[:pool], each[:, :pool], relevance[:, :pool], candidates)
 
 
 def _hits(catalog: Catalog, sought: _Sought, found: _Found, chosen: Choice) -> tuple[Hit, ...]:
