@@ -15,10 +15,11 @@ A query in words is held against a bank of unrelated prompts too, which is known
              below -1, and above that it says nothing: t is taken as min(t, -1).
 
 Of N unrelated photos the best lies √(2 ln N) spreads of the query's own scores above their middle, so b is first
-lowered, or raised, to what it would be among 1,000. Relevance is the logistic function of a weighted sum of the
-two: the probability that it is a photo of what was asked for rather than the best photo for something that is not
-there, both being as likely. The weights were fitted on the built-in model, and are the same for all: both are in
-spreads, not in cosines. docs/relevance.md has the experiment.
+lowered, or raised, to what it would be among 1,000. One photo may lie high by luck, three hardly: what counts is the
+mean b of the query's three best, and of a photo its own only where it lies more than a spread below that. Relevance
+is the logistic function of a weighted sum of this and t: the probability that it is a photo of what was asked for
+rather than the best photo for something that is not there, both being as likely. The weights were fitted on the
+built-in model, and are the same for all: both are in spreads, not in cosines. docs/relevance.md has the experiment.
 """
 
 from __future__ import annotations
@@ -40,12 +41,18 @@ BACKGROUND = 2048
 DEFAULT_CUT = 0.22
 """The relevance below which a query in words finds nothing."""
 
+TOGETHER = 3
+"""The best photos that are judged together; whoever asks for the relevance of fewer gives these too."""
+
 _MAD_TO_SIGMA = 1.4826  # for a normal distribution
 _SHRINKAGE = 0.1  # of the covariance towards a ball of the same size
 _LEAST = 1e-6  # a spread that is none
 _AMONG = 1000  # photos that b is stated for
-_PROMPT, _SENSE, _INTERCEPT = 1.1, 0.95, -1.4
+_PROMPT, _SENSE, _INTERCEPT = 1.8, 0.8, -3.2
 _NO_SENSE = -1.0
+_MOST = 4.0  # above it a photo says no more: nonsense stays nonsense however near it lies
+_BELOW = 1.0  # how far a photo may lie below the best together
+_PHOTOS_EACH = 20  # that one of the best is taken for: among few photos no three need show the same
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +96,7 @@ class Calibration:
     """What a query's scores mean in one library.
 
     middle, spread: of the library's own scores for the query.   photos: how many the library has.
-    bank: None for a query that has no words.   sense: as above.
+    bank: None for a query that has no words.   sense: as above.   together: how many of the best are judged together.
     """
 
     middle: float
@@ -97,16 +104,22 @@ class Calibration:
     photos: int
     bank: Bank | None = field(default=None, repr=False)
     sense: float = 0.0
+    together: int = TOGETHER
 
     def standing(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return how far scores (n,) stand above the library's usual ones, in spreads: comparable between queries."""
         return (scores - np.float32(self.middle)) / np.float32(self.spread)
 
     def relevance(self, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float32]:
-        """Return the relevance in [0, 1] of photos, (n,).   scores: (n,) cosines.   vectors: (n, D) unit rows."""
-        if self.bank is None:
+        """Return the relevance in [0, 1] of photos, (n,), the query's best among them.
+
+        scores: (n,) cosines.   vectors: (n, D) unit rows.
+        """
+        if self.bank is None or not len(scores):
             return np.array([_below(float(z)) ** self.photos for z in self.standing(scores)], np.float32)
-        evidence = _PROMPT * self._prompt(self.bank, scores, vectors)
+        each = self._prompt(self.bank, scores, vectors)
+        best = float(each[np.argsort(-scores, kind="stable")[: self.together]].mean())
+        evidence = _PROMPT * np.minimum(min(best, _MOST), each + _BELOW)
         evidence += _SENSE * min(self.sense, _NO_SENSE) + _INTERCEPT
         likely: npt.NDArray[np.float32] = (1 / (1 + np.exp(-np.clip(evidence, -60, 60)))).astype(np.float32)
         return likely
@@ -119,15 +132,19 @@ class Calibration:
         return found
 
 
-def calibrate(vector: Vectors, *, background: Vectors, bank: Bank | None = None, photos: int) -> Calibration:
+def calibrate(
+    vector: Vectors, *, background: Vectors, bank: Bank | None = None, photos: int, among: int | None = None
+) -> Calibration:
     """Return what scores for a query mean.
 
     vector: (D,), unit.   background: (M, D), photos of the library taken evenly.   bank: of the model's prompts;
-    None for a query that has no words.   photos: how many the library has.
+    None for a query that has no words.   photos: how many the library has.   among: how many of them are looked
+    through, where a filter leaves fewer.
     """
     scores = (background * vector).sum(axis=1)
     middle, spread = _centre(scores)
-    return Calibration(middle, spread, photos, bank, bank.sense(vector) if bank else 0.0)
+    together = min(TOGETHER, max(1, (photos if among is None else among) // _PHOTOS_EACH))
+    return Calibration(middle, spread, photos, bank, bank.sense(vector) if bank else 0.0, together)
 
 
 def _covariance(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

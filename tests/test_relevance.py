@@ -100,6 +100,31 @@ def test_luck_in_a_large_library_is_taken_off(bank):
     assert large < small
 
 
+def test_the_best_are_judged_together_and_what_lies_far_below_them_by_itself(bank):
+    """One photo by luck is worth less than three that agree, and lends nothing to one that does not."""
+    asked = query(1, 0, 0.6)
+    near, far = query(0.2, 0, 1), query(1, 0, -1)
+    found = calibrate(asked, background=LIBRARY, bank=bank, photos=400)
+
+    def judge(*photos: np.ndarray) -> list[float]:
+        return found.relevance(np.stack(photos) @ asked, np.stack(photos)).tolist()
+
+    alone, agreeing = judge(near, far, far), judge(near, near, near, far)
+    assert alone[0] < agreeing[0]
+    assert agreeing[0] == agreeing[2] > agreeing[3]
+    assert found.relevance(np.float32([]), np.zeros((0, 10), np.float32)).tolist() == []
+
+
+def test_among_few_photos_one_is_enough(bank):
+    asked = query(1, 0, 0.6)
+    photos = np.stack([query(0.2, 0, 1), query(1, 0, -1), query(1, 0, -1)])
+    few, many = (
+        calibrate(asked, background=LIBRARY, bank=bank, photos=400, among=among).relevance(photos @ asked, photos)
+        for among in (10, 400)
+    )
+    assert few[0] > many[0]
+
+
 def test_numbers_that_could_not_be_stay_in_bounds(bank):
     flat = Bank.fit(np.ones((5, 4), np.float32) / 2, np.ones((5, 4), np.float32) / 2)
     alone = Calibration(0.0, 1e-6, 10**6, flat, -1e9)

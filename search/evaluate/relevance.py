@@ -16,7 +16,7 @@ import numpy as np
 
 from search.banks import lines
 from search.errors import LibraryError
-from search.relevance import BACKGROUND, DEFAULT_CUT, calibrate
+from search.relevance import BACKGROUND, DEFAULT_CUT, TOGETHER, calibrate
 from search.resources import data_path
 
 if TYPE_CHECKING:
@@ -127,10 +127,11 @@ class _Asking:
         if kind == LEFT_OUT:
             rows, true = rows[~true], true[~true]
         scores = rows @ vector
-        best = np.argsort(-scores, kind="stable")[: self.k]
+        best = np.argsort(-scores, kind="stable")[: max(self.k, TOGETHER)]
         background = rows[:: max(1, len(rows) // BACKGROUND)]
         found = calibrate(vector, background=background, bank=self.bank, photos=len(rows))
-        return _Asked(kind, found.relevance(scores[best], rows[best]), scores[best], true[best])
+        relevance, shown = found.relevance(scores[best], rows[best]), best[: self.k]
+        return _Asked(kind, relevance[: self.k], scores[shown], true[shown])
 
 
 def _evaluated(asked: Sequence[_Asked], encoder: str, photos: int, classes: int) -> RelevanceEvaluation:

@@ -19,7 +19,7 @@ from search.errors import PhotoError, UsageError
 from search.library import choosing
 from search.library.texts import Texts, by_clause, is_in_another_script, remembering
 from search.query import Kind, Query, Term
-from search.relevance import DEFAULT_CUT, calibrate
+from search.relevance import DEFAULT_CUT, TOGETHER, calibrate
 from search.types import Answer, ClauseScore, Filter, Hit
 from search.vectors import normalize
 
@@ -116,11 +116,15 @@ def _find(seams: Seams, row: EncoderRow, sought: _Sought, wish: Wish, cut: float
         index = seams.live.of(row)
         background = seams.live.background(row)
         photos = len(index)
-    known = [calibrate(v, background=background, bank=sought.bank, photos=photos) for v in sought.vectors]
     passed = photos if selection is None else len(selection)
     candidates = passed - _excluded(seams.catalog, without, selection)
+    known = [
+        calibrate(vector, background=background, bank=sought.bank, photos=photos, among=passed)
+        for vector in sought.vectors
+    ]
 
     def look(depth: int) -> _Found:
+        depth = max(depth, TOGETHER)
         wanted = min(depth + len(without), max(passed, 1))
         with seams.lock:
             ids, scores, each = _nearest(index, sought, known, wanted, selection)
