@@ -1,7 +1,8 @@
 """The bank of a model: what it makes of unrelated prompts and of nonsense, computed once and kept.
 
-Beside the recipes lies one array per model, `FINGERPRINT.bank.npy`; the built-in model's ships with the package. It
-is a cache: one that is damaged, or was made of other prompts, is made anew.
+Beside the recipes lies one array per model, `FINGERPRINT.bank.npy`, for a library that can't be written to, or lies
+on a server, in the user's cache; the built-in model's ships with the package. One that is damaged, or was made of other
+prompts, is made anew.
 """
 
 from __future__ import annotations
@@ -51,9 +52,16 @@ def load(folder: Path | None, fingerprint: str) -> Bank | None:
     return None
 
 
+def default_cache() -> Path:
+    """Return where banks are that libraries can't keep: the platform's user cache directory, `search/banks`."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("search", appauthor=False) / "banks"
+
+
 def save(bank: Bank, folder: Path, fingerprint: str) -> None:
     """Keep a model's bank in a folder.   Raises OSError."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write(bank, folder / _name(fingerprint))
 
 

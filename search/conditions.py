@@ -7,7 +7,6 @@ A comparison with something that a photo does not have does not hold; `Not` hold
 from __future__ import annotations
 
 import functools
-import math
 import operator
 import os
 import re
@@ -18,6 +17,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from search.types import Filter, Photo
 
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
@@ -255,7 +257,7 @@ class Near(Node):
         latitude, longitude = photo.info.latitude, photo.info.longitude
         if latitude is None or longitude is None:
             return False
-        return distance_km(latitude, longitude, self.latitude, self.longitude) <= self.km
+        return bool(distance_km(latitude, longitude, self.latitude, self.longitude) <= self.km)
 
     def __str__(self) -> str:
         return f"near({_number(self.latitude)}, {_number(self.longitude)}, {_number(self.km)}km)"
@@ -329,13 +331,18 @@ def normal_folder(folder: str) -> str:
     return normal[1:] if normal.startswith("//") else normal
 
 
-def distance_km(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:
-    """Return the great-circle distance of two places in degrees, by the haversine formula."""
-    north, other_north = math.radians(latitude), math.radians(other_latitude)
-    across = math.radians(longitude - other_longitude)
-    chord = math.sin((north - other_north) / 2) ** 2
-    chord += math.cos(north) * math.cos(other_north) * math.sin(across / 2) ** 2
-    return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(1, chord)))
+def distance_km(
+    latitudes: npt.ArrayLike, longitudes: npt.ArrayLike, latitude: float, longitude: float
+) -> npt.NDArray[np.float64]:
+    """Return great-circle distances from one point, by the haversine formula; degrees in, km out."""
+    import numpy as np  # only where places are asked for
+
+    north, east = np.radians(latitudes), np.radians(longitudes)
+    here_north, here_east = np.radians(latitude), np.radians(longitude)
+    chord = np.sin((north - here_north) / 2) ** 2
+    chord = chord + np.cos(north) * np.cos(here_north) * np.sin((east - here_east) / 2) ** 2
+    distances: npt.NDArray[np.float64] = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(chord, 0, 1)))
+    return distances
 
 
 @functools.lru_cache(4096)

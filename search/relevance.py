@@ -1,8 +1,10 @@
 """How much a score means: a cosine's usual height differs between models, queries, libraries and photos.
 
-Against a library alone: with a normal fit to the scores of its photos for the query (median and median absolute
-deviation, which a few true matches do not move), relevance is the probability that the best of N unrelated photos
-would score lower, Φ(z)^N. That is what a query without words gets, such as an image.
+A query without words, or with an image among them, is held against the library alone: z is how far the score lies
+above those of its photos for the query, in spreads (median and median absolute deviation, which a few true matches do
+not move), after Fisher's z-transformation, artanh, which gives cosines near 1 the room that they need. Relevance is
+the logistic function of 1.5 (z - 2.5): nothing for a photo taken by chance, a half about where the ten nearest are no
+better than photos of other things, one for the same picture cropped or turned.
 
 A query in words is held against a bank of unrelated prompts too, which is known once per model (search.banks):
 
@@ -25,7 +27,7 @@ built-in model, and are the same for all: both are in spreads, not in cosines. d
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import erf, log, sqrt
+from math import log, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +55,8 @@ _NO_SENSE = -1.0
 _MOST = 4.0  # above it a photo says no more: nonsense stays nonsense however near it lies
 _BELOW = 1.0  # how far a photo may lie below the best together
 _PHOTOS_EACH = 20  # that one of the best is taken for: among few photos no three need show the same
+_STEEPNESS, _HALFWAY = 1.5, 2.5  # for a query that is not all words
+_NEAREST = 1 - 1e-6  # cosines above are one picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,8 +99,9 @@ class Bank:
 class Calibration:
     """What a query's scores mean in one library.
 
-    middle, spread: of the library's own scores for the query.   photos: how many the library has.
-    bank: None for a query that has no words.   sense: as above.   together: how many of the best are judged together.
+    middle, spread: of the library's own scores for the query, after artanh if there is no bank.
+    photos: how many the library has.   bank: None for a query that is not all words.   sense: as above.
+    together: how many of the best are judged together.
     """
 
     middle: float
@@ -108,7 +113,8 @@ class Calibration:
 
     def standing(self, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return how far scores (n,) stand above the library's usual ones, in spreads: comparable between queries."""
-        return (scores - np.float32(self.middle)) / np.float32(self.spread)
+        stretched = scores if self.bank else _stretched(scores)
+        return (stretched - np.float32(self.middle)) / np.float32(self.spread)
 
     def relevance(self, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float32]:
         """Return the relevance in [0, 1] of photos, (n,), the query's best among them.
@@ -116,13 +122,12 @@ class Calibration:
         scores: (n,) cosines.   vectors: (n, D) unit rows.
         """
         if self.bank is None or not len(scores):
-            return np.array([_below(float(z)) ** self.photos for z in self.standing(scores)], np.float32)
+            return _logistic(_STEEPNESS * (self.standing(scores) - _HALFWAY))
         each = self._prompt(self.bank, scores, vectors)
         best = float(each[np.argsort(-scores, kind="stable")[: self.together]].mean())
         evidence = _PROMPT * np.minimum(min(best, _MOST), each + _BELOW)
         evidence += _SENSE * min(self.sense, _NO_SENSE) + _INTERCEPT
-        likely: npt.NDArray[np.float32] = (1 / (1 + np.exp(-np.clip(evidence, -60, 60)))).astype(np.float32)
-        return likely
+        return _logistic(evidence)
 
     def _prompt(self, bank: Bank, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float64]:
         """Return how far scores lie above the same photos' scores for the bank's prompts, as if among 1,000."""
@@ -138,11 +143,11 @@ def calibrate(
     """Return what scores for a query mean.
 
     vector: (D,), unit.   background: (M, D), photos of the library taken evenly.   bank: of the model's prompts;
-    None for a query that has no words.   photos: how many the library has.   among: how many of them are looked
+    None for a query that is not all words.   photos: how many the library has.   among: how many of them are looked
     through, where a filter leaves fewer.
     """
     scores = (background * vector).sum(axis=1)
-    middle, spread = _centre(scores)
+    middle, spread = _centre(scores if bank else _stretched(scores))
     together = min(TOGETHER, max(1, (photos if among is None else among) // _PHOTOS_EACH))
     return Calibration(middle, spread, photos, bank, bank.sense(vector) if bank else 0.0, together)
 
@@ -172,6 +177,12 @@ def _median(values: npt.NDArray[np.float32]) -> float:
     return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
 
-def _below(z: float) -> float:
-    """Φ(z), the standard normal distribution's share below z."""
-    return (1 + erf(z / sqrt(2))) / 2
+def _stretched(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Fisher's z-transformation."""
+    found: npt.NDArray[np.float32] = np.arctanh(np.clip(scores, -_NEAREST, _NEAREST), dtype=np.float32)
+    return found
+
+
+def _logistic(evidence: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    likely: npt.NDArray[np.float32] = (1 / (1 + np.exp(-np.clip(evidence, -60, 60)))).astype(np.float32)
+    return likely

@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from search.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -220,6 +222,7 @@ class Filter:
     wall-clock time, for one with a zone see search.conditions.Taken.   camera: part of the camera's name, any case.
     near: latitude, longitude, radius in km.   labels: all of them, each with what is below it in a hierarchy.
     where: any other condition, such as `search.where.parse` returns.
+    Raises UsageError for an empty text: it would stand for anything.
     """
 
     folder: str | None = None
@@ -229,6 +232,11 @@ class Filter:
     near: tuple[float, float, float] | None = None
     labels: tuple[str, ...] = ()
     where: Node | None = None
+
+    def __post_init__(self) -> None:
+        for name, texts in (("folder", (self.folder,)), ("camera", (self.camera,)), ("labels", self.labels)):
+            if any(text is not None and not text.strip() for text in texts):
+                raise UsageError(f"the {name} to look for is empty", hint="leave it out to ask for nothing of it")
 
     def __bool__(self) -> bool:
         """False when nothing is asked for: every photo passes."""

@@ -49,6 +49,9 @@ _AMOUNTS, _SHAPES, _THINGS, _OPERATORS = map(get_args, (Amount, Shape, Thing, Op
 _RANGED = ("taken", *_AMOUNTS)
 FIELDS = ("camera", "lens", "label", "folder", "name", "path", "format", "orientation", *_RANGED)
 _OTHERS = ("not", "has", "near", "box")
+_FIRST = datetime(1, 1, 1)  # noqa: DTZ001 (wall-clock)
+_FEW = 6  # names that a message lists
+_PAGE = "docs/filters.md has them all"
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<mark>[(),:]|[<>]=?|=)|(?P<text>"(?:[^"]|"")*"|'(?:[^']|'')*'|[^\s"'(),:<>=]+))"""
@@ -81,8 +84,8 @@ def parse_folder(path: str) -> Node:
     return folders[0] if len(folders) == 1 else Or(tuple(folders))
 
 
-def parse_date(text: str) -> tuple[datetime, datetime]:
-    """Return when the time that a text names begins, and when it is over.
+def parse_date(text: str) -> tuple[datetime, datetime | None]:
+    """Return when the time that a text names begins, and when it is over; None: not before dates end.
 
     text: 2023, 2023-05, 2023-05-01, 2023-05-01T18:30 or to the second or finer, with a zone (+02:00, Z) or without.
     Raises ValueError.
@@ -102,7 +105,7 @@ def parse_date(text: str) -> tuple[datetime, datetime]:
     try:
         return begin, begin + _length(begin, given, fraction)
     except OverflowError:
-        raise ValueError(text) from None
+        return begin, None
 
 
 def _length(begin: datetime, given: dict[str, int], fraction: str | None) -> timedelta:
@@ -273,6 +276,9 @@ class _Parser:
             self._fail(f"{value!r} is no date", hint="write 2023, 2023-05, 2023-05-01 or 2023-05-01T18:30+02:00")
         if operator in ("<", ">="):
             return Taken("<" if operator == "<" else ">=", begin)
+        if end is None:  # later than dates go: what is taken at all, or nothing
+            ever = {"<=": Taken(">=", _FIRST), ">": Taken("<", _FIRST)}
+            return ever.get(operator, Taken(">=", begin))
         if operator in ("<=", ">"):
             return Taken("<" if operator == "<=" else ">=", end)
         return And((Taken(">=", begin), Taken("<", end)))
@@ -345,18 +351,19 @@ class _Parser:
             self._take(word)
             return word
         if not word or not word[0].isalpha():
-            self._refuse(f"{what}: {_listed([*known, *also])}")
+            self._refuse(f"{what} such as {_listed(known[:_FEW])}", hint=_PAGE if len(known) > _FEW else "")
         return self._one_of(word, (*known, *also), what)
 
     def _one_of(self, word: str, known: Sequence[str], what: str) -> str:
         if word not in known:
             from difflib import get_close_matches
 
-            close = get_close_matches(word, known, 1)
             said = f"{word[:40]!r} is not {what}"
-            self._fail(
-                said if close else f"{said}: {_listed(known)}", hint=f"did you mean {close[0]}?" if close else ""
-            )
+            if close := get_close_matches(word, known, 1):
+                self._fail(said, hint=f"did you mean {close[0]}?")
+            if len(known) > _FEW:
+                self._fail(f"{said} such as {_listed(known[:_FEW])}", hint=_PAGE)
+            self._fail(f"{said}: {_listed(known)}")
         return word
 
     def _value(self, field: str) -> str:
@@ -374,10 +381,10 @@ class _Parser:
 
     # ---- errors
 
-    def _refuse(self, expected: str) -> NoReturn:
+    def _refuse(self, expected: str, *, hint: str = "") -> NoReturn:
         found = _TOKEN.match(self._text, self._at)
         there = repr(found[0].strip()[:40]) if found else "the end"
-        self._fail(f"expected {expected}, found {there}")
+        self._fail(f"expected {expected}, found {there}", hint=hint)
 
     def _fail(self, message: str, *, hint: str = "") -> NoReturn:
         column = self._seen + 1

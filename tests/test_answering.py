@@ -57,7 +57,8 @@ def by_hand(library: Library, clauses: np.ndarray, k: int, among: set[int] | Non
     """The k best by the lowest standing over clauses (Q, D), by scoring every photo."""
     ids, rows = vectors(library)
     scores = np.stack([cosines(rows, clause) for clause in clauses])
-    known = [calibrate(clause, background=rows, photos=len(ids)) for clause in clauses]
+    bank = library.model.bank(library.catalog.encoder())
+    known = [calibrate(clause, background=rows, bank=bank, photos=len(ids)) for clause in clauses]
     lowest = np.stack([c.standing(row) for c, row in zip(known, scores, strict=True)]).min(axis=0)
     order = [place for place in np.lexsort((ids, -lowest)) if among is None or int(ids[place]) in among]
     return ids[order][:k].tolist()

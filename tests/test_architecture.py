@@ -23,6 +23,7 @@ LAYERS = (
 SIBLINGS = {
     ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
     ("conditions", "types"),
+    ("types", "errors"),  # a filter that could not be meant is none
     ("grammar", "query"),
     ("query", "grammar"),  # how it is written, where that is needed
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
@@ -34,7 +35,7 @@ SIBLINGS = {
 THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
-    "platformdirs": {"cli/viewer", "library", "encoders/conversion", "encoders/exports"},
+    "platformdirs": {"banks", "cli/viewer", "library", "encoders/conversion", "encoders/exports"},
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
         *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/transaction"),
@@ -71,6 +72,7 @@ THIRD_PARTIES = {
     "transformers": {"encoders/openclip"},
     "numpy": {
         "types",
+        "conditions",
         "photos",
         "query",
         "relevance",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search import banks
+from search import Library, banks
 from search.relevance import DEFAULT_CUT, Bank, Calibration, calibrate
 from search.vectors import normalize
 
@@ -19,28 +19,35 @@ def against(scores: list[float], usual: np.ndarray, photos: int) -> list[float]:
 USUAL = np.random.default_rng(0).normal(0.1, 0.02, 2000).astype(np.float32)
 
 
-def test_without_words_it_is_the_chance_that_no_unrelated_photo_scores_higher():
-    # Φ(3) = 0.99865; of 100 unrelated photos none lies above with 0.99865^100 = 0.8736.
-    assert against([0.16], USUAL, 100) == [pytest.approx(0.8736, abs=0.03)]  # sampled background
+def test_without_words_it_is_how_far_a_score_stands_out_after_fishers_transformation():
+    """Half of it at 2.5 spreads; artanh is the identity for small scores, and 1.4722 at 0.9."""
+    assert against([0.15], USUAL, 100) == [pytest.approx(0.5, abs=0.06)]  # sampled background
+    wide = np.tanh(np.random.default_rng(0).normal(0.45, 0.3, 20_000)).astype(np.float32)
+    z = (1.4722 - 0.45) / 0.3
+    assert against([0.9], wide, 100) == [pytest.approx(1 / (1 + np.exp(-1.5 * (z - 2.5))), abs=0.01)]
 
 
-def test_it_rises_with_the_score_and_falls_with_the_library():
-    low, middle, high = against([0.1, 0.15, 0.3], USUAL, 1000)
-    assert 0 <= low < middle < high <= 1
-    assert against([0.16], USUAL, 10)[0] > against([0.16], USUAL, 10_000)[0]
+def test_it_rises_with_the_score_and_does_not_know_how_large_the_library_is():
+    scores = np.linspace(0.02, 0.19, 30).tolist()
+    found = against(scores, USUAL, 1000)
+    assert found == sorted(set(found))
+    assert 0 <= found[0] < found[-1] <= 1
+    assert found == against(scores, USUAL, 1_000_000)
 
 
-def test_a_standout_is_certain_and_an_average_photo_is_not():
-    assert against([0.4], USUAL, 1_000_000) == [1.0]
-    assert against([0.1], USUAL, 1000)[0] < 1e-6
+def test_the_same_picture_is_certain_and_a_photo_by_chance_is_not():
+    """Also where all photos of a library are alike: cosines of 0.4 to 0.8."""
+    alike = np.random.default_rng(0).uniform(0.4, 0.8, 2000).astype(np.float32)
+    for usual, middle in ((USUAL, 0.1), (alike, 0.6)):
+        assert min(against([0.985, 1.0], usual, 1000)) > 0.95
+        assert against([middle], usual, 1000)[0] < 0.05
 
 
-def test_one_photo_alone_is_neither():
-    assert against([0.2], np.float32([0.2]), 1) == [0.5]
-
-
-def test_no_background_gives_no_relevance():
-    assert against([0.2], np.float32([]), 10)[0] < 0.01
+@pytest.mark.parametrize("usual", [[0.2], [], [1.0, 1.0], [-1.0, 1.0]])
+def test_libraries_that_tell_nothing_give_numbers_all_the_same(usual):
+    found = against([-1.0, 0.2, 1.0], np.float32(usual), len(usual))
+    assert all(0 <= one <= 1 for one in found)
+    assert found == sorted(found)
 
 
 def test_standing_is_in_spreads_of_the_librarys_scores():
@@ -141,6 +148,33 @@ def test_a_bank_is_kept_and_read_back_and_a_damaged_one_is_none(bank, tmp_path):
     for damaged in (file.read_bytes()[:-9], b"", b"\x93NUMPY"):
         file.write_bytes(damaged)
         assert banks.load(tmp_path, "f00d") is None
+
+
+def test_a_library_that_cannot_keep_a_bank_has_relevance_all_the_same(
+    builtin, tiny_model, album, tmp_path, monkeypatch
+):
+    """On a database server there is no folder beside it: the user's cache has it, and if need be none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    told: list[str] = []
+
+    def relevance() -> list[float]:
+        place = f"sqlite:///{tmp_path / 'catalog.db'}"
+        with Library.open(place, model=tiny_model, offline=True, notify=told.append) as library:
+            library.index([album])
+            answers = [library.answer("a wall", 12, min_relevance=None) for _ in range(2)]
+            assert {answer.cut for answer in answers} == {DEFAULT_CUT}
+            return [answer.best for answer in answers]
+
+    first = relevance()
+    [kept] = (tmp_path / "cache" / "search" / "banks").iterdir()
+    learning = [message for message in told if message.startswith("learning")]
+    assert len(learning) == 1
+    assert relevance() == pytest.approx(first, abs=1e-3)  # kept in float32
+    assert [message for message in told if message.startswith("learning")] == learning
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.touch()  # as a disk that can't be written to
+    assert relevance() == pytest.approx(first, abs=1e-3)
 
 
 def test_a_bank_of_other_prompts_is_none(bank, tmp_path, monkeypatch):

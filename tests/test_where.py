@@ -180,6 +180,10 @@ CANON, GPS = Called("camera", "canon"), Has("gps")
         ("megapixels >= 4.1", Measured("megapixels", ">=", 4_100_000)),
         ("rating in -1..2", And((Measured("rating", ">=", -1), Measured("rating", "<=", 2)))),
         ("near(-48.2, +16, 250m)", Near(-48.2, 16, 0.25)),
+        ("taken <= 9998", Taken("<", at("9999-01-01"))),
+        ("taken = 9999", Taken(">=", at("9999-01-01"))),
+        ("taken <= 9999-12", Taken(">=", at("0001-01-01"))),
+        ("taken > 9999-12-31", Taken("<", at("0001-01-01"))),
         ("taken < 2023", Taken("<", at("2023-01-01"))),
         ("taken <= 2023", Taken("<", at("2024-01-01"))),
         ("taken > 2024-02", Taken(">=", at("2024-03-01"))),
@@ -209,7 +213,7 @@ def test_conditions_are_read_as_they_are_meant(text, node):
         ("has gps has lens", 9, "expected 'and', 'or' or the end"),
         ("taken >= yesterday", 10, "is no date; write 2023"),
         ("taken = 2023-02-29", 9, "is no date"),
-        ("taken = 9999", 9, "is no date"),
+        ("taken = 10000", 9, "is no date"),
         ("taken = 2023-01-01T10:00+24:00", 9, "is no date"),
         ("rating > many", 10, "is no number"),
         ("width = 5MB", 9, "is no number"),
@@ -234,6 +238,24 @@ def test_a_mistake_is_pointed_at_with_what_could_stand_there(text, column, said)
         parse(text)
     assert caught.value.column == column
     assert str(caught.value).startswith(f"column {column} of the condition: ")
+
+
+@pytest.mark.parametrize("text", ["", "rating >= 4 and", "xyzzy:1", "has gps or ("])
+def test_a_mistake_is_told_in_a_line_that_names_the_page(text):
+    with pytest.raises(QueryError, match=r"docs/filters\.md") as caught:
+        parse(text)
+    assert len(str(caught.value)) < 160
+
+
+def test_two_places_are_as_far_apart_as_they_are():
+    """A degree of a meridian, a quarter of it, half of it, and two cities by the angle between their vectors."""
+    degree = 6371.0088 * np.pi / 180
+    assert distance_km(0, 0, 1, 0) == pytest.approx(degree)
+    assert distance_km([0, 90], [0, 50], 90, 0).tolist() == pytest.approx([90 * degree, 0], abs=1e-6)
+    assert distance_km(0, 0, 0, 180) == pytest.approx(180 * degree)
+    places = np.radians([(48.2082, 16.3738), (50.9375, 6.9603)])
+    one, other = (np.array([np.cos(n) * np.cos(e), np.cos(n) * np.sin(e), np.sin(n)]) for n, e in places)
+    assert distance_km(48.2082, 16.3738, 50.9375, 6.9603) == pytest.approx(6371.0088 * np.arccos(one @ other))
 
 
 def test_an_expression_can_be_long_and_deep_but_not_without_end():

@@ -312,7 +312,7 @@ class _Compiler:
 
         def test(rows: _Rows) -> Mask:
             places = rows.numbers(latitude), rows.numbers(longitude)
-            close: Mask = distance_km(*places, node.latitude, node.longitude) <= node.km
+            close: Mask = conditions.distance_km(*places, node.latitude, node.longitude) <= node.km
             return close
 
         return _Said(f"(latitude BETWEEN {south} AND {north} AND longitude IS NOT NULL)", test)
@@ -390,17 +390,3 @@ def _shifted(moment: datetime, by: timedelta, beyond: datetime) -> datetime:
         return moment + by
     except OverflowError:
         return beyond
-
-
-def distance_km(
-    latitudes: npt.NDArray[np.float64], longitudes: npt.NDArray[np.float64], latitude: float, longitude: float
-) -> npt.NDArray[np.float64]:
-    """Return great-circle distances (N,) from one point, by the haversine formula; degrees in, km out."""
-    north, east = np.radians(latitudes), np.radians(longitudes)
-    here_north, here_east = np.radians(latitude), np.radians(longitude)
-    chord = (
-        np.sin((north - here_north) / 2) ** 2
-        + np.cos(north) * np.cos(here_north) * np.sin((east - here_east) / 2) ** 2
-    )
-    distances: npt.NDArray[np.float64] = 2 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(chord, 0, 1)))
-    return distances

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import F, Settings, completed_by
+from search.cli import destination
+from search.cli.options import F, Settings, completed_by, not_empty
 
 if TYPE_CHECKING:
     from search.types import Answer
@@ -30,7 +30,8 @@ _OPTIONS = (
         "file",
         metavar="FILE",
         shell_complete=completed_by("files"),
-        help="Write to FILE: .html, .csv, or bare paths.",
+        callback=not_empty,
+        help="Write to FILE: .html, .csv, or .txt for bare paths.",
     ),
     click.option(
         "--open", "show", is_flag=True, help="Open the photo in the system's viewer, several as a contact sheet."
@@ -43,8 +44,6 @@ _OPTIONS = (
         help="Draw them in this way. [default: as the terminal can]",
     ),
 )
-
-_FORMATS = {".html": "html", ".htm": "html", ".csv": "csv"}
 
 
 def output_options(function: F) -> F:
@@ -80,10 +79,14 @@ class Telling:
         self._preview, self._protocol = preview or protocol is not None, protocol
         if file and settings.json:
             raise click.UsageError("--json goes to stdout; write it to a file with >")
+        if settings.json and self._output != "table":
+            raise click.UsageError("--json is a format of its own; it goes with neither --format nor --print0")
         if self._preview and (settings.json or self._output != "table" or not sys.stdout.isatty()):
             raise click.UsageError(
                 "--preview draws beneath the table on a terminal; elsewhere use --output sheet.html"
             )
+        if file:
+            destination.check(file, self._output)
 
     def tell(self, answers: Sequence[Answer], *, many: bool = False) -> None:
         """Print answers, write them to a file, draw and open them.
@@ -92,11 +95,14 @@ class Telling:
         """
         from search.cli.output import answer_document, emit_answers, emit_json
 
+        self._tell_what_was_dropped(answers)
         if self._settings.json:
             documents = [answer_document(answer) for answer in answers]
             emit_json({"answers": documents} if many else documents[0])
         elif self._file:
-            self._write(answers, self._file)
+            from search.cli.output import answer_parts
+
+            destination.write(self._file, self._output, answer_parts(answers, self._output))
         else:
             emit_answers(answers, self._output)
             self._warn_of_line_breaks(answers)
@@ -106,14 +112,6 @@ class Telling:
             emit_previews(self._settings, answers, self._protocol)
         if self._show:
             self._open(answers)
-
-    def _write(self, answers: Sequence[Answer], file: str) -> None:
-        from pathlib import Path
-
-        from search.cli.output import answer_parts
-        from search.files import atomic_write_parts
-
-        atomic_write_parts(Path(file), answer_parts(answers, self._output))
 
     def _open(self, answers: Sequence[Answer]) -> None:
         """Show one photo as it is, several on one page: a window each would be a desk full of them."""
@@ -125,18 +123,26 @@ class Telling:
         elif paths:
             self._settings.talk(f"opened {open_sheet(answers)}")
 
+    def _tell_what_was_dropped(self, answers: Sequence[Answer]) -> None:
+        """Say where nothing matches how near the best came, and how to see it anyway."""
+        for answer in answers:
+            if answer.below and not answer.hits and answer.best is not None:
+                self._settings.talk(
+                    f"nothing matches {answer.query!r}: the best has a relevance of {answer.best:.0%}, shown is what "
+                    f"has {answer.cut:.0%}; --min-relevance 0 shows everything"
+                )
+
     def _warn_of_line_breaks(self, answers: Sequence[Answer]) -> None:
         if self._output == "paths" and any("\n" in path for path in _paths(answers)):
             self._settings.talk("warning: some names have line breaks in them; --print0 tells them apart")
 
 
 def _format(output: str, *, print0: bool, file: str | None) -> str:
-    """The format that is meant; a file whose name says nothing of it holds paths."""
-    if print0:
-        return "print0"
-    if file and output == "table":
-        return _FORMATS.get(os.path.splitext(file)[1].lower(), "paths")
-    return output
+    """The format that is meant.   Raises click.UsageError where two are."""
+    if print0 and output not in ("table", "paths"):
+        raise click.UsageError(f"--print0 prints bare paths; it does not go with --format {output}")
+    wanted = "print0" if print0 else output
+    return destination.format_of(file, wanted) if file else wanted
 
 
 def _paths(answers: Sequence[Answer]) -> list[str]:

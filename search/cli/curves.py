@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from search.cli.destination import GENERATOR
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,7 +16,7 @@ _SIDE, _MARGIN = 260, 46
 _KINDS = (("nonsense", "nonsense"), ("absent", "things not there"), ("left_out", "classes left out"))
 _COLOURS = {"relevance": "#0b6e4f", "cosine": "#b3541e"}
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Relevance</title>
+<html lang="en"><head><meta charset="utf-8">{generator}<title>Relevance</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:64rem;padding:0 1rem}}
 svg{{max-width:20rem;margin-right:1rem}}table{{border-collapse:collapse}}td,th{{padding:.2rem .8rem;text-align:right}}
 </style></head><body>
@@ -33,6 +35,7 @@ def page(found: RelevanceEvaluation) -> str:
     plots = "\n".join(_plot(found, kind, title) for kind, title in _KINDS)
     cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows(found))
     return _PAGE.format(
+        generator=GENERATOR,
         encoder=escape(found.encoder),
         photos=found.photos,
         classes=found.classes,

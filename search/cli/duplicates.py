@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import Number, Settings, as_command, completed_by, model_option
+from search.cli import destination
+from search.cli.options import Number, Settings, as_command, completed_by, model_option, not_empty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ _SAFE = ("exact", "same-picture")  # nothing is lost with these; others go only 
 
 
 @as_command("duplicates")
-@click.argument("path", required=False, metavar="[PATH]")
+@click.argument("path", required=False, metavar="[PATH]", callback=not_empty)
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(_KINDS), help="Only this kind; may be given again."
 )
@@ -33,13 +34,16 @@ _SAFE = ("exact", "same-picture")  # nothing is lost with these; others go only 
 )
 @click.option("--list", "as_list", is_flag=True, help="Print the paths of what could go, and nothing else.")
 @click.option("--print0", is_flag=True, help="As --list, each ended by a NUL, for xargs -0.")
-@click.option("--move-to", metavar="DIR", help="Move what could go into this folder; nothing is deleted.")
+@click.option(
+    "--move-to", metavar="DIR", callback=not_empty, help="Move what could go into this folder; nothing is deleted."
+)
 @click.option(
     "-o",
     "--output",
     "file",
     metavar="FILE",
     shell_complete=completed_by("files"),
+    callback=not_empty,
     help="Write a contact sheet of the groups, an HTML file.",
 )
 @model_option
@@ -76,6 +80,8 @@ def command(
         raise click.UsageError("look first, then move: --output and --move-to are two runs")
     if move_to is not None and (as_list or print0):
         raise click.UsageError("--move-to moves; --list and --print0 only print")
+    if file is not None:
+        destination.check(file, destination.format_of(file, "html"))
     listing = as_list or print0
     wanted = kinds or (_SAFE if listing or move_to is not None else _KINDS)
     options = DuplicateOptions(tuple(kind for kind in STRENGTH if kind in wanted), threshold, within_s)
@@ -182,10 +188,7 @@ def _tell_moved(moved: MoveReport) -> None:
 
 
 def _write_sheet(groups: Sequence[DuplicateGroup], file: str) -> None:
-    from pathlib import Path
-
     from search.cli.sheet import Section, Tile, contact_sheet, photo_details
-    from search.files import atomic_write_parts
 
     def tile(photo: Photo, badge: str, *words: str) -> Tile:
         size = f"{photo.info.width} × {photo.info.height}, {photo.info.format}"
@@ -206,4 +209,4 @@ def _write_sheet(groups: Sequence[DuplicateGroup], file: str) -> None:
         return Section(str(group.kind), (tile(group.keep, "keep"), *others), note=group.reason)
 
     sections = [section(group) for group in groups] or [Section("Duplicates", (), empty="No duplicates.")]
-    atomic_write_parts(Path(file), (part.encode() for part in contact_sheet(sections, title="Duplicates")))
+    destination.write(file, "html", (part.encode() for part in contact_sheet(sections, title="Duplicates")))

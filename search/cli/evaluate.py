@@ -6,7 +6,8 @@ from typing import TextIO
 
 import click
 
-from search.cli.options import Settings, as_command, k_option, model_option
+from search.cli import destination
+from search.cli.options import Settings, as_command, k_option, model_option, not_empty
 
 
 @click.group("evaluate")
@@ -84,7 +85,7 @@ def index(settings: Settings, *, queries: TextIO | None, count: int) -> None:
     metavar="FILE",
     help="Things that are not there, one a line. [default: some rare ones]",
 )
-@click.option("--html", type=click.Path(dir_okay=False), metavar="FILE", help="Write a page with the curves.")
+@click.option("--html", metavar="FILE", callback=not_empty, help="Write a page with the curves.")
 @k_option
 @model_option
 def relevance(
@@ -108,22 +109,22 @@ def relevance(
     """
     import tempfile
     from dataclasses import asdict, replace
-    from pathlib import Path
 
     from search.cli.curves import page, rows
     from search.cli.output import emit_json, emit_table
     from search.cli.progress import progress_bar
     from search.evaluate.relevance import evaluate_relevance
-    from search.files import atomic_write
 
+    if html is not None:
+        destination.check(html, destination.format_of(html, "html"))
     names = _names(labels) if labels else None
     things = [line.strip() for line in absent if line.strip()] if absent else None
     with tempfile.TemporaryDirectory() as aside, replace(settings, library=aside).open_library(model) as library:
         with progress_bar(settings) as progress:
             library.index([folder], progress=progress)
         found = evaluate_relevance(library, names=names, absent=things, k=k)
-    if html:
-        atomic_write(Path(html), page(found).encode())
+    if html is not None:
+        destination.write(html, "html", [page(found).encode()])
     if settings.json:
         emit_json(asdict(found))
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import F, completed_by
+from search.cli.options import F, completed_by, not_empty
 
 if TYPE_CHECKING:
     from search.conditions import Node
@@ -56,11 +56,12 @@ _OPTIONS = (
         "--folder",
         shell_complete=completed_by("folders"),
         metavar="DIR",
+        callback=not_empty,
         help="Only photos in this folder and below.",
     ),
     click.option("--after", type=_Date(), metavar="DATE", help="Taken on this date or later."),
     click.option("--before", type=_Date(), metavar="DATE", help="Taken before this date."),
-    click.option("--camera", metavar="TEXT", help="The camera's name has this in it."),
+    click.option("--camera", metavar="TEXT", callback=not_empty, help="The camera's name has this in it."),
     click.option("--near", type=_Place(), metavar="LAT,LON,KM", help="Taken within KM of this place."),
     click.option(
         "--tag",
@@ -68,10 +69,15 @@ _OPTIONS = (
         multiple=True,
         shell_complete=completed_by("tags"),
         metavar="LABEL",
+        callback=not_empty,
         help="Has this label, or one below it.",
     ),
     click.option(
-        "--where", multiple=True, metavar="EXPR", help="A condition such as 'rating >= 4 and not has gps'."
+        "--where",
+        multiple=True,
+        metavar="EXPR",
+        callback=not_empty,
+        help="A condition such as 'rating >= 4 and not has gps'.",
     ),
 )
 
@@ -90,6 +96,6 @@ def filter_of(*, folder: str | None, where: tuple[str, ...], **fields: Any) -> F
     from search.where import parse, parse_folder
 
     parts: list[Node] = [parse(text) for text in where]
-    if folder:
+    if folder is not None:
         parts.append(parse_folder(folder))
     return Filter(**fields, where=And(tuple(parts)) if parts else None)

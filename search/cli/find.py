@@ -11,11 +11,18 @@ import click
 
 from search.cli.answers import output_options, telling_of
 from search.cli.filtering import filter_of, filter_options
-from search.cli.options import Number, Settings, as_command, completed_by, k_option, model_option, trust_option
+from search.cli.options import (
+    Settings,
+    as_command,
+    completed_by,
+    k_option,
+    model_option,
+    relevance_options,
+    trust_option,
+)
 
 if TYPE_CHECKING:
     from search.query import Query
-    from search.types import Answer
 
 
 class _Describing(click.Command):
@@ -67,13 +74,7 @@ class _Describing(click.Command):
 @click.option("--queries", type=click.File(encoding="utf-8"), metavar="FILE", help="Answer each line by itself.")
 @k_option
 @filter_options
-@click.option(
-    "--min-relevance",
-    type=Number(0, 1),
-    metavar="R",
-    help="Drop hits below, 0 to 1. [default: what nothing that fits falls below; 0 for images]",
-)
-@click.option("--diverse", is_flag=True, help="Photos unlike each other rather than the best.")
+@relevance_options
 @output_options
 @model_option
 @trust_option
@@ -120,7 +121,6 @@ def command(
             )
             for query in asked
         ]
-    _tell_what_was_dropped(settings, answers)
     telling.tell(answers, many=queries is not None)
 
 
@@ -151,13 +151,3 @@ def _line(text: str, number: int, away: Mapping[str, Sequence[str]]) -> Query:
         return parse_query(text, **away)
     except QueryError as error:
         raise QueryError(f"line {number}: {error.message}", hint=error.hint, column=error.column) from None
-
-
-def _tell_what_was_dropped(settings: Settings, answers: Sequence[Answer]) -> None:
-    """Say where nothing matches how near the best came, and how to see it anyway."""
-    for answer in answers:
-        if answer.below and not answer.hits and answer.best is not None:
-            settings.talk(
-                f"nothing matches {answer.query!r}: the best has a relevance of {answer.best:.0%}, shown is what has "
-                f"{answer.cut:.0%}; --min-relevance 0 shows everything"
-            )

@@ -123,6 +123,8 @@ def _tell(report: IndexReport, library: str) -> None:
         f" · gone {report.gone} · offline {report.offline} · skipped {len(report.skipped)}"
     )
     click.echo(f"  {report.encoded} encoded in {report.seconds:.1f} s, {report.images_per_second:.1f} a second")
+    if report.reread:
+        click.echo(f"  metadata of {report.reread} photos read again")
     for kept in report.withheld:
         click.echo(
             f"  {kept.photos} photos of {printable(short(kept.path))} were not found and are kept: {kept.reason}; "

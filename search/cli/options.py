@@ -117,6 +117,13 @@ k_option = click.option(
 )
 
 
+def not_empty(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Refuse a value, or one of several, that is empty: a variable that was not set would stand for anything."""
+    if any(not text.strip() for text in ((value,) if isinstance(value, str) else value or ())):
+        raise click.BadParameter("is empty; leave it out to ask for nothing of the kind", context, parameter)
+    return value
+
+
 def _sha256(text: str | None) -> str | None:
     if text is not None and not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise click.BadParameter("a SHA-256 is 64 hexadecimal digits")
@@ -131,6 +138,24 @@ class Number(click.FloatRange):
         if number != number or number in (float("inf"), float("-inf")):
             self.fail(f"{value!r} is no number to work with", param, ctx)
         return number
+
+
+_RELEVANCE = (
+    click.option(
+        "--min-relevance",
+        type=Number(0, 1),
+        metavar="R",
+        help="Drop hits below, 0 to 1. [default: what nothing that fits falls below; 0 for images]",
+    ),
+    click.option("--diverse", is_flag=True, help="Photos unlike each other rather than the best."),
+)
+
+
+def relevance_options(function: F) -> F:
+    """Add `min_relevance` and `diverse`."""
+    for option in reversed(_RELEVANCE):
+        function = option(function)
+    return function
 
 
 def shared_options(function: F) -> F:

@@ -50,9 +50,19 @@ def emit_bytes(parts: Iterable[bytes]) -> None:
     sys.stdout.buffer.flush()
 
 
+def emit_lines(lines: Iterable[bytes]) -> None:
+    """Print lines, each with its end, as the bytes they are; on a terminal as `printable` shows them."""
+    if not sys.stdout.isatty():
+        emit_bytes(lines)
+        return
+    for line in lines:
+        text = os.fsdecode(line)
+        click.echo(printable(text[:-1]) + text[-1], nl=False)
+
+
 def emit_paths(paths: Iterable[str], *, end: bytes = b"\n") -> None:
     """Print names as the file system's own bytes."""
-    emit_bytes(os.fsencode(path) + end for path in paths)
+    emit_lines(os.fsencode(path) + end for path in paths)
 
 
 def emit_table(
@@ -254,7 +264,8 @@ def status_document(status: LibraryStatus) -> dict[str, Any]:
 def emit_answers(answers: Sequence[Answer], output: str) -> None:
     """Print answers as `table`, `paths`, `print0`, `csv` or `html`."""
     if output != "table":
-        emit_bytes(answer_parts(answers, output))
+        emit = emit_bytes if output == "html" else emit_lines
+        emit(answer_parts(answers, output))
         return
     for answer in answers:
         emit_answer(answer, named=len(answers) > 1)
@@ -263,7 +274,8 @@ def emit_answers(answers: Sequence[Answer], output: str) -> None:
 def answer_parts(answers: Sequence[Answer], output: str) -> Iterator[bytes]:
     """Yield answers as a file's content: `paths`, `print0` (paths ended by NUL), `csv` or `html`.
 
-    Paths are the file system's own bytes. The rest is UTF-8; what is none in a name is escaped with backslashes.
+    Paths are the file system's own bytes. The rest is UTF-8; what is none in a name is escaped with backslashes, and
+    csv has its bytes in a column of their own, as JSON has.
     """
     if output in ("paths", "print0"):
         end = b"\n" if output == "paths" else b"\0"
@@ -325,7 +337,7 @@ def _held(hit: Hit) -> str:
 def _csv(answers: Sequence[Answer]) -> Iterator[str]:
     import csv
 
-    photo = ("path", "width", "height", "taken_at", "camera", "latitude", "longitude", "labels")
+    photo = ("path", "width", "height", "taken_at", "camera", "latitude", "longitude", "labels", "path_bytes")
     columns = ("query", "rank", "id", "score", "relevance", *photo)
     lines: list[str] = []
     writer = csv.DictWriter(_Lines(lines), columns, extrasaction="ignore", lineterminator="\r\n")

@@ -18,6 +18,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from search.cli.destination import GENERATOR
 from search.cli.output import printable, taken_at, why_empty
 from search.resources import data_path
 
@@ -32,6 +33,7 @@ _HEAD = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+{generator}
 <meta name="referrer" content="no-referrer">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{title}</title>
@@ -103,7 +105,7 @@ def photo_details(photo: Photo) -> tuple[str, ...]:
 def contact_sheet(sections: Sequence[Section], *, title: str = "Search") -> Iterator[str]:
     """Yield an HTML document in parts as its pictures are made; one that can't be read now is named as missing."""
     style, script = (data_path("sheet", f"sheet.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    yield _HEAD.format(policy=_policy(style, script), title=_text(title), style=style)
+    yield _HEAD.format(policy=_policy(style, script), title=_text(title), style=style, generator=GENERATOR)
     with closing(_ahead(_picture, (tile.path for section in sections for tile in section.tiles))) as pictures:
         for section in sections:
             yield from _section(section, pictures)

@@ -9,16 +9,26 @@ import click
 
 from search.cli.answers import output_options, telling_of
 from search.cli.filtering import filter_of, filter_options
-from search.cli.options import Settings, as_command, completed_by, k_option, model_option
+from search.cli.options import Settings, as_command, completed_by, k_option, model_option, relevance_options
 
 
 @as_command("similar")
 @click.argument("photo", shell_complete=completed_by("files"), metavar="IMAGE|ID")
 @k_option
 @filter_options
+@relevance_options
 @output_options
 @model_option
-def command(settings: Settings, *, photo: str, k: int, model: str, **options: Any) -> None:
+def command(
+    settings: Settings,
+    *,
+    photo: str,
+    k: int,
+    min_relevance: float | None,
+    diverse: bool,
+    model: str,
+    **options: Any,
+) -> None:
     """Find the photos most like one, itself left out.
 
     \b
@@ -29,7 +39,7 @@ def command(settings: Settings, *, photo: str, k: int, model: str, **options: An
     telling = telling_of(settings, options)
     wanted = filter_of(**options)
     with settings.open_library(model) as library:
-        answer = library.similar(photo_ref(photo), k, filter=wanted)
+        answer = library.similar(photo_ref(photo), k, filter=wanted, min_relevance=min_relevance, diverse=diverse)
     telling.tell([answer])
 
 

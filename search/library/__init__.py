@@ -450,13 +450,22 @@ class Library:
         return answering.answer(self._seams, query, wish)
 
     @_surviving
-    def similar(self, photo: int | str | os.PathLike[str], k: int = 10, *, filter: Filter | None = None) -> Answer:
+    def similar(
+        self,
+        photo: int | str | os.PathLike[str],
+        k: int = 10,
+        *,
+        filter: Filter | None = None,
+        min_relevance: float | None = 0.0,
+        diverse: bool = False,
+    ) -> Answer:
         """Return the photos most like one of the library (id or path) or like any image file, itself left out.
 
+        The rest is as in `search`.
         Raises UsageError for an id that is unknown or gone, PhotoError for a file that can't be read.
         """
         term = Term(Kind.PHOTO, str(photo)) if isinstance(photo, int) else Term(Kind.IMAGE, real(photo))
-        return self.answer(Query((term,)), k, filter=filter)
+        return self.answer(Query((term,)), k, filter=filter, min_relevance=min_relevance, diverse=diverse)
 
     @_surviving
     def vector_index(self) -> VectorIndex:

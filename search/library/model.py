@@ -44,7 +44,7 @@ class LibraryModel:
         self._name = name if name == AUTO else canonical_name(name)
         self._notify = notify
         self._halves: dict[str, TextHalf | None] = {}  # by fingerprint
-        self._banks: dict[str, Bank | None] = {}
+        self._banks: dict[str, Bank] = {}
 
     def forget(self) -> None:
         """Let go of what was opened."""
@@ -163,29 +163,32 @@ class LibraryModel:
 
     # ---- what it makes of unrelated texts
 
-    def bank(self, row: EncoderRow) -> Bank | None:
-        """Return the model's bank of prompts, made now if need be; None where it could not be kept."""
+    def bank(self, row: EncoderRow) -> Bank:
+        """Return the model's bank of prompts, made now if need be: once, unless it can be kept nowhere."""
         if row.fingerprint not in self._banks:
-            known = banks.load(self._recipes, row.fingerprint)
+            known = self._kept_bank(row.fingerprint)
             self._banks[row.fingerprint] = known or self._made(row, lambda: self.text_tower(row))
         return self._banks[row.fingerprint]
 
     def save_bank(self) -> None:
         """Make the loaded model's bank unless it is there: a query should not have to."""
         encoder = self.loaded
-        if encoder is None or banks.load(self._recipes, encoder.fingerprint):
+        if encoder is None or self._kept_bank(encoder.fingerprint):
             return
         if row := self.catalog.encoder(fingerprint=encoder.fingerprint):
             self._made(row, lambda: self.half(row) or encoder)
 
-    def _made(self, row: EncoderRow, tower: Callable[[], TextTower]) -> Bank | None:
-        folder = self._recipes
-        if folder is None or self.catalog.is_newer or not os.access(folder.parent, os.W_OK):
-            return None
+    def _kept_bank(self, fingerprint: str) -> Bank | None:
+        """Return a bank that ships, or was kept beside the library or for all libraries that can't be written to."""
+        return banks.load(self._recipes, fingerprint) or banks.load(banks.default_cache(), fingerprint)
+
+    def _made(self, row: EncoderRow, tower: Callable[[], TextTower]) -> Bank:
         self._notify(f"learning what {row.name} makes of texts that fit nothing; this happens once")
         bank = banks.make(tower())
+        beside = self._recipes
+        writable = beside and not self.catalog.is_newer and os.access(beside.parent, os.W_OK)
         with contextlib.suppress(OSError):
-            banks.save(bank, folder, row.fingerprint)
+            banks.save(bank, beside if beside and writable else banks.default_cache(), row.fingerprint)
         return bank
 
     @property

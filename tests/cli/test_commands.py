@@ -266,9 +266,13 @@ def test_rating_and_keywords_are_shown_and_keywords_are_tags(run, tmp_path, make
     assert (shown["rating"], shown["keywords"], shown["labels"]) == (-1, ["cat", "tree"], ["cat", "tree"])
     assert "keywords" in run("show", photo).stdout
     assert len(run("find", "anything", "--min-relevance", "0", "--tag", "tree", "--json").json["hits"]) == 1
-    photo.with_name("a.png.xmp").unlink()
+    sidecar = photo.with_name("a.png.xmp")
+    away = sidecar.rename(tmp_path / "away.xmp")
     assert run("index", photo.parent, "--json").json["reread"] == 1
     assert run("show", photo, "--json").json["rating"] is None
+    away.rename(sidecar)
+    assert "  metadata of 1 photos read again\n" in run("index", photo.parent).stdout
+    assert "read again" not in run("index", photo.parent).stdout
 
 
 def test_show_knows_everything(indexed, photographs):

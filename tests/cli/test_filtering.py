@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from search import Filter
+from search.errors import UsageError
+
 
 @pytest.fixture
 def indexed(run, album, make_photo, tmp_path):
@@ -32,6 +35,33 @@ def test_find_and_similar_look_only_at_photos_that_fulfil_all_conditions(indexed
     assert found(indexed(*find, "--where", "has date or has gps")) == []
     similar = indexed("similar", album / "day1" / "photo01.png", "--json", *day)
     assert found(similar) == ["photo04", "photo07", "photo10"]
+
+
+@pytest.mark.parametrize("option", ["--folder", "--camera", "--tag", "--where"])
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_value_is_refused_and_never_all_photos(indexed, option, empty):
+    for command in (("find", "a wall"), ("similar", "1")):
+        done = indexed(*command, option, empty)
+        assert (done.code, done.stdout) == (2, "")
+        assert f"{option}" in done.stderr
+        assert "is empty" in done.stderr
+
+
+@pytest.mark.parametrize("fields", [{"folder": ""}, {"camera": ""}, {"labels": ("",)}, {"labels": ("cat", " ")}])
+def test_a_filter_for_an_empty_text_is_none(fields):
+    with pytest.raises(UsageError, match="is empty"):
+        Filter(**fields)
+
+
+def test_similar_photos_can_be_cut_and_diverse(indexed):
+    all_of = found(indexed("similar", "1", "--json", "-k", "50"))
+    assert len(all_of) == 12
+    done = indexed("similar", "1", "--json", "-k", "50", "--min-relevance", "1")
+    assert (done.json["cut"], done.json["below"], done.json["hits"]) == (1, 12, [])
+    assert "--min-relevance 0 shows everything" in done.stderr
+    best = indexed("similar", "1", "--json", "-k", "12").json["hits"]
+    diverse = indexed("similar", "1", "--json", "-k", "12", "--diverse").json["hits"]
+    assert [hit["id"] for hit in best] != [hit["id"] for hit in diverse]
 
 
 def test_a_folder_may_be_a_link_that_was_followed(indexed, album):

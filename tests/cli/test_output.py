@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import csv
 import io
 import os
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from search.cli.columns import aligned, shortened, width
-from search.cli.output import answer_parts
+from search.cli.output import answer_parts, emit_answers
 from search.types import Answer, Hit, Photo, PhotoInfo
 
 
@@ -103,7 +105,10 @@ def test_csv_keeps_any_name_in_one_cell():
 
 
 def test_csv_escapes_what_is_no_utf_8_in_a_name():
-    assert rows(answer("/a\udcff.jpg"))[0]["path"] == "/a\\udcff.jpg"
+    [row] = rows(answer("/a\udcff.jpg"))
+    assert row["path"] == "/a\\udcff.jpg"
+    assert base64.b64decode(row["path_bytes"]) == b"/a\xff.jpg"
+    assert rows(answer("/é.jpg"))[0]["path_bytes"] == ""
 
 
 @pytest.mark.parametrize("text", ["=cmd()", "+1", "-dark sky", "@x", "\tx", "\rx"])
@@ -116,6 +121,23 @@ def test_csv_text_is_no_formula_and_numbers_stay_numbers(text):
 @pytest.mark.parametrize("output, end", [("paths", b"\n"), ("print0", b"\0")])
 def test_paths_are_the_file_systems_own_bytes(output, end):
     assert b"".join(answer_parts([answer("/a\n\udcff.jpg")], output)) == b"/a\n\xff.jpg" + end
+
+
+@pytest.mark.parametrize("output", ["paths", "print0", "csv"])
+def test_control_characters_reach_files_and_no_terminal(output, monkeypatch):
+    """What they would do to the terminal, to rename it for one, is shown instead."""
+    hostile = answer("/a\x1b]0;mine\x07\n.jpg")
+    raw = b"".join(answer_parts([hostile], output))
+    assert b"\x1b" in raw
+    for on_terminal in (False, True):
+        there = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+        monkeypatch.setattr(there, "isatty", lambda answer=on_terminal: answer, raising=False)
+        with contextlib.redirect_stdout(there):
+            emit_answers([hostile], output)
+        shown = there.buffer.getvalue()
+        assert (shown == raw) != on_terminal
+        assert (b"/a\\x1b]0;mine\\x07\\n.jpg" in shown) == on_terminal
+        assert (b"\x1b" in shown) != on_terminal
 
 
 @pytest.fixture
