@@ -270,7 +270,7 @@ def find(
         index = seams.live.of(row)
         levels = core.levels(seams.live.background(row), len(index))
     if options.threshold is not None:
-        levels = core.Levels(min(levels.alike, options.threshold), options.threshold)
+        levels = core.Levels(levels.alike, options.threshold)
     search = _Search(seams, index, levels, options, progress, stop, ids)
     unknown = 0
     _exact(search)
