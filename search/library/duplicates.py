@@ -18,7 +18,7 @@ from search.duplicates import DuplicateOptions, Links, Shortlist
 from search.encoders.preprocessing import Preprocessing
 from search.errors import UsageError
 from search.library.seams import spellings
-from search.photos.likeness import METHOD, VIEW_PX, View, compare
+from search.photos.likeness import FINE_PX, METHOD, VIEW_PX, View, agree, compare
 from search.types import (
     HASH_BYTES,
     Duplicate,
@@ -43,14 +43,15 @@ if TYPE_CHECKING:
     from search.decoding.pool import Decoded, Decoders
     from search.duplicates import Hashes
     from search.library.seams import Seams
+    from search.photos.likeness import Same
     from search.types import Ids, Photo
     from search.vectors import VectorIndex
     from search.vectors.pairs import Pairs
 
     Floats = npt.NDArray[np.float32]
 
-_VIEWED = Preprocessing((VIEW_PX, VIEW_PX), resize_mode="squash")
-_VIEWS = 512  # kept in memory, 0.2 MB each
+_VIEWED, _FINE = (Preprocessing((px, px), resize_mode="squash") for px in (VIEW_PX, FINE_PX))
+_VIEWS, _FINE_VIEWS = 512, 24  # kept in memory, 0.2 and 3.1 MB each
 _AHEAD = 6  # photos to keep whose pixels are fetched before it is their turn
 _BATCH = 256  # hashes committed together
 _CHUNK = 2**16  # hashes read together
@@ -136,7 +137,8 @@ def _hashes(catalog: Catalog, ids: Ids) -> tuple[Ids, Hashes]:
 class _Pixels:
     """Views of photos, decoded ahead; the latest stay."""
 
-    def __init__(self, decoders: Decoders, photos: Mapping[int, Photo]) -> None:
+    def __init__(self, decoders: Decoders, photos: Mapping[int, Photo], size: Preprocessing, *, most: int) -> None:
+        self._size, self._most = size, most
         self.skipped: dict[int, Skip] = {}
         self._decoders = decoders
         self._photos = photos
@@ -148,8 +150,8 @@ class _Pixels:
             if id_ in self._views:
                 self._views.move_to_end(id_)
             else:
-                self._views[id_] = self._decoders.submit(self._photos[id_].path, _VIEWED)
-        while len(self._views) > _VIEWS:
+                self._views[id_] = self._decoders.submit(self._photos[id_].path, self._size)
+        while len(self._views) > self._most:
             self._views.popitem(last=False)[1].cancel()
 
     def view(self, id_: int) -> View | None:
@@ -320,8 +322,14 @@ def _same_picture(search: _Search) -> int:
     order = search.best_first(links.ids.tolist())
     place = {id_: number for number, id_ in enumerate(order)}
     with lend() as decoders, ExitStack() as stack:
-        pixels = _Pixels(decoders, search.photos)
-        stack.callback(lambda: search.skipped.update(pixels.skipped))
+        pixels = _Pixels(decoders, search.photos, _VIEWED, most=_VIEWS)
+        fine = _Pixels(decoders, search.photos, _FINE, most=_FINE_VIEWS)
+        stack.callback(lambda: search.skipped.update(pixels.skipped | fine.skipped))
+
+        def confirmed(id_: int, keep: int, same: Same) -> bool:
+            fine.fetch([id_, keep])
+            one, other = fine.view(id_), fine.view(keep)
+            return one is not None and other is not None and agree(one, other, same)
 
         def hold(keep: int, others: list[int]) -> dict[int, str]:
             if search.stopping():
@@ -334,7 +342,9 @@ def _same_picture(search: _Search) -> int:
             view, same = pixels.view(keep), {}
             for id_ in others if view else ():
                 turns = core.turns(hashes[np.searchsorted(ids, id_)], mine)
-                if turns and view and (other := pixels.view(id_)) and (found := compare(other, view, turns)):
+                if not (turns and view and (other := pixels.view(id_))):
+                    continue
+                if (found := compare(other, view, turns)) and confirmed(id_, keep, found):
                     same[id_] = found.in_words or _recoded(search.photos[keep], search.photos[id_])
             search.progress(Progress(Stage.COMPARE, place[keep] + 1, len(order)))
             return same
