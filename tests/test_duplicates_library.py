@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image, ImageEnhance
 from scenes import burst_exif, coded, cropped, scaled, scene, stood
 
 from search import Library
-from search.duplicates import DuplicateOptions
+from search.duplicates import DuplicateOptions, Levels
 from search.errors import LibraryBusy, UsageError
 from search.library import setting_aside
 from search.library.moves import NAME
@@ -411,3 +412,45 @@ def test_a_full_disk_ends_it_and_what_was_moved_is_known(own, tmp_path, monkeypa
 def test_a_folder_inside_an_indexed_one_is_refused(own, tmp_path):
     with pytest.raises(UsageError, match="in the indexed folder"):
         own.set_aside([], tmp_path / "album" / "aside")
+
+
+def test_a_photo_with_labels_that_the_kept_one_lacks_stays_unless_it_is_asked_for(own, tmp_path):
+    found = own.duplicates(options=SAFE)
+    other = next(g for g in found.groups if "1_half.jpg" in names(g)).others[0]
+    group = next(g for g in found.groups if "1_half.jpg" in names(g))
+    rated = replace(group, others=(replace(other, photo=replace(other.photo, labels=("mine",))),))
+    done = own.set_aside([rated], tmp_path / "aside")
+    assert [(skip.reason, Path(skip.path).name) for skip in done.skipped] == [("has_more", "1_half.jpg")]
+    assert len(own.set_aside([rated], tmp_path / "aside", spare=False).moved) == 1
+
+
+def test_a_threshold_says_nothing_of_one_moment(made, builtin, monkeypatch):
+    monkeypatch.setattr("search.duplicates.levels", lambda *_: Levels(1.01, 0.95))
+    with open_at(made / "library", builtin) as library:
+        options = DuplicateOptions((MOMENT,), threshold=0.1)
+        assert library.duplicates(options=options).groups == ()
+
+
+def test_many_copies_of_a_photo_hide_no_neighbour_of_it(tmp_path, builtin, monkeypatch):
+    monkeypatch.setattr("search.duplicates.NEAREST", 3)
+    (tmp_path / "album").mkdir()
+    for quality in range(70, 95, 5):
+        scene(1).save(tmp_path / "album" / f"1_{quality}.jpg", quality=quality)
+    scene(2).save(tmp_path / "album" / "2.jpg", quality=95)
+    with open_at(tmp_path / "library", builtin) as library:
+        library.index([tmp_path / "album"])
+        groups = library.duplicates(options=DuplicateOptions(threshold=0.1)).groups
+    assert [group.kind for group in groups] == [PICTURE, SIMILAR]
+    assert names(groups[1]) == {Path(groups[0].keep.path).name, "2.jpg"}
+
+
+def test_a_copy_sharpened_and_coded_hard_is_not_kept(tmp_path, builtin):
+    from PIL import ImageFilter
+
+    (tmp_path / "album").mkdir()
+    scene(1).save(tmp_path / "album" / "b.jpg", quality=92)
+    scene(1).filter(ImageFilter.UnsharpMask(1, 60)).save(tmp_path / "album" / "a.jpg", quality=40)
+    with open_at(tmp_path / "library", builtin) as library:
+        library.index([tmp_path / "album"])
+        groups = library.duplicates(options=SAFE).groups
+    assert [Path(group.keep.path).name for group in groups] == ["b.jpg"]

@@ -199,10 +199,29 @@ class _Search:
         known = self.seams.catalog.pictures(METHOD, new)
         self.sharpness.update((picture.id, picture.sharpness) for picture in known)
 
-    def best_first(self, ids: Iterable[int]) -> list[int]:
+    def best_first(self, ids: Iterable[int], kind: DuplicateKind) -> list[int]:
         """Sort photos, the one to keep first; those that were forgotten meanwhile are left out."""
-        here = [id_ for id_ in ids if id_ in self.photos]
-        return sorted(here, key=lambda id_: core.worth(self.photos[id_], self.sharpness.get(id_)))
+        here, sharpness = [id_ for id_ in ids if id_ in self.photos], self.sharpness_for(kind)
+        return sorted(here, key=lambda id_: core.worth(self.photos[id_], sharpness.get(id_)))
+
+    def sharpness_for(self, kind: DuplicateKind) -> dict[int, float]:
+        """Return how sharp photos are, where that says which shot is better: not of one picture, coded twice."""
+        return self.sharpness if kind in (DuplicateKind.SAME_MOMENT, DuplicateKind.SIMILAR) else {}
+
+    def look_around(self) -> None:
+        """Find each photo's neighbours among those that are left."""
+        least = min(core.NEAR, *self.levels)
+        with self.seams.lock:
+            self.near = self.index.near_pairs(core.NEAREST, least=least, within=self.left)
+
+    def is_hidden(self) -> bool:
+        """Whether a photo has as many neighbours as are looked for, and some that no longer count."""
+        assert self.near is not None
+        first, second = self.near.first, self.near.second
+        one, other = np.concatenate([first, second]), np.concatenate([second, first])
+        ids, counts = np.unique(one, return_counts=True)
+        crowded = np.intersect1d(ids[counts >= core.NEAREST], self.left)
+        return bool((np.isin(one, crowded) & ~np.isin(other, self.left)).any())
 
     def cosines(self, keep: int, others: Sequence[int]) -> Floats:
         vectors = self.index.vectors(np.array([keep, *others], np.int64))
@@ -222,16 +241,14 @@ class _Search:
 
     def _described(self, kind: DuplicateKind, group: core.Group) -> DuplicateGroup:
         keep = self.photos[group.keep]
-        ids = [id_ for id_, _ in group.others]
+        ids, sharpness = [id_ for id_, _ in group.others], self.sharpness_for(kind)
         scores = self.cosines(group.keep, ids) if kind is not DuplicateKind.EXACT else np.ones(len(ids))
         return DuplicateGroup(
             kind,
             self._reason(kind, keep, [self.photos[id_] for id_ in ids]),
             keep,
             tuple(
-                Duplicate(
-                    self.photos[id_], _score(score), how, core.why_kept(keep, self.photos[id_], self.sharpness)
-                )
+                Duplicate(self.photos[id_], _score(score), how, core.why_kept(keep, self.photos[id_], sharpness))
                 for (id_, how), score in zip(group.others, scores.tolist(), strict=True)
             ),
         )
@@ -278,8 +295,7 @@ def find(
     _exact(search)
     search.settle()
     if options.reaches(DuplicateKind.SAME_PICTURE) and not search.stopping():
-        with seams.lock:
-            search.near = index.near_pairs(core.NEAREST, least=min(core.NEAR, *levels), within=search.left)
+        search.look_around()
         unknown = _same_picture(search)
     if options.reaches(DuplicateKind.SAME_MOMENT) and not search.stopping():
         _same_moment(search)
@@ -303,7 +319,7 @@ def _exact(search: _Search) -> None:
         here = [id_ for id_ in copies if id_ in chosen_ids]
         if len(here) > 1:
             search.learn(here)
-            keep, *others = search.best_first(here)
+            keep, *others = search.best_first(here, DuplicateKind.EXACT)
             search.add(DuplicateKind.EXACT, core.Group(keep, tuple((id_, "the same bytes") for id_ in others)))
 
 
@@ -319,7 +335,7 @@ def _same_picture(search: _Search) -> int:
     first, second, _ = search.near
     links = Links(core.either(core.by_hash(ids, hashes), core.by_vector(first, second, ids, hashes)))
     search.learn(links.ids.tolist())
-    order = search.best_first(links.ids.tolist())
+    order = search.best_first(links.ids.tolist(), DuplicateKind.SAME_PICTURE)
     place = {id_: number for number, id_ in enumerate(order)}
     with lend() as decoders, ExitStack() as stack:
         pixels = _Pixels(decoders, search.photos, _VIEWED, most=_VIEWS)
@@ -367,6 +383,8 @@ def _same_moment(search: _Search) -> None:
 
 
 def _similar(search: _Search) -> None:
+    if search.is_hidden():  # by its own copies, say
+        search.look_around()
     assert search.near is not None
     first, second, scores = search.near
     close = scores >= search.levels.similar
@@ -390,6 +408,6 @@ def _by_cosine(search: _Search, kind: DuplicateKind, pairs: Shortlist, least: fl
             if score >= least
         }
 
-    for group in core.groups(links, search.best_first(links.ids.tolist()), hold):
+    for group in core.groups(links, search.best_first(links.ids.tolist(), kind), hold):
         search.add(kind, group)
     search.settle()
