@@ -254,8 +254,8 @@ def _cut(image: Image.Image, box: Box, size_px: int) -> Image.Image:
 
 _CELL, _CELLS = 4, 3  # pixels of a cell, and cells a side of what is held against each other: about a letter
 _FINE_NOISE, _FINE_SHARE = 8.0, 0.25  # as _NOISE and _SHARE, for so few pixels
-_MOST_APART = 0.8  # of what coding may cost: 0.7 at most in copies of documents and photographs, 1.6 in others
-_ODD, _ODD_TIMES = 0.4, 4.0  # and where hardly anything differs (99 of 100 places), what differs more is no coding
+_MOST_APART = 0.9  # of what coding may cost: 0.81 at most in copies of documents and photographs
+_ODD, _ODD_TIMES = 0.35, 2.4  # and of what 99 of 100 places show: 2.0 at most in copies, 2.5 where a digit differs
 _LEAST_FINE_PX = 48  # a side below which there is nothing more to see
 
 
