@@ -291,11 +291,33 @@ def _told(photo: Photo) -> list[str]:
     return [name for name, there in known.items() if there]
 
 
-def worth(photo: Photo, sharpness: float | None) -> tuple[float | int | str, ...]:
-    """Return what photos are sorted by to have the one to keep first."""
+def _is_original(photo: Photo) -> bool:
+    """Whether it says itself which camera took it, and when: what is made of a photo seldom does."""
+    info = photo.info
+    return info.camera is not None and info.taken_at is not None and info.taken_at_source != "file"
+
+
+def only_in(photo: Photo, other: Photo) -> list[str]:
+    """Return what the user would miss of a photo if only the other one were left."""
+    mine, its = photo.info, other.info
+    more = {
+        "a rating": mine.rating is not None and its.rating is None,
+        "labels": bool(set(photo.labels) - set(other.labels)),
+        "keywords": bool(set(mine.keywords) - set(its.keywords)),
+        "more pixels": mine.width * mine.height > its.width * its.height,
+    }
+    return [name for name, there in more.items() if there]
+
+
+def worth(photo: Photo, sharpness: float | None = None) -> tuple[float | int | str, ...]:
+    """Return what photos are sorted by to have the one to keep first.
+
+    sharpness: of shots. Of one picture it tells nothing: sharpening and hard coding raise it.
+    """
     info = photo.info
     steps = round(float(np.log(max(sharpness or 0.0, 0.01)) / np.log(_SHARPER)))
     return (
+        not _is_original(photo),
         -info.width * info.height,
         -_form(photo),
         -len(_told(photo)),
@@ -309,13 +331,15 @@ def worth(photo: Photo, sharpness: float | None) -> tuple[float | int | str, ...
 def why_kept(kept: Photo, other: Photo, sharpness: Mapping[int, float]) -> str:
     """Say in words what speaks for the photo that is kept."""
     mine, its = kept.info, other.info
+    if _is_original(kept) and not _is_original(other):
+        return "lacks its camera and date"
     if mine.width * mine.height != its.width * its.height:
         return f"{its.width}x{its.height} against {mine.width}x{mine.height}"
     if _form(kept) != _form(other):
         return f"{its.format.upper()} against {mine.format.upper()}"
     if len(_told(kept)) > len(_told(other)):
         return f"lacks {' and '.join(what for what in _told(kept) if what not in _told(other))}"
-    ours, theirs = (worth(photo, sharpness.get(photo.id))[3] for photo in (kept, other))
+    ours, theirs = (worth(photo, sharpness.get(photo.id))[4] for photo in (kept, other))
     if ours != theirs:
         return "less sharp"
     if kept.size_bytes != other.size_bytes:

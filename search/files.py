@@ -12,6 +12,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterable
@@ -55,14 +56,19 @@ def publish(temporary: Path, path: Path) -> None:
     fsync_folder(path.parent)
 
 
-def move_file(source: Path, target: Path) -> None:
+class SourceStays(OSError):
+    """A file can't be taken from where it is: the place it was to go to is not to blame."""
+
+
+def move_file(source: Path, target: Path, *, resume: bool = False) -> None:
     """Move a file to a name that nothing has, to another file system too; at any moment it is whole in one place.
 
-    Cut short between the two, it is in both: to move it again then takes it from the first.
-    Raises FileExistsError where another file has the name, OSError; then the source is as it was.
+    Cut short between the two, it is in both. resume: whoever knows that says so, and it is taken from the first.
+    Raises SourceStays, FileExistsError where another file has the name, OSError; then all is as it was.
     """
+    _check_can_leave(source)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not is_left_from_a_move(source, target):
+    if not (resume and is_left_from_a_move(source, target)):
         try:
             os.link(source, target, follow_symlinks=False)
         except FileExistsError:
@@ -72,8 +78,33 @@ def move_file(source: Path, target: Path) -> None:
                 raise
             _copy(source, target)
         fsync_folder(target.parent)
-    source.unlink()
-    fsync_folder(source.parent)
+    try:
+        source.unlink()
+    except OSError as error:
+        if os.path.lexists(source):
+            discard(target)
+        raise SourceStays(error.errno, error.strerror, str(source)) from error
+    with contextlib.suppress(OSError):  # not on the disk yet: a crash would leave it in both places
+        fsync_folder(source.parent)
+
+
+def _check_can_leave(source: Path) -> None:
+    """Raise SourceStays where a file's folder lets no name go, told by a second name that comes and goes there."""
+    trial = temporary_name(source)
+    try:
+        folder, file = source.parent.stat(), source.lstat()
+        if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, folder.st_uid, file.st_uid):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        try:
+            os.link(source, trial, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.unlink(trial)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk lets go
+            raise SourceStays(error.errno, error.strerror, str(source)) from error
 
 
 # Another file system, or one without links; too many links; links forbidden there.

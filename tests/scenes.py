@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 BICUBIC = Image.Resampling.BICUBIC
 
@@ -54,3 +54,18 @@ def burst_exif(second: int, camera: str = "Model") -> Image.Exif:
     exif[0x010F], exif[0x0110] = "Maker", camera
     exif.get_ifd(0x8769)[0x9003] = f"2020:05:01 12:00:{second:02}"
     return exif
+
+
+def invoice(number: int, *, ink: int = 0, grain: float = 0, size: tuple[int, int] = (827, 1170)) -> Image.Image:
+    """A page of text at 100 dpi in which only a number and a total differ; with some grain as if scanned."""
+    page = Image.new("RGB", size, "white")
+    draw, letters = ImageDraw.Draw(page), ImageFont.load_default(17)
+    words = ["delivery", "of", "goods", "as", "ordered,", "payable", "without", "deduction"]
+    for line in range(24):
+        text = " ".join(words[(line * 5 + step * 3) % len(words)] for step in range(6))
+        draw.text((80, 200 + 35 * line), text, font=letters, fill=(ink,) * 3)
+        draw.text((650, 200 + 35 * line), f"{37 * line + 11}.{line + 10}", font=letters, fill=(ink,) * 3)
+    draw.text((80, 100), f"Invoice {number}", font=letters, fill=(ink,) * 3)
+    draw.text((650, 1080), f"{number % 1000}.00", font=letters, fill=(ink,) * 3)
+    noise = np.random.default_rng(number).normal(0, grain, (size[1], size[0], 1))
+    return Image.fromarray(np.clip(np.asarray(page) + noise, 0, 255).astype(np.uint8))

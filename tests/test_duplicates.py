@@ -18,6 +18,7 @@ from search.duplicates import (
     by_vector,
     groups,
     levels,
+    only_in,
     turns,
     why_kept,
     worth,
@@ -211,3 +212,21 @@ def test_options_that_mean_nothing_are_refused(wrong):
 def test_stronger_kinds_are_looked_for_where_a_weaker_one_is_wanted():
     wanted = DuplicateOptions((DuplicateKind.SAME_MOMENT,))
     assert wanted.reaches(DuplicateKind.SAME_PICTURE) and not wanted.reaches(DuplicateKind.SIMILAR)
+
+
+def test_a_cameras_own_file_is_kept_before_what_was_made_of_it():
+    own = replace(
+        PHOTO,
+        info=replace(PHOTO.info, camera="A", taken_at=datetime(2020, 1, 1, tzinfo=UTC), taken_at_source="exif"),
+    )
+    bare = replace(PHOTO.info, camera=None, taken_at=None, taken_at_source=None)
+    for made in (replace(bare, format="PNG"), replace(bare, width=8000, height=6000), bare):
+        other = replace(PHOTO, id=2, info=made, size_bytes=10**9)
+        assert worth(own, 1.0) < worth(other, 99.0)
+        assert why_kept(own, other, {1: 1.0, 2: 99.0}) == "lacks its camera and date"
+
+
+def test_what_would_be_missed_of_a_photo_is_told():
+    more = replace(PHOTO, info=replace(PHOTO.info, rating=5, keywords=("cat",), width=9000), labels=("cat",))
+    assert only_in(more, PHOTO) == ["a rating", "labels", "keywords", "more pixels"]
+    assert only_in(PHOTO, more) == []

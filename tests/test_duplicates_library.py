@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from PIL import Image, ImageEnhance
 from scenes import burst_exif, coded, cropped, scaled, scene, stood
 
 from search import Library
-from search.duplicates import DuplicateOptions
+from search.duplicates import DuplicateOptions, Levels
 from search.errors import LibraryBusy, UsageError
 from search.library import setting_aside
+from search.library.moves import NAME
 from search.photos.likeness import METHOD
 from search.types import DuplicateKind
 
@@ -205,30 +207,138 @@ def test_duplicates_are_moved_with_their_sidecars_and_the_library_knows(own, tmp
     (album / "1_half.jpg.xmp").write_text("of the half")
     report = own.duplicates(options=SAFE)
     done = own.set_aside(report.groups, aside)
-    after = files(album) | {name: data for name, data in files(aside).items() if name != setting_aside.UNDO}
+    after = files(album) | {name: data for name, data in files(aside).items() if name != NAME}
     assert after == before | {"1_half.jpg.xmp": b"of the half"}
     assert (aside / "1_half.jpg").exists() and (aside / "1_half.jpg.xmp").exists() and not done.skipped
     assert own.catalog.count() == 25 - sum(len(group.others) for group in report.groups)
     assert not own.duplicates(options=SAFE).groups
 
 
-def test_what_was_moved_is_written_down_and_moved_back_has_its_vectors(own, tmp_path, monkeypatch):
+def test_what_was_moved_is_written_down_and_moved_back_has_its_vectors(own, tmp_path):
     own.set_aside(own.duplicates(options=SAFE).groups, tmp_path / "aside")
-    for line in (tmp_path / "aside" / setting_aside.UNDO).read_text().splitlines():
+    for line in (tmp_path / "aside" / NAME).read_text().splitlines():
         moved = json.loads(line)
-        os.rename(moved["to"], moved["from"])
+        if not moved.get("done"):
+            os.rename(moved["to"], moved["from"])
     report = own.index([tmp_path / "album"])
     assert (report.photos, report.encoded) == (25, 0)
 
 
-def test_nothing_is_overwritten(own, tmp_path):
+def test_nothing_is_overwritten_and_a_taken_name_is_numbered(own, tmp_path):
     (tmp_path / "aside").mkdir()
     (tmp_path / "aside" / "1_half.jpg").write_bytes(b"mine")
+    (tmp_path / "album" / "1_half.jpg.xmp").write_text("of the half")
     done = own.set_aside(own.duplicates(options=SAFE).groups, tmp_path / "aside")
-    assert [(Path(skip.path).name, skip.reason) for skip in done.skipped] == [("1_half.jpg", "exists")]
+    assert not done.skipped
     assert (tmp_path / "aside" / "1_half.jpg").read_bytes() == b"mine"
-    assert (tmp_path / "album" / "1_half.jpg").exists()
-    assert "1_half" not in (tmp_path / "aside" / setting_aside.UNDO).read_text()
+    assert (tmp_path / "aside" / "1_half (2).jpg").exists()
+    assert (tmp_path / "aside" / "1_half (2).jpg.xmp").read_text() == "of the half"
+
+
+def copies_in_roots(tmp_path: Path, builtin, *, count: int = 3) -> Library:
+    """A library of as many folders, each with one file that is the same in all, its time too."""
+    scene(1).save(tmp_path / "img.jpg")
+    for name in "abc"[:count]:
+        (tmp_path / name).mkdir()
+        shutil.copy2(tmp_path / "img.jpg", tmp_path / name / "img.jpg")
+    library = open_at(tmp_path / "lib", builtin)
+    library.index([tmp_path / name for name in "abc"[:count]])
+    return library
+
+
+def test_copies_of_several_roots_are_all_there_after_a_move(tmp_path, builtin):
+    with copies_in_roots(tmp_path, builtin) as library:
+        done = library.set_aside(library.duplicates(options=SAFE).groups, tmp_path / "aside")
+    assert (len(done.moved), done.skipped) == (2, ())
+    assert {path.name for path in (tmp_path / "aside").glob("*.jpg")} == {"img.jpg", "img (2).jpg"}
+
+
+def test_a_copy_in_a_place_that_was_moved_from_before_is_no_leftover(tmp_path, builtin):
+    with copies_in_roots(tmp_path, builtin, count=2) as library:
+        library.set_aside(library.duplicates(options=SAFE).groups, tmp_path / "aside")
+        gone = next(tmp_path / name for name in "ab" if not (tmp_path / name / "img.jpg").exists())
+        shutil.copy2(tmp_path / "img.jpg", gone / "img.jpg")
+        library.index([gone])
+        library.set_aside(library.duplicates(options=SAFE).groups, tmp_path / "aside")
+    assert {path.name for path in (tmp_path / "aside").glob("*.jpg")} == {"img.jpg", "img (2).jpg"}
+
+
+@pytest.mark.parametrize("code", ["EROFS", "EACCES"])
+def test_a_photo_that_cannot_leave_stays_whole_with_its_sidecar_and_the_others_go(
+    own, tmp_path, monkeypatch, code
+):
+    import errno
+
+    album, before = tmp_path / "album", files(tmp_path / "album")
+    (album / "1_half.jpg.xmp").write_text("of the half")
+    unlink = Path.unlink
+
+    def stuck(path, **options):
+        if path == album / "1_half.jpg":
+            raise OSError(getattr(errno, code), "not here", str(path))
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", stuck)
+    done = own.set_aside(own.duplicates(options=SAFE).groups, tmp_path / "aside")
+    assert [(skip.path, skip.reason) for skip in done.skipped] == [(str(album / "1_half.jpg"), "not_removable")]
+    assert (album / "1_half.jpg").read_bytes() == before["1_half.jpg"]
+    assert (album / "1_half.jpg.xmp").read_text() == "of the half"
+    assert not any("1_half" in name for name in files(tmp_path / "aside")) and len(done.moved) > 5
+
+
+def test_a_sidecar_that_cannot_be_put_back_is_said_to_be_elsewhere(own, tmp_path, monkeypatch):
+    album, move = tmp_path / "album", setting_aside.move_file
+    (album / "1_half.jpg.xmp").write_text("of the half")
+
+    def stuck(source, target, **options):
+        if source.name == "1_half.jpg" or source == tmp_path / "aside" / "1_half.jpg.xmp":
+            raise setting_aside.SourceStays(13, "Permission denied", str(source))
+        move(source, target, **options)
+
+    monkeypatch.setattr(setting_aside, "move_file", stuck)
+    done = own.set_aside(own.duplicates(options=SAFE).groups, tmp_path / "aside")
+    assert {(Path(skip.path).name, skip.reason) for skip in done.skipped} == {
+        ("1_half.jpg", "not_removable"),
+        ("1_half.jpg.xmp", "parted"),
+    }
+    assert str(tmp_path / "aside" / "1_half.jpg.xmp") in {one.to for one in done.moved}
+
+
+def test_what_was_moved_is_put_back_and_found_as_before(own, tmp_path):
+    album, aside = tmp_path / "album", tmp_path / "aside"
+    (album / "1_half.jpg.xmp").write_text("of the half")
+    before, known = files(album), own.catalog.all_ids().tolist()
+    own.set_aside(own.duplicates(options=SAFE).groups, aside)
+    (album / "2_zcopy.jpg").write_bytes(b"of the user's")
+    done = own.put_back(aside)
+    assert [(Path(skip.path).name, skip.reason) for skip in done.skipped] == [("2_zcopy.jpg", "exists")]
+    assert files(album) == before | {"2_zcopy.jpg": b"of the user's"}
+    assert len(own.catalog.all_ids()) == len(known) - 1
+    os.unlink(album / "2_zcopy.jpg")
+    assert len(own.put_back(aside / NAME).moved) == 1 and files(album) == before
+    assert own.catalog.all_ids().tolist() == known
+    assert own.put_back(aside).moved == () and set(files(aside)) == {NAME}
+    assert own.index([album]).encoded == 0
+
+
+def test_putting_back_is_cut_short_and_goes_on(own, tmp_path, monkeypatch):
+    before = files(tmp_path / "album")
+    own.set_aside(own.duplicates(options=SAFE).groups, tmp_path / "aside")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda path, **_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            own.put_back(tmp_path / "aside")
+    assert not own.put_back(tmp_path / "aside").skipped
+    assert files(tmp_path / "album") == before and set(files(tmp_path / "aside")) == {NAME}
+
+
+def test_nothing_is_put_back_onto_a_drive_that_is_away(own, tmp_path):
+    own.set_aside(own.duplicates(options=SAFE).groups, tmp_path / "aside")
+    os.rename(tmp_path / "album", tmp_path / "away")
+    assert {skip.reason for skip in own.put_back(tmp_path / "aside").skipped} == {"offline"}
+    assert not (tmp_path / "album").exists()
+    with pytest.raises(UsageError, match="no list of moved files"):
+        own.put_back(tmp_path / "away")
 
 
 def test_a_move_killed_halfway_is_finished_by_the_next_run(own, tmp_path, monkeypatch):
@@ -287,11 +397,11 @@ def test_a_full_disk_ends_it_and_what_was_moved_is_known(own, tmp_path, monkeypa
 
     moved, move = [], setting_aside.move_file
 
-    def full(source, target):
+    def full(source, target, **options):
         if len(moved) == 2:
             raise OSError(errno.ENOSPC, "No space left on device", str(target))
         moved.append(source)
-        move(source, target)
+        move(source, target, **options)
 
     monkeypatch.setattr(setting_aside, "move_file", full)
     with pytest.raises(StorageError, match="No space"):
@@ -304,8 +414,43 @@ def test_a_folder_inside_an_indexed_one_is_refused(own, tmp_path):
         own.set_aside([], tmp_path / "album" / "aside")
 
 
-def test_a_sidecar_that_another_file_has_too_stays(tmp_path):
-    for name in ("a.jpg", "a.nef", "a.xmp", "a.jpg.xmp", "b.jpg", "b.XMP"):
-        (tmp_path / name).touch()
-    assert setting_aside.sidecars(tmp_path / "a.jpg") == [tmp_path / "a.jpg.xmp"]
-    assert setting_aside.sidecars(tmp_path / "b.jpg") == [tmp_path / "b.XMP"]
+def test_a_photo_with_labels_that_the_kept_one_lacks_stays_unless_it_is_asked_for(own, tmp_path):
+    found = own.duplicates(options=SAFE)
+    other = next(g for g in found.groups if "1_half.jpg" in names(g)).others[0]
+    group = next(g for g in found.groups if "1_half.jpg" in names(g))
+    rated = replace(group, others=(replace(other, photo=replace(other.photo, labels=("mine",))),))
+    done = own.set_aside([rated], tmp_path / "aside")
+    assert [(skip.reason, Path(skip.path).name) for skip in done.skipped] == [("has_more", "1_half.jpg")]
+    assert len(own.set_aside([rated], tmp_path / "aside", spare=False).moved) == 1
+
+
+def test_a_threshold_says_nothing_of_one_moment(made, builtin, monkeypatch):
+    monkeypatch.setattr("search.duplicates.levels", lambda *_: Levels(1.01, 0.95))
+    with open_at(made / "library", builtin) as library:
+        options = DuplicateOptions((MOMENT,), threshold=0.1)
+        assert library.duplicates(options=options).groups == ()
+
+
+def test_many_copies_of_a_photo_hide_no_neighbour_of_it(tmp_path, builtin, monkeypatch):
+    monkeypatch.setattr("search.duplicates.NEAREST", 1)
+    (tmp_path / "album").mkdir()
+    for quality in (30, 60, 95):
+        scene(1).save(tmp_path / "album" / f"1_{quality}.jpg", quality=quality)
+    coded(scene(1), "JPEG", quality=30).convert("L").save(tmp_path / "album" / "2.jpg", quality=95)
+    with open_at(tmp_path / "library", builtin) as library:
+        library.index([tmp_path / "album"])
+        groups = library.duplicates(options=DuplicateOptions(threshold=0.1)).groups
+    assert [group.kind for group in groups] == [PICTURE, SIMILAR]
+    assert names(groups[1]) == {Path(groups[0].keep.path).name, "2.jpg"}
+
+
+def test_a_copy_sharpened_and_coded_hard_is_not_kept(tmp_path, builtin):
+    from PIL import ImageFilter
+
+    (tmp_path / "album").mkdir()
+    scene(1).save(tmp_path / "album" / "b.jpg", quality=92)
+    scene(1).filter(ImageFilter.UnsharpMask(1, 60)).save(tmp_path / "album" / "a.jpg", quality=40)
+    with open_at(tmp_path / "library", builtin) as library:
+        library.index([tmp_path / "album"])
+        groups = library.duplicates(options=SAFE).groups
+    assert [Path(group.keep.path).name for group in groups] == ["b.jpg"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from search.files import atomic_write, fsync_file, fsync_folder, move_file, sweep, temporary_name
+from search.files import SourceStays, atomic_write, fsync_file, fsync_folder, move_file, sweep, temporary_name
 
 
 def names(folder: Path) -> set[str]:
@@ -120,7 +120,9 @@ def test_a_move_cut_short_between_the_two_places_can_be_made_again(tmp_path, mov
         with pytest.raises(KeyboardInterrupt):
             move_file(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"content"
-    move_file(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(FileExistsError):
+        move_file(tmp_path / "a", tmp_path / "b")  # nobody says that it is the same move
+    move_file(tmp_path / "a", tmp_path / "b", resume=True)
     assert not (tmp_path / "a").exists() and (tmp_path / "b").read_bytes() == b"content"
 
 
@@ -142,3 +144,20 @@ def test_a_file_reached_by_two_folders_is_not_moved_onto_itself(tmp_path):
     with pytest.raises(FileExistsError):
         move_file(tmp_path / "real" / "a", tmp_path / "link" / "a")
     assert (tmp_path / "real" / "a").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("failing", ["before", "after"])
+def test_a_file_that_cannot_leave_its_folder_is_as_it_was_and_nowhere_else(tmp_path, moving, monkeypatch, failing):
+    (tmp_path / "a").write_bytes(b"content")
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    discard = Path.unlink
+    if failing == "before":
+        monkeypatch.setattr("search.files.temporary_name", lambda path: path.with_name("no") / "such folder")
+    else:
+        monkeypatch.setattr(Path, "unlink", lambda path, **_: refuse() if path.name == "a" else discard(path))
+    with pytest.raises(SourceStays):
+        move_file(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == b"content" and names(tmp_path) == {"a"}

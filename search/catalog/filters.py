@@ -8,7 +8,7 @@ from these each row's answer is made.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from search import conditions
-from search.catalog.rows import MAX_PARAMETERS, chunks, in_zone, to_bytes, to_path, to_time
+from search.catalog.rows import MAX_PARAMETERS, chunks, in_zone, to_path, to_time
 from search.catalog.session import listed
+from search.catalog.sql import within
 from search.conditions import EARTH_RADIUS_KM, Node
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
     Mask: TypeAlias = npt.NDArray[np.bool_]
     Test: TypeAlias = Callable[["_Rows"], Mask]
-
-EMBEDDED = "EXISTS (SELECT 1 FROM embeddings WHERE encoder_id = :encoder AND photo_id = photos.id)"
-"""Photos that have a vector by a model."""
 
 KM_PER_DEGREE = EARTH_RADIUS_KM * np.pi / 180
 _SLACK = 1e-6  # degrees by which a band of latitudes is made wider, so that rounding costs no photo
@@ -62,36 +60,6 @@ _AMOUNTS = {
     "rating": "rating",
 }
 _SHAPES = {"portrait": "width < height", "landscape": "width > height", "square": "width = height"}
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What rows must fulfil: SQL text and its parameters."""
-
-    sql: str
-    values: Mapping[str, Any]
-
-    @classmethod
-    def all_of(cls, conditions: Iterable[Condition]) -> Condition:
-        """Return what holds where all of these do, whose parameters have names of their own."""
-        parts = list(conditions)
-        values = {name: value for part in parts for name, value in part.values.items()}
-        return cls(" AND ".join(part.sql for part in parts), values)
-
-
-def within(table: str, root_id: int, relative: str, *, suffix: str = "") -> Condition:
-    """Rows whose path is inside a folder of a root, or is the file of that name; '.' is the root itself.
-
-    The parameters are named after the root, with the suffix.
-    """
-    root, low, prefix, high = (f"{name}{root_id}{suffix}" for name in ("root", "low", "prefix", "high"))
-    here = f"{table}.root_id = :{root}"
-    if relative in ("", "."):
-        return Condition(here, {root: root_id})
-    name, path = to_bytes(relative), f"{table}.path"
-    # One stretch of the index, and out of it what only begins alike: "0" follows "/", others stand before it.
-    inside = f"{path} >= :{low} AND {path} < :{high} AND ({path} = :{low} OR {path} > :{prefix})"
-    return Condition(f"({here} AND {inside})", {root: root_id, low: name, prefix: name + b"/", high: name + b"0"})
 
 
 def select(session: Session, wanted: Node) -> Ids | None:

@@ -15,11 +15,11 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any
 
-from search.catalog.filters import EMBEDDED, Condition, within
 from search.catalog.found import Matched, Settled, Unchanged
 from search.catalog.rows import to_path
 from search.catalog.scopes import Scope, is_inside
 from search.catalog.session import Row, Session, listed
+from search.catalog.sql import EMBEDDED, Condition, within
 from search.types import FileStat, Skip
 
 FILE = "path, size_bytes, mtime_ns, ctime_ns"

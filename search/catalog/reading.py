@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.catalog import filters, versions
+from search.catalog import versions
 from search.catalog.rows import (
     OWN_KEYWORD,
     PHOTO_COLUMNS,
@@ -35,8 +35,8 @@ from search.catalog.rows import (
 )
 from search.catalog.scopes import is_inside
 from search.catalog.session import listed
+from search.catalog.sql import EMBEDDED, within
 from search.catalog.storage import Storage, is_url
-from search.conditions import condition_of
 from search.errors import LibraryNotFound, NewerLibrary
 from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip, TakenAtSource
 
@@ -181,6 +181,9 @@ class CatalogReader:
         """Return the ids that pass, ascending; None where all do: nothing is asked, or a folder around every root."""
         if not wanted:
             return None
+        from search.catalog import filters  # what a query without conditions does without
+        from search.conditions import condition_of
+
         with self._reading() as session:
             ids = filters.select(session, condition_of(wanted))
             return None if ids is None else _present(session, ids)
@@ -192,7 +195,7 @@ class CatalogReader:
 
     def sample(self, scope: Scope, size: int) -> list[Photo]:
         """Return up to `size` photos present in a scope, spread evenly over it."""
-        here = filters.within("photos", scope.root_id, scope.relative)
+        here = within("photos", scope.root_id, scope.relative)
         with self._reading() as session:
             ids = _present(session, session.ids(f"SELECT id FROM photos WHERE {here.sql}", here.values))  # noqa: S608
         return self.get(ids[:: max(1, math.ceil(len(ids) / size))].tolist())
@@ -262,9 +265,7 @@ class CatalogReader:
         with self._reading() as session:
             now, purged = session.one("SELECT seq, purge_seq FROM state")
             since = since if since >= purged else -1
-            without = (
-                f"SELECT id FROM photos WHERE seq > :since AND (gone_at IS NOT NULL OR NOT {filters.EMBEDDED})"  # noqa: S608
-            )
+            without = f"SELECT id FROM photos WHERE seq > :since AND (gone_at IS NOT NULL OR NOT {EMBEDDED})"  # noqa: S608
             yield Changes(
                 seq=now,
                 rebuild=since < 0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, false, insert, or_, select, text, true, update
 
-from search.catalog import filters, scopes
+from search.catalog import scopes, sql
 from search.catalog.rows import to_bytes
 from search.catalog.schema import in_flight, photos, roots, skips
 from search.catalog.scopes import Scope, is_inside
@@ -50,7 +50,7 @@ def _rehang(connection: Connection, table: Any, old: int, new: int, prefix: byte
 
 def within(table: Any, scope: Scope) -> ColumnElement[bool]:
     """Rows of photos or skips that a scope covers."""
-    condition = filters.within(table.name, scope.root_id, scope.relative)
+    condition = sql.within(table.name, scope.root_id, scope.relative)
     # Of two scopes of one root each keeps its own parameters.
     own: list[Any] = [bindparam(name, value, unique=True) for name, value in condition.values.items()]
     return and_(true(), text(condition.sql).bindparams(*own))

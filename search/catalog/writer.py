@@ -246,6 +246,13 @@ class Writer:
                 values = {"gone_at": now(), "seq": seq}
                 self._connection.execute(update(photos).where(photos.c.id.in_(some)).values(values))
 
+    def welcome(self, ids: Sequence[int]) -> None:
+        """Note that files are back as they were, with the vectors and labels that waited for them."""
+        with commit(self._connection) as seq:
+            for some in chunks(ids):
+                back = update(photos).where(photos.c.id.in_(some), photos.c.gone_at.is_not(None))
+                self._connection.execute(back.values(gone_at=None, seq=seq))
+
     # ---- a batch
 
     def add(self, records: Sequence[Record], vectors: Vectors, encoder_id: int, *, reader: int = 0) -> list[int]:

@@ -38,6 +38,9 @@ _SAFE = ("exact", "same-picture")  # nothing is lost with these; others go only 
     "--move-to", metavar="DIR", callback=not_empty, help="Move what could go into this folder; nothing is deleted."
 )
 @click.option(
+    "--undo", metavar="FILE|DIR", callback=not_empty, help="Move back what --move-to moved into this folder."
+)
+@click.option(
     "-o",
     "--output",
     "file",
@@ -57,6 +60,7 @@ def command(
     as_list: bool,
     print0: bool,
     move_to: str | None,
+    undo: str | None,
     file: str | None,
     model: str,
 ) -> int:
@@ -71,15 +75,20 @@ def command(
       search duplicates ~/Pictures --kind exact --list
       search duplicates --output duplicates.html
       search duplicates --move-to ~/Duplicates
+      search duplicates --undo ~/Duplicates
     """
     from search.cli.output import emit_json, emit_paths
     from search.cli.progress import progress_bar, stopping
-    from search.duplicates import STRENGTH, DuplicateOptions
+    from search.duplicates import STRENGTH, DuplicateOptions, only_in
 
     if file is not None and move_to is not None:
         raise click.UsageError("look first, then move: --output and --move-to are two runs")
     if move_to is not None and (as_list or print0):
         raise click.UsageError("--move-to moves; --list and --print0 only print")
+    if undo is not None:
+        if any((path, kinds, threshold, move_to, file, as_list, print0)):
+            raise click.UsageError("--undo moves back and does nothing else")
+        return _undo(settings, undo, model=model)
     if file is not None:
         destination.check(file, destination.format_of(file, "html"))
     listing = as_list or print0
@@ -93,7 +102,7 @@ def command(
     ):
         report = library.duplicates(path, options=options, progress=progress, stop=stop)
         if move_to is not None and not stop.is_set():
-            moved = library.set_aside(report.groups, move_to, progress=progress, stop=stop)
+            moved = library.set_aside(report.groups, move_to, spare=not kinds, progress=progress, stop=stop)
     if file is not None:
         _write_sheet(report.groups, file)
     if report.skipped:
@@ -101,7 +110,12 @@ def command(
     if settings.json:
         emit_json(_document(report, moved))
     elif listing:
-        going = dict.fromkeys(other.photo.path for group in report.groups for other in group.others)
+        going = dict.fromkeys(
+            other.photo.path
+            for group in report.groups
+            for other in group.others
+            if kinds or not only_in(other.photo, group.keep)
+        )
         emit_paths(going, end=b"\0" if print0 else b"\n")
     elif moved is not None:
         _tell_moved(moved)
@@ -109,6 +123,24 @@ def command(
         settings.talk(f"{len(report.groups)} groups are in {file}")
     else:
         _tell(report.groups)
+    return 128 + signals[0] if signals else 0
+
+
+def _undo(settings: Settings, place: str, *, model: str) -> int:
+    """Move back what was moved."""
+    from search.cli.output import emit_json
+    from search.cli.progress import progress_bar, stopping
+
+    with (
+        settings.open_library(model) as library,
+        stopping(settings) as (stop, signals),
+        progress_bar(settings) as progress,
+    ):
+        moved = library.put_back(place, progress=progress, stop=stop)
+    if settings.json:
+        emit_json(_moves(moved))
+    else:
+        _tell_moved(moved, " back")
     return 128 + signals[0] if signals else 0
 
 
@@ -125,12 +157,20 @@ def _document(report: DuplicateReport, moved: MoveReport | None) -> dict[str, An
         "seconds": round(report.seconds, 3),
     }
     if moved is not None:
-        document["moved"] = [{**path_fields(one.path), **path_fields(one.to, "to")} for one in moved.moved]
-        document["not_moved"] = [
-            {**path_fields(skip.path), "reason": skip.reason, "detail": skip.detail} for skip in moved.skipped
-        ]
-        document["undo"] = moved.undo
+        document |= _moves(moved)
     return document
+
+
+def _moves(moved: MoveReport) -> dict[str, Any]:
+    from search.cli.output import path_fields
+
+    return {
+        "moved": [{**path_fields(one.path), **path_fields(one.to, "to")} for one in moved.moved],
+        "not_moved": [
+            {**path_fields(skip.path), "reason": skip.reason, "detail": skip.detail} for skip in moved.skipped
+        ],
+        "undo": moved.undo,
+    }
 
 
 def _group(group: DuplicateGroup) -> dict[str, Any]:
@@ -178,10 +218,10 @@ def _tell(groups: Sequence[DuplicateGroup]) -> None:
         click.echo(f"\n{total} photos could go in {len(groups)} groups; nothing was changed")
 
 
-def _tell_moved(moved: MoveReport) -> None:
+def _tell_moved(moved: MoveReport, said: str = "") -> None:
     from search.cli.output import emit_table, printable, short
 
-    click.echo(f"{len(moved.moved)} files moved; {printable(moved.undo)} says where from")
+    click.echo(f"{len(moved.moved)} files moved{said}; {printable(moved.undo)} says where from")
     if moved.skipped:
         click.echo("Not moved:")
         emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in moved.skipped])

@@ -91,11 +91,14 @@ def filter_options(function: F) -> F:
 
 def filter_of(*, folder: str | None, where: tuple[str, ...], **fields: Any) -> Filter:
     """Return what the options ask for; all of it must hold. Raises QueryError."""
-    from search.conditions import And
     from search.types import Filter
+
+    if folder is None and not where:
+        return Filter(**fields)
+    from search.conditions import And
     from search.where import parse, parse_folder
 
     parts: list[Node] = [parse(text) for text in where]
     if folder is not None:
         parts.append(parse_folder(folder))
-    return Filter(**fields, where=And(tuple(parts)) if parts else None)
+    return Filter(**fields, where=And(tuple(parts)))

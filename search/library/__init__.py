@@ -511,14 +511,17 @@ class Library:
         groups: Sequence[DuplicateGroup],
         folder: str | os.PathLike[str],
         *,
+        spare: bool = True,
         progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
     ) -> MoveReport:
         """Move all but the kept photo of each group into a folder, at the place they had below their indexed folder.
 
-        XMP sidecars go along. Nothing is overwritten; a file stays if it or the one that is kept is not what was
-        compared. Each move is written down in the folder first, and can be cut short at any moment with nothing lost.
-        To the library the photos are gone: moved back, they have their vectors and labels again.
+        XMP sidecars go along. Nothing is overwritten: a second file of a name is numbered. A file stays if it or the
+        one that is kept is not what was compared, or can't be taken from its folder. Each move is written down in the
+        folder first, and can be cut short at any moment with nothing lost. To the library the photos are gone: moved
+        back, they have their vectors and labels again.
+        spare: a photo stays also if it has a rating, labels, keywords or pixels that the kept one lacks.
         Raises UsageError for a folder inside an indexed one; LibraryBusy, StorageError.
         """
         from search.library import setting_aside
@@ -527,8 +530,31 @@ class Library:
         target = setting_aside.check_folder(folder, roots)
         with self.catalog.writing() as writer:
             report = setting_aside.set_aside(
-                groups, target, writer.part_with, progress=progress or (lambda _: None), stop=stop
+                groups, target, writer.part_with, spare=spare, progress=progress or (lambda _: None), stop=stop
             )
+            self._tell_unpublished(self._publish(writer))
+        return report
+
+    def put_back(
+        self,
+        moved: str | os.PathLike[str],
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> MoveReport:
+        """Move back what `set_aside` moved, the newest first; what is back already is left alone.
+
+        moved: the folder it was moved to, or the list in it.   Nothing is overwritten. The library sees the photos
+        again, with their vectors and labels. Raises UsageError where there is no list; LibraryBusy, StorageError.
+        """
+        from search.library import putting_back
+
+        path = putting_back.find_list(moved)
+        roots = [root.path for root in self.catalog.root_status()]
+        with self.catalog.writing() as writer:
+            report = putting_back.put_back(path, roots, progress=progress or (lambda _: None), stop=stop)
+            known = lambda paths: self.catalog.get(self.catalog.ids_at(paths))  # noqa: E731
+            writer.welcome(putting_back.as_they_were([one.to for one in report.moved], known))
             self._tell_unpublished(self._publish(writer))
         return report
 

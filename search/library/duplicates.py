@@ -18,7 +18,7 @@ from search.duplicates import DuplicateOptions, Links, Shortlist
 from search.encoders.preprocessing import Preprocessing
 from search.errors import UsageError
 from search.library.seams import spellings
-from search.photos.likeness import METHOD, VIEW_PX, View, compare
+from search.photos.likeness import FINE_PX, METHOD, VIEW_PX, View, agree, compare
 from search.types import (
     HASH_BYTES,
     Duplicate,
@@ -43,14 +43,15 @@ if TYPE_CHECKING:
     from search.decoding.pool import Decoded, Decoders
     from search.duplicates import Hashes
     from search.library.seams import Seams
+    from search.photos.likeness import Same
     from search.types import Ids, Photo
     from search.vectors import VectorIndex
     from search.vectors.pairs import Pairs
 
     Floats = npt.NDArray[np.float32]
 
-_VIEWED = Preprocessing((VIEW_PX, VIEW_PX), resize_mode="squash")
-_VIEWS = 512  # kept in memory, 0.2 MB each
+_VIEWED, _FINE = (Preprocessing((px, px), resize_mode="squash") for px in (VIEW_PX, FINE_PX))
+_VIEWS, _FINE_VIEWS = 512, 24  # kept in memory, 0.2 and 3.1 MB each
 _AHEAD = 6  # photos to keep whose pixels are fetched before it is their turn
 _BATCH = 256  # hashes committed together
 _CHUNK = 2**16  # hashes read together
@@ -136,7 +137,8 @@ def _hashes(catalog: Catalog, ids: Ids) -> tuple[Ids, Hashes]:
 class _Pixels:
     """Views of photos, decoded ahead; the latest stay."""
 
-    def __init__(self, decoders: Decoders, photos: Mapping[int, Photo]) -> None:
+    def __init__(self, decoders: Decoders, photos: Mapping[int, Photo], size: Preprocessing, *, most: int) -> None:
+        self._size, self._most = size, most
         self.skipped: dict[int, Skip] = {}
         self._decoders = decoders
         self._photos = photos
@@ -148,8 +150,8 @@ class _Pixels:
             if id_ in self._views:
                 self._views.move_to_end(id_)
             else:
-                self._views[id_] = self._decoders.submit(self._photos[id_].path, _VIEWED)
-        while len(self._views) > _VIEWS:
+                self._views[id_] = self._decoders.submit(self._photos[id_].path, self._size)
+        while len(self._views) > self._most:
             self._views.popitem(last=False)[1].cancel()
 
     def view(self, id_: int) -> View | None:
@@ -197,10 +199,29 @@ class _Search:
         known = self.seams.catalog.pictures(METHOD, new)
         self.sharpness.update((picture.id, picture.sharpness) for picture in known)
 
-    def best_first(self, ids: Iterable[int]) -> list[int]:
+    def best_first(self, ids: Iterable[int], kind: DuplicateKind) -> list[int]:
         """Sort photos, the one to keep first; those that were forgotten meanwhile are left out."""
-        here = [id_ for id_ in ids if id_ in self.photos]
-        return sorted(here, key=lambda id_: core.worth(self.photos[id_], self.sharpness.get(id_)))
+        here, sharpness = [id_ for id_ in ids if id_ in self.photos], self.sharpness_for(kind)
+        return sorted(here, key=lambda id_: core.worth(self.photos[id_], sharpness.get(id_)))
+
+    def sharpness_for(self, kind: DuplicateKind) -> dict[int, float]:
+        """Return how sharp photos are, where that says which shot is better: not of one picture, coded twice."""
+        return self.sharpness if kind in (DuplicateKind.SAME_MOMENT, DuplicateKind.SIMILAR) else {}
+
+    def look_around(self) -> None:
+        """Find each photo's neighbours among those that are left."""
+        least = min(core.NEAR, *self.levels)
+        with self.seams.lock:
+            self.near = self.index.near_pairs(core.NEAREST, least=least, within=self.left)
+
+    def is_hidden(self) -> bool:
+        """Whether a photo has as many neighbours as are looked for, and some that no longer count."""
+        assert self.near is not None
+        first, second = self.near.first, self.near.second
+        one, other = np.concatenate([first, second]), np.concatenate([second, first])
+        ids, counts = np.unique(one, return_counts=True)
+        crowded = np.intersect1d(ids[counts >= core.NEAREST], self.left)
+        return bool((np.isin(one, crowded) & ~np.isin(other, self.left)).any())
 
     def cosines(self, keep: int, others: Sequence[int]) -> Floats:
         vectors = self.index.vectors(np.array([keep, *others], np.int64))
@@ -220,16 +241,14 @@ class _Search:
 
     def _described(self, kind: DuplicateKind, group: core.Group) -> DuplicateGroup:
         keep = self.photos[group.keep]
-        ids = [id_ for id_, _ in group.others]
+        ids, sharpness = [id_ for id_, _ in group.others], self.sharpness_for(kind)
         scores = self.cosines(group.keep, ids) if kind is not DuplicateKind.EXACT else np.ones(len(ids))
         return DuplicateGroup(
             kind,
             self._reason(kind, keep, [self.photos[id_] for id_ in ids]),
             keep,
             tuple(
-                Duplicate(
-                    self.photos[id_], _score(score), how, core.why_kept(keep, self.photos[id_], self.sharpness)
-                )
+                Duplicate(self.photos[id_], _score(score), how, core.why_kept(keep, self.photos[id_], sharpness))
                 for (id_, how), score in zip(group.others, scores.tolist(), strict=True)
             ),
         )
@@ -270,14 +289,13 @@ def find(
         index = seams.live.of(row)
         levels = core.levels(seams.live.background(row), len(index))
     if options.threshold is not None:
-        levels = core.Levels(min(levels.alike, options.threshold), options.threshold)
+        levels = core.Levels(levels.alike, options.threshold)
     search = _Search(seams, index, levels, options, progress, stop, ids)
     unknown = 0
     _exact(search)
     search.settle()
     if options.reaches(DuplicateKind.SAME_PICTURE) and not search.stopping():
-        with seams.lock:
-            search.near = index.near_pairs(core.NEAREST, least=min(core.NEAR, *levels), within=search.left)
+        search.look_around()
         unknown = _same_picture(search)
     if options.reaches(DuplicateKind.SAME_MOMENT) and not search.stopping():
         _same_moment(search)
@@ -301,7 +319,7 @@ def _exact(search: _Search) -> None:
         here = [id_ for id_ in copies if id_ in chosen_ids]
         if len(here) > 1:
             search.learn(here)
-            keep, *others = search.best_first(here)
+            keep, *others = search.best_first(here, DuplicateKind.EXACT)
             search.add(DuplicateKind.EXACT, core.Group(keep, tuple((id_, "the same bytes") for id_ in others)))
 
 
@@ -317,11 +335,17 @@ def _same_picture(search: _Search) -> int:
     first, second, _ = search.near
     links = Links(core.either(core.by_hash(ids, hashes), core.by_vector(first, second, ids, hashes)))
     search.learn(links.ids.tolist())
-    order = search.best_first(links.ids.tolist())
+    order = search.best_first(links.ids.tolist(), DuplicateKind.SAME_PICTURE)
     place = {id_: number for number, id_ in enumerate(order)}
     with lend() as decoders, ExitStack() as stack:
-        pixels = _Pixels(decoders, search.photos)
-        stack.callback(lambda: search.skipped.update(pixels.skipped))
+        pixels = _Pixels(decoders, search.photos, _VIEWED, most=_VIEWS)
+        fine = _Pixels(decoders, search.photos, _FINE, most=_FINE_VIEWS)
+        stack.callback(lambda: search.skipped.update(pixels.skipped | fine.skipped))
+
+        def confirmed(id_: int, keep: int, same: Same) -> bool:
+            fine.fetch([id_, keep])
+            one, other = fine.view(id_), fine.view(keep)
+            return one is not None and other is not None and agree(one, other, same)
 
         def hold(keep: int, others: list[int]) -> dict[int, str]:
             if search.stopping():
@@ -334,7 +358,9 @@ def _same_picture(search: _Search) -> int:
             view, same = pixels.view(keep), {}
             for id_ in others if view else ():
                 turns = core.turns(hashes[np.searchsorted(ids, id_)], mine)
-                if turns and view and (other := pixels.view(id_)) and (found := compare(other, view, turns)):
+                if not (turns and view and (other := pixels.view(id_))):
+                    continue
+                if (found := compare(other, view, turns)) and confirmed(id_, keep, found):
                     same[id_] = found.in_words or _recoded(search.photos[keep], search.photos[id_])
             search.progress(Progress(Stage.COMPARE, place[keep] + 1, len(order)))
             return same
@@ -357,6 +383,8 @@ def _same_moment(search: _Search) -> None:
 
 
 def _similar(search: _Search) -> None:
+    if search.is_hidden():  # by its own copies, say
+        search.look_around()
     assert search.near is not None
     first, second, scores = search.near
     close = scores >= search.levels.similar
@@ -380,6 +408,6 @@ def _by_cosine(search: _Search, kind: DuplicateKind, pairs: Shortlist, least: fl
             if score >= least
         }
 
-    for group in core.groups(links, search.best_first(links.ids.tolist()), hold):
+    for group in core.groups(links, search.best_first(links.ids.tolist(), kind), hold):
         search.add(kind, group)
     search.settle()

@@ -6,16 +6,19 @@ Before a file goes, it and the one that stays are read once more: both must be w
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.errors import PhotoError, StorageError, UsageError
-from search.files import append_line, is_left_from_a_move, move_file
+from search.files import SourceStays, is_left_from_a_move, move_file
+from search.library.moves import BEGUN, DONE, FAILED, NAME, Moves
 from search.library.seams import real
+from search.photos import sidecars
 from search.types import Moved, MoveReport, Progress, Skip, SkipReason, Stage
 
 if TYPE_CHECKING:
@@ -23,11 +26,10 @@ if TYPE_CHECKING:
 
     from search.types import DuplicateGroup, Photo
 
-UNDO = "moved.jsonl"
-"""The list of what was moved, in the folder it was moved to."""
-
-EXISTS, CHANGED, ONE_FILE = "exists", "changed", "one_file"
+EXISTS, CHANGED, ONE_FILE, STUCK, HAS_MORE = "exists", "changed", "one_file", "not_removable", "has_more"
 """Why a file stays, beside what makes one unreadable."""
+PARTED = "parted"
+"""A sidecar that went, could not be put back, and whose photo stays."""
 
 _TOLD_TOGETHER = 64  # moves after which the catalog is told
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
@@ -49,6 +51,7 @@ def set_aside(
     target: Path,
     gone: Callable[[list[int]], None],
     *,
+    spare: bool,
     progress: Callable[[Progress], None],
     stop: threading.Event | None,
 ) -> MoveReport:
@@ -57,8 +60,7 @@ def set_aside(
     gone: tells the catalog of photos that are no longer where they were.
     Raises StorageError where there is no room; what was moved before is told all the same.
     """
-    moved: list[Moved] = []
-    skipped: list[Skip] = []
+    mover = _Mover(target, Moves(target / NAME))
     untold: list[int] = []
     total = sum(len(group.others) for group in groups)
     try:
@@ -66,10 +68,11 @@ def set_aside(
             if stop is not None and stop.is_set():
                 break
             try:
-                moved += _move(photo, keep, target, skipped)
+                _make_sure(photo, keep, spare=spare)
+                mover.take(photo)
                 untold.append(photo.id)
             except PhotoError as error:
-                skipped.append(Skip(photo.path, error.reason, error.message))
+                mover.skipped.append(Skip(photo.path, error.reason, error.message))
             if len(untold) == _TOLD_TOGETHER:
                 gone(untold)
                 untold = []
@@ -78,7 +81,7 @@ def set_aside(
         if untold:
             gone(untold)
     stopped = stop is not None and stop.is_set()
-    return MoveReport(tuple(moved), tuple(skipped), str(target / UNDO), interrupted=stopped)
+    return MoveReport(tuple(mover.moved), tuple(mover.skipped), str(target / NAME), interrupted=stopped)
 
 
 def _pairs(groups: Sequence[DuplicateGroup]) -> Iterator[tuple[Photo, Photo]]:
@@ -88,50 +91,90 @@ def _pairs(groups: Sequence[DuplicateGroup]) -> Iterator[tuple[Photo, Photo]]:
             yield group.keep, other.photo
 
 
-def _move(photo: Photo, keep: Photo, target: Path, skipped: list[Skip]) -> list[Moved]:
-    """Move a photo behind its sidecars; return what was moved. Raises PhotoError if it has to stay, StorageError.
+@dataclass(slots=True)
+class _Mover:
+    """Moves photos one by one and keeps account."""
 
-    Sidecars first: cut short, the photo is still known, and the next run takes it after them.
-    """
-    _make_sure(photo, keep)
-    source = Path(photo.path)
-    place = target / _relative(photo, source)
-    if os.path.lexists(place) and not is_left_from_a_move(source, place):
-        raise PhotoError(EXISTS, f"there is another file {place}")
-    moved = []
-    for sidecar in sidecars(source):
+    target: Path
+    moves: Moves
+    moved: list[Moved] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+
+    def take(self, photo: Photo) -> None:
+        """Move a photo behind its sidecars, all of them or none. Raises PhotoError if it has to stay, StorageError.
+
+        Sidecars first: cut short, the photo is still known, and the next run takes it after them.
+        """
+        source, before = Path(photo.path), len(self.moved)
+        files = [*map(Path, sidecars.own(photo.path)), source]
         try:
-            moved.append(_move_one(sidecar, target / _relative(photo, sidecar), target))
-        except PhotoError as error:
-            skipped.append(Skip(str(sidecar), error.reason, error.message))
-    return [*moved, _move_one(source, place, target)]
-
-
-def _move_one(source: Path, place: Path, target: Path) -> Moved:
-    """Move a file; what is about to be done is written down before, and that it failed after."""
-    said = {"from": str(source), "to": str(place)}
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        append_line(target / UNDO, json.dumps(said).encode())
-        try:
-            move_file(source, place)
-        except OSError:
-            append_line(target / UNDO, json.dumps(said | {"failed": True}).encode())
+            for file, place in zip(files, self._places(photo, files), strict=True):
+                self._move(file, place)
+        except (PhotoError, StorageError):
+            self._put_back(before)
             raise
-    except FileExistsError:
-        raise PhotoError(EXISTS, f"there is another file {place}") from None
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            hint = "what was moved before is there"
-            raise StorageError(f"can't write to {target}: {error.strerror}", hint=hint) from error
-        raise PhotoError(SkipReason.UNREADABLE, error.strerror or str(error)) from error
-    return Moved(str(source), str(place))
+
+    def _places(self, photo: Photo, files: Sequence[Path]) -> list[Path]:
+        """Return free places for a photo and its sidecars, numbered alike, or those they were on the way to."""
+        stem = Path(photo.path).stem
+        for number in count(1):
+            places = [self.target / _relative(photo, _numbered(file, stem, number)) for file in files]
+            if all(self._is_for(*pair) for pair in zip(files, places, strict=True)):
+                return places
+        raise AssertionError
+
+    def _is_for(self, file: Path, place: Path) -> bool:
+        if not os.path.lexists(place):
+            return True
+        return self.moves.state(file, place) == BEGUN and is_left_from_a_move(file, place)
+
+    def _move(self, source: Path, place: Path) -> None:
+        resume = self.moves.state(source, place) == BEGUN
+        self.moves.write(source, place, BEGUN)
+        try:
+            move_file(source, place, resume=resume)
+        except OSError as error:
+            self.moves.write(source, place, FAILED)
+            raise _trouble(error, source, place) from error
+        self.moved.append(Moved(str(source), str(place)))
+        self.moves.write(source, place, DONE)
+
+    def _put_back(self, before: int) -> None:
+        """Take back what went since; what can't be is moved, and said to be."""
+        stranded = []
+        for one in reversed(self.moved[before:]):
+            try:
+                move_file(Path(one.to), Path(one.path))
+            except OSError as error:
+                stranded.append(one)
+                self.skipped.append(
+                    Skip(one.path, PARTED, f"it is in {one.to}, its photo stays: {error.strerror}")
+                )
+            else:
+                with suppress(StorageError):
+                    self.moves.write(Path(one.path), Path(one.to), FAILED)
+        self.moved[before:] = reversed(stranded)
 
 
-def _make_sure(photo: Photo, keep: Photo) -> None:
-    """Raise PhotoError unless both files are what was compared, and two."""
+def _trouble(error: OSError, source: Path, place: Path) -> PhotoError | StorageError:
+    """Tell whose fault it is: a file that can't go stays; a place that takes no more ends the run."""
+    said = error.strerror or str(error)
+    if isinstance(error, SourceStays):
+        return PhotoError(STUCK, f"{source} can't be taken from its folder: {said}")
+    if isinstance(error, FileExistsError):
+        return PhotoError(EXISTS, f"there is another file {place}")
+    if error.errno in _NO_ROOM:
+        return StorageError(f"can't write to {place.parent}: {said}", hint="what was moved before is there")
+    return PhotoError(SkipReason.UNREADABLE, said)
+
+
+def _make_sure(photo: Photo, keep: Photo, *, spare: bool) -> None:
+    """Raise PhotoError unless both files are what was compared, and two; spare: and the kept one has it all."""
+    from search.duplicates import only_in
     from search.photos.decode import content_hash
 
+    if spare and (more := only_in(photo, keep)):
+        raise PhotoError(HAS_MORE, f"it has {' and '.join(more)}, which {keep.path} lacks")
     if os.path.lexists(keep.path) and os.path.lexists(photo.path) and os.path.samefile(keep.path, photo.path):
         raise PhotoError(ONE_FILE, f"it is {keep.path} by another name")
     for known in (keep, photo):
@@ -145,16 +188,6 @@ def _relative(photo: Photo, file: Path) -> Path:
     return Path(file.name) if relative.parts[0] in ("..", ".") or not relative.parts else relative
 
 
-def sidecars(photo: Path) -> list[Path]:
-    """Return the XMP files of a photo alone: NAME.jpg.xmp, and NAME.xmp where no other photo has that NAME."""
-    from search.photos.sidecars import SUFFIXES
-    from search.photos.suffixes import PHOTO_SUFFIXES
-
-    names: set[str] = set()
-    with suppress(OSError):
-        names = set(os.listdir(photo.parent))
-    alike = {
-        name for name in map(Path, names) if name.stem == photo.stem and name.suffix.lower() in PHOTO_SUFFIXES
-    }
-    wanted = [photo.name, *([photo.stem] if len(alike) <= 1 else [])]
-    return [photo.parent / (name + suffix) for name in wanted for suffix in SUFFIXES if name + suffix in names]
+def _numbered(file: Path, stem: str, number: int) -> Path:
+    """Give a photo's file, or a sidecar's, another name: "a (2).jpg", "a (2).jpg.xmp"."""
+    return file if number == 1 else file.with_name(f"{stem} ({number}){file.name[len(stem) :]}")

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import os
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from search.photos.suffixes import PHOTO_SUFFIXES, RAW_SUFFIXES
@@ -54,6 +54,32 @@ def of(path: str) -> str | None:
     return found and os.path.join(folder, found)
 
 
+def own(path: str) -> list[str]:
+    """Return the sidecars that are a photo's alone, so that they can go where it goes; one shared by a pair is not."""
+    folder, name = os.path.split(path)
+    stem, found = os.path.splitext(name)[0], []
+    if any(os.path.lexists(os.path.join(folder, stem + suffix)) for suffix in SUFFIXES) and _is_alone(
+        folder, name
+    ):
+        found = [stem + suffix for suffix in SUFFIXES]
+    places: dict[tuple[int, int], str] = {}  # where case says nothing, one file has both spellings
+    for candidate in [*(name + suffix for suffix in SUFFIXES), *found]:
+        with contextlib.suppress(OSError):
+            place = os.path.join(folder, candidate)
+            status = os.lstat(place)
+            places.setdefault((status.st_dev, status.st_ino), place)
+    return list(places.values())
+
+
+def _is_alone(folder: str, name: str) -> bool:
+    """Whether no other photo has this one's stem."""
+    stem = os.path.splitext(name)[0]
+    try:
+        return _stems_listed(folder, os.stat(folder or ".").st_mtime_ns)[stem] <= 1
+    except OSError:
+        return False
+
+
 def stamped(ctime_ns: int, sidecar: str | None) -> int:
     """Return a photo's change time with its sidecar's times and size in it, as long as that can be looked at.
 
@@ -89,6 +115,13 @@ def _is_one_shot(photos: list[str]) -> bool:
     """Whether photos of one stem are one shot: a single file, or a RAW file with a picture made of it."""
     raw = sum(os.path.splitext(name)[1].lower() in RAW_SUFFIXES for name in photos)
     return len(photos) == 1 or (len(photos) == 2 and raw == 1)
+
+
+@functools.lru_cache(maxsize=4)
+def _stems_listed(folder: str, _: int) -> Counter[str]:
+    """Count a folder's photos by their stems, listed anew when its time has changed."""
+    parts = (os.path.splitext(name) for name in os.listdir(folder or "."))
+    return Counter(stem for stem, suffix in parts if suffix.lower() in PHOTO_SUFFIXES)
 
 
 @functools.lru_cache(maxsize=4)

@@ -91,3 +91,13 @@ def test_a_library_without_duplicates_says_so(run, tmp_path):
     run("index", tmp_path / "album", "--model", "builtin")
     assert run("duplicates").stdout == "no duplicates\n"
     assert run("duplicates", "--json").json["groups"] == []
+
+
+def test_what_was_moved_is_moved_back(album, run, tmp_path):
+    before = sorted(album.rglob("*.jpg"))
+    run("duplicates", "--move-to", tmp_path / "aside")
+    done = run("duplicates", "--undo", tmp_path / "aside", "--json")
+    assert done.code == 0 and len(done.json["moved"]) == 2 and done.json["not_moved"] == []
+    assert sorted(album.rglob("*.jpg")) == before and run("status", "--json").json["photos"] == 5
+    assert run("duplicates", "--undo", tmp_path / "aside").stdout.startswith("0 files moved back")
+    assert run("duplicates", "--undo", tmp_path / "aside", "--list").code == 2

@@ -5,23 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
-from scenes import BICUBIC, coded, cropped, scaled, scene, stood
+from scenes import BICUBIC, coded, cropped, invoice, scaled, scene, stood
 
 from search.duplicates import turns, unpack
-from search.photos.likeness import TURNS, VIEW_PX, View, compare, likeness
+from search.photos.likeness import FINE_PX, TURNS, VIEW_PX, View, agree, compare, likeness
 from search.types import HASH_BYTES
 
 WAYS = Image.Transpose
 
 
-def view(image: Image.Image) -> View:
-    return View(np.asarray(image.resize((VIEW_PX, VIEW_PX), BICUBIC)), min(image.size))
+def view(image: Image.Image, side_px: int = VIEW_PX) -> View:
+    return View(np.asarray(image.resize((side_px, side_px), BICUBIC)), min(image.size))
 
 
 def held(one: Image.Image, other: Image.Image):
     """Compare as a library does: in the ways their hashes say."""
     first, second = unpack([likeness(one).hash]), unpack([likeness(other).hash])
-    return compare(view(one), view(other), turns(first[0], second[0]) or (0,))
+    same = compare(view(one), view(other), turns(first[0], second[0]) or (0,))
+    return same if same and agree(view(one, FINE_PX), view(other, FINE_PX), same) else None
 
 
 SAME = {
@@ -103,3 +104,22 @@ def test_a_blurred_shot_is_less_sharp():
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (3000, 2)])
 def test_a_picture_of_any_shape_has_a_likeness(size):
     assert len(likeness(Image.new("RGB", size, (90, 10, 200))).hash) == HASH_BYTES
+
+
+PAGES = {"black": {}, "grey": {"ink": 150}, "scanned": {"grain": 6}}
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("change", ["jpeg 30", "webp", "quarter", "cropped 5", "ROTATE_90", "ROTATE_180"])
+def test_a_changed_copy_of_a_page_is_the_same_picture(page, change):
+    image = invoice(20413, **PAGES[page])
+    assert held(SAME[change](image), image) is not None
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("change", ["as it is", "jpeg 30", "half", "cropped 5", "ROTATE_90"])
+def test_a_page_with_another_number_is_another_picture(page, change):
+    first, second = invoice(20413, **PAGES[page]), invoice(20478, **PAGES[page])
+    changes = {**SAME, "as it is": lambda image: image, "half": lambda image: scaled(image, 0.5)}
+    assert compare(view(first), view(second)) is not None, "they are the same at first sight"
+    assert held(changes[change](second), first) is None

@@ -82,3 +82,17 @@ def test_a_sidecar_that_is_too_large_is_not_read(tmp_path: Path):
     (tmp_path / "a.xmp").write_bytes(b" " * (sidecars.MAX_BYTES + 1))
     assert sidecars.read(str(tmp_path / "a.xmp")) == b""
     assert sidecars.read(str(tmp_path / "b.xmp")) == sidecars.read(None) == b""
+
+
+def test_a_sidecar_that_another_file_has_too_is_no_photos_own(tmp_path):
+    for name in ("a.jpg", "a.nef", "a.xmp", "a.jpg.xmp", "b.jpg", "b.XMP"):
+        (tmp_path / name).touch()
+    assert sidecars.own(str(tmp_path / "a.jpg")) == [str(tmp_path / "a.jpg.xmp")]
+    assert sidecars.own(str(tmp_path / "b.jpg")) == [str(tmp_path / "b.XMP")]
+
+
+def test_a_folder_is_not_listed_for_photos_without_sidecars(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "a.jpg.xmp").touch()
+    monkeypatch.setattr(sidecars.os, "listdir", lambda _: pytest.fail("listed"))
+    assert sidecars.own(str(tmp_path / "a.jpg")) == [str(tmp_path / "a.jpg.xmp")]
