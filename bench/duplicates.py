@@ -28,9 +28,9 @@ from PIL import Image, ImageEnhance
 from search import Library
 from search.catalog import Catalog
 from search.catalog.found import Record, ScannedFile, Verdict
-from search.duplicates import NEAREST, by_hash
+from search.duplicates import NEAREST, DuplicateKind, by_hash
 from search.photos.likeness import METHOD
-from search.types import DuplicateKind, FileStat, Likeness, PhotoInfo, TakenAtSource
+from search.types import FileStat, Likeness, PhotoInfo, TakenAtSource
 from search.vectors.pairs import near_rows
 from stopwatch import print_head, workshop
 from synthetic import ROOT, Identity, vector_batches

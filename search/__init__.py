@@ -14,22 +14,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.duplicates import DuplicateOptions
+    from search.duplicates import DuplicateKind, DuplicateOptions, DuplicateReport
     from search.encoders import Encoder, load_encoder
     from search.errors import SearchError
     from search.indexer import IndexOptions
     from search.labels import LabelOptions, LabelSet
     from search.library import Library
     from search.query import Query
-    from search.types import Answer, DuplicateKind, DuplicateReport, Filter, Hit, IndexReport, LabelledPhoto, Photo
+    from search.types import Answer, Filter, Hit, IndexReport, LabelledPhoto, Photo
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Answer": "search.types",
-    "DuplicateKind": "search.types",
+    "DuplicateKind": "search.duplicates",
     "DuplicateOptions": "search.duplicates",
-    "DuplicateReport": "search.types",
+    "DuplicateReport": "search.duplicates",
     "Encoder": "search.encoders",
     "Filter": "search.types",
     "Hit": "search.types",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from search.errors import UsageError
-from search.types import HASH_BYTES, DuplicateKind
+from search.types import HASH_BYTES, Skip
 from search.vectors.pairs import near_bits
 
 if TYPE_CHECKING:
@@ -35,6 +36,78 @@ _SPEAKING = (4, 60)  # bits set, of 64, in a hash that says something: a blank p
 _ALIKE_BITS = (22, *[14] * 7)  # of 64 may differ where vectors are near: upright cropped by a tenth, else turned
 _IN_A_ROW = 4  # photos of one very hash are compared with so many next ones
 _SHOTS_IN_A_ROW = 8  # and shots of one camera
+
+
+class DuplicateKind(StrEnum):
+    """How photos are duplicates, strongest first."""
+
+    EXACT = "exact"  # the same bytes
+    SAME_PICTURE = "same-picture"  # coded, scaled, turned or cropped anew
+    SAME_MOMENT = "same-moment"  # another shot of a burst or bracket
+    SIMILAR = "similar"  # alike to the model, nothing more
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """A photo beside the one that is kept.
+
+    score: cosine with the kept one, None where one of them has no vector.   reason: what was done to it, how far
+    away it was taken.   lost: why the other one is kept, "1600x1200 against 4000x3000".
+    """
+
+    photo: Photo
+    score: float | None
+    reason: str
+    lost: str
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateGroup:
+    """Photos that are duplicates of the one that is kept, each of them by itself."""
+
+    kind: DuplicateKind
+    reason: str
+    keep: Photo
+    others: tuple[Duplicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateReport:
+    """Groups, strongest kind first, and what one must know to trust them.
+
+    photos: looked through.   threshold: the cosine from which photos are similar.   unknown: photos without a hash,
+    which only their vectors could tell.   skipped: files that could not be read to be compared.
+    """
+
+    groups: tuple[DuplicateGroup, ...]
+    photos: int
+    threshold: float
+    unknown: int = 0
+    skipped: tuple[Skip, ...] = ()
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A file that is somewhere else now."""
+
+    path: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReport:
+    """What `set_aside` did.
+
+    undo: the list of what was moved, a JSON document a line, `from` and `to`, written before the move; what `failed`
+    has another line that says so.
+    """
+
+    moved: tuple[Moved, ...]
+    skipped: tuple[Skip, ...]
+    undo: str
+    interrupted: bool = False
 
 
 STRENGTH = tuple(DuplicateKind)

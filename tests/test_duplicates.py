@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from search.duplicates import (
+    DuplicateKind,
     DuplicateOptions,
     Group,
     Links,
@@ -24,7 +25,7 @@ from search.duplicates import (
     worth,
 )
 from search.errors import UsageError
-from search.types import DuplicateKind, Photo, PhotoInfo, TakenAtSource
+from search.types import Photo, PhotoInfo, TakenAtSource
 from search.vectors import normalize
 
 

@@ -14,12 +14,11 @@ from PIL import Image, ImageEnhance
 from scenes import burst_exif, coded, cropped, scaled, scene, stood
 
 from search import Library
-from search.duplicates import DuplicateOptions, Levels
+from search.duplicates import DuplicateKind, DuplicateOptions, Levels
 from search.errors import LibraryBusy, UsageError
 from search.library import setting_aside
 from search.library.moves import NAME
 from search.photos.likeness import METHOD
-from search.types import DuplicateKind
 
 EXACT, PICTURE, MOMENT, SIMILAR = DuplicateKind
 TURN = Image.Transpose.ROTATE_90

@@ -12,7 +12,8 @@ from search.cli.options import Number, Settings, as_command, completed_by, model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from search.types import DuplicateGroup, DuplicateReport, MoveReport, Photo
+    from search.duplicates import DuplicateGroup, DuplicateReport, MoveReport
+    from search.types import Photo
 
 _KINDS = ("exact", "same-picture", "same-moment", "similar")
 _SAFE = ("exact", "same-picture")  # nothing is lost with these; others go only where they are asked for

@@ -35,15 +35,11 @@ from search.query import Kind, Query, Term
 from search.types import (
     Answer,
     CheckReport,
-    DuplicateGroup,
-    DuplicateKind,
-    DuplicateReport,
     Filter,
     Hit,
     LabelledPhoto,
     Labelling,
     LibraryStatus,
-    MoveReport,
     Problem,
     RebuildReport,
     Skip,
@@ -52,7 +48,7 @@ from search.vectors import EXACT
 
 if TYPE_CHECKING:
     from search.catalog import EncoderRow, Scope, Turn, Writer
-    from search.duplicates import DuplicateOptions
+    from search.duplicates import DuplicateGroup, DuplicateOptions, DuplicateReport, MoveReport
     from search.encoders import Encoder
     from search.encoders.preprocessing import Preprocessing
     from search.encoders.quantising import Outcome
@@ -497,7 +493,7 @@ class Library:
         path: only photos in this folder.   Photos indexed by an older version are hashed first, which reads their
         files once and is kept; without them where another process writes.   stop: set it to end early.
         """
-        from search.duplicates import DuplicateOptions
+        from search.duplicates import DuplicateKind, DuplicateOptions
         from search.library import duplicates
 
         wanted, tell = options or DuplicateOptions(), progress or (lambda _: None)

@@ -14,24 +14,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from search import duplicates as core
-from search.duplicates import DuplicateOptions, Links, Shortlist
+from search.duplicates import (
+    Duplicate,
+    DuplicateGroup,
+    DuplicateKind,
+    DuplicateOptions,
+    DuplicateReport,
+    Links,
+    Shortlist,
+)
 from search.encoders.preprocessing import Preprocessing
 from search.errors import UsageError
 from search.library.seams import spellings
 from search.photos.likeness import FINE_PX, METHOD, VIEW_PX, View, agree, compare
-from search.types import (
-    HASH_BYTES,
-    Duplicate,
-    DuplicateGroup,
-    DuplicateKind,
-    DuplicateReport,
-    Filter,
-    Picture,
-    Progress,
-    Skip,
-    SkipReason,
-    Stage,
-)
+from search.types import HASH_BYTES, Filter, Picture, Progress, Skip, SkipReason, Stage
 
 if TYPE_CHECKING:
     import threading

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.duplicates import Moved, MoveReport
 from search.errors import PhotoError, UsageError
 from search.files import is_left_from_a_move, move_file
 from search.library.moves import BEGUN, NAME, UNDOING, UNDONE, Moves
-from search.types import Moved, MoveReport, Photo, Progress, Skip, SkipReason, Stage
+from search.types import Photo, Progress, Skip, SkipReason, Stage
 
 if TYPE_CHECKING:
     import threading

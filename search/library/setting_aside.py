@@ -14,17 +14,19 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.duplicates import Moved, MoveReport
 from search.errors import PhotoError, StorageError, UsageError
 from search.files import SourceStays, is_left_from_a_move, move_file
 from search.library.moves import BEGUN, DONE, FAILED, NAME, Moves
 from search.library.seams import real
 from search.photos import sidecars
-from search.types import Moved, MoveReport, Progress, Skip, SkipReason, Stage
+from search.types import Progress, Skip, SkipReason, Stage
 
 if TYPE_CHECKING:
     import threading
 
-    from search.types import DuplicateGroup, Photo
+    from search.duplicates import DuplicateGroup
+    from search.types import Photo
 
 EXISTS, CHANGED, ONE_FILE, STUCK, HAS_MORE = "exists", "changed", "one_file", "not_removable", "has_more"
 """Why a file stays, beside what makes one unreadable."""
