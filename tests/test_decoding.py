@@ -97,10 +97,15 @@ def say(tmp_path):
     return write
 
 
+STRANGERS: set[int] = set()
+
+
 @pytest.fixture(autouse=True)
 def no_other_children():
-    """Children that wait for the next run of some test before are none of these tests' business."""
+    """What other tests left running for the rest of the run is none of these tests' business."""
     close_warm()
+    STRANGERS.clear()
+    STRANGERS.update(processes())
 
 
 @pytest.fixture
@@ -114,9 +119,13 @@ def decode(paths: list[str], **options) -> list[Decoded | Skip]:
 
 
 def children() -> set[int]:
-    """Processes, ended or not, that this one has."""
+    """Processes, ended or not, that this one has since the test began."""
+    return processes() - STRANGERS
+
+
+def processes() -> set[int]:
     found = set()
-    for task in os.listdir("/proc/self/task"):
+    for task in os.listdir("/proc/self/task") if sys.platform == "linux" else ():
         found |= {int(pid) for pid in Path(f"/proc/self/task/{task}/children").read_text().split()}
     return found
 
