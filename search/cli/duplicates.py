@@ -146,15 +146,14 @@ def _undo(settings: Settings, place: str, *, model: str) -> int:
 
 
 def _document(report: DuplicateReport, moved: MoveReport | None) -> dict[str, Any]:
-    from search.cli.output import path_fields
+    from search.cli.output import skip_document
 
-    skipped = [{**path_fields(skip.path), "reason": skip.reason, "detail": skip.detail} for skip in report.skipped]
     document: dict[str, Any] = {
         "groups": [_group(group) for group in report.groups],
         "photos": report.photos,
         "threshold": report.threshold,
         "without_hash": report.unknown,
-        "skipped": skipped,
+        "skipped": [skip_document(skip) for skip in report.skipped],
         "seconds": round(report.seconds, 3),
     }
     if moved is not None:
@@ -163,13 +162,11 @@ def _document(report: DuplicateReport, moved: MoveReport | None) -> dict[str, An
 
 
 def _moves(moved: MoveReport) -> dict[str, Any]:
-    from search.cli.output import path_fields
+    from search.cli.output import path_fields, skip_document
 
     return {
         "moved": [{**path_fields(one.path), **path_fields(one.to, "to")} for one in moved.moved],
-        "not_moved": [
-            {**path_fields(skip.path), "reason": skip.reason, "detail": skip.detail} for skip in moved.skipped
-        ],
+        "not_moved": [skip_document(skip) for skip in moved.skipped],
         "undo": moved.undo,
     }
 
