@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from importlib import import_module
 
 import click
 
 from search import __version__
+from search.cli.groups import Commands
 from search.cli.options import CONTEXT, Settings, shared_options
 
-# One module a command, imported when its help or the command itself is wanted.
 _COMMANDS = (
     "check",
     "completion",
@@ -38,18 +37,7 @@ _COMMANDS = (
 _GARBAGE_THRESHOLD = 100_000
 
 
-class _Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = import_module(f"search.cli.{cmd_name}").command
-        return command
-
-
-@click.group(cls=_Commands, context_settings=CONTEXT)
+@click.group(cls=Commands, package=__name__, names=_COMMANDS, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="search")
 @shared_options
 @click.pass_context
