@@ -115,6 +115,14 @@ def tiny_model(tmp_path: Path) -> str:
     return f"dir:{folder}"
 
 
+@pytest.fixture(scope="session")
+def steady_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a tiny model that no test changes, so that what is made of it can be shared."""
+    folder = tmp_path_factory.mktemp("steady")
+    write_model(folder, seed=1)
+    return f"dir:{folder}"
+
+
 @pytest.fixture
 def long_model(tmp_path: Path) -> str:
     """The name of a model that reads long texts."""

@@ -269,7 +269,8 @@ def test_a_file_named_beside_one_in_a_folder_below_is_indexed_with_it(library, t
 
 
 def test_very_many_files_can_be_named(library, tmp_path, make_photo):
-    files = [make_photo(tmp_path / "many" / f"{n:04}.png", n, size=(8, 8)) for n in range(1200)]
+    library.index([make_photo(tmp_path / "known.png", 0, size=(8, 8))])  # copies of it cost no encoding
+    files = [make_photo(tmp_path / "many" / f"{n:04}.png", 0, size=(8, 8)) for n in range(1200)]
     assert library.index(files).added == 1200
     assert library.index(files).unchanged == 1200
 
@@ -277,7 +278,7 @@ def test_very_many_files_can_be_named(library, tmp_path, make_photo):
 def test_very_many_folders_can_be_named(library, tmp_path, make_photo):
     make_photo(tmp_path / "many" / "root.png", 0, size=(8, 8))
     library.index([tmp_path / "many"])
-    files = [make_photo(tmp_path / "many" / f"{n:04}" / "a.png", n % 40, size=(8, 8)) for n in range(1100)]
+    files = [make_photo(tmp_path / "many" / f"{n:04}" / "a.png", 0, size=(8, 8)) for n in range(1100)]
     report = library.index([file.parent for file in files])
     assert (report.added, report.photos) == (1100, 1101)
     files[7].unlink()

@@ -180,7 +180,7 @@ def test_shapes_beyond_torchs_arithmetic_are_refused(monkeypatch: pytest.MonkeyP
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("width", [80, 96])
+@pytest.mark.parametrize("width", [80, pytest.param(96, marks=pytest.mark.slow)])
 def test_resnets_of_other_widths_than_a_multiple_of_64_are_read(
     width: int, tmp_path: Path, random_clip: MakeClip
 ) -> None:
@@ -301,7 +301,7 @@ def test_a_torchscript_archive_that_calls_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("part", [0.02, 0.5, 0.99])
+@pytest.mark.parametrize("part", [pytest.param(0.02, marks=pytest.mark.slow), 0.5, 0.99])
 @pytest.mark.parametrize("kind", ["state", "legacy", "traced", "safetensors"])
 def test_a_truncated_file_is_refused(kind: str, part: float, tmp_path: Path, random_clip: MakeClip) -> None:
     model = random_clip()

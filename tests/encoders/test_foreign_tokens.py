@@ -239,7 +239,9 @@ def foreign_model(save_tokenizer) -> Callable[..., str]:
     return make
 
 
-@pytest.mark.parametrize("kind", TOWERS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "xlm-roberta" else pytest.mark.slow) for kind in TOWERS]
+)
 def test_a_foreign_text_half_is_exported_once_and_agrees_with_torch(foreign_model, texts, tmp_path, kind):
     pytest.importorskip("openvino")
     encoder = load_encoder(foreign_model(kind), device="cpu", precision="float32", runtime="torch")
