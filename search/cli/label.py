@@ -152,7 +152,10 @@ def _talk(settings: Settings, labelling: Labelling, *, apply: bool) -> None:
     if apply:
         beside = len(labelling.photos) - labelling.applied
         strangers = f"; {beside} are in no library" if beside else ""
-        settings.talk(f"labels written for {labelling.applied} photos{strangers}")
+        settings.talk(
+            f"run {labelling.run}: labels written for {labelling.applied} photos{strangers}; "
+            f"search tags undo {labelling.run} takes them back"
+        )
 
 
 def _tell(labelling: Labelling, classes: list[dict[str, Any]]) -> None:
