@@ -135,19 +135,22 @@ def of_captions(model: Model, table: Path) -> Task:
     return Task(table.stem, list(WORDS), vectors, truth)
 
 
-def fit(numbers: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return slope and intercept of the log odds."""
+def fit(numbers: np.ndarray, truth: np.ndarray, weights: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return slope and intercept of the log odds, beside what is known of them."""
 
     def loss(line: np.ndarray) -> float:
-        odds = line[0] * numbers + line[1]
+        odds = line[0] * numbers + line[1] + known
         return float((weights * (np.logaddexp(0, odds) - truth * odds)).sum())
 
     return minimize(loss, [0.3, -2.0], method="L-BFGS-B").x
 
 
-def fit_tasks(tasks: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def fit_tasks(tasks: Sequence[tuple[np.ndarray, np.ndarray]], *, known: bool = False) -> np.ndarray:
+    """Fit sets that count alike.   known: the share of true pairs is."""
     numbers, truth = (np.concatenate(parts) for parts in zip(*tasks, strict=True))
-    return fit(numbers, truth, np.concatenate([np.full(len(known), 1000 / len(known)) for _, known in tasks]))
+    weights = np.concatenate([np.full(len(true), 1000 / len(true)) for _, true in tasks])
+    offsets = np.concatenate([np.full(len(true), _share(true) if known else 0.0) for _, true in tasks])
+    return fit(numbers, truth, weights, offsets)
 
 
 def judged(odds: np.ndarray, truth: np.ndarray) -> list[float]:
@@ -181,6 +184,18 @@ def tell_calibration(model: Model, tasks: Sequence[Task]) -> None:
         lines = [fit_tasks([other for other in flat if other is not held]) for held in flat]
         rows = [judged(line[0] * held[0] + line[1], held[1]) for line, held in zip(lines, flat, strict=True)]
         _row(way, rows, fit_tasks(flat))
+
+    flat = [(ways["above the bank"][truth >= 0], truth[truth >= 0]) for ways, truth in found]
+    rows = []
+    for held in flat:
+        slope, intercept = fit_tasks([other for other in flat if other is not held], known=True)
+        rows.append(judged(slope * held[0] + intercept + _share(held[1]), held[1]))
+    _row("above the bank, share known", rows)
+
+
+def _share(truth: np.ndarray) -> float:
+    """Return the log odds of the share of pairs that are true."""
+    return float(np.log(truth.mean() / (1 - truth.mean())))
 
 
 def _row(name: str, rows: Sequence[Sequence[float]], line: np.ndarray | None = None) -> None:

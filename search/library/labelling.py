@@ -77,6 +77,8 @@ def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:
         "templates": label_set.templates,
         "options": {name: value for name, value in asdict(options).items() if value is not None},
     }
+    if words := {label.name: label.words for label in label_set.labels if label.words != (label.leaf,)}:
+        details["words"] = words
     if label_set.thresholds:
         details["thresholds"] = dict(label_set.thresholds)
     return {"label_set": label_set.name, "templates": label_set.templates_name, "details": details}

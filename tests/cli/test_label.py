@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +96,25 @@ def test_published_sentences_bring_their_labels_along(run, photographs, tmp_path
     done = run("label", photographs["cat"], "--templates", file, "--model", "builtin", "--json").json
     assert (done["labels"], done["label_set"], done["templates"]) == (["cat", "rocket"], "cupl.json", [])
     assert done["photos"][0]["labels"][0]["label"] == "cat"
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "labels.md"
+
+
+def test_the_examples_of_the_docs_run(run, classes, photographs, tmp_path, monkeypatch, builtin, capsys):
+    text = DOCS.read_text(encoding="utf-8")
+    [(name, lines)] = re.findall(r"```text (\S+)\n(.*?)```", text, re.DOTALL)
+    (tmp_path / name).write_text(lines)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_bytes(photographs["cat"].read_bytes())
+    classes.rename(tmp_path / "sorted")
+    assert run("index", "photos", "--model", "builtin").code == 0
+    commands = re.findall(r"^\$ search (.*)$", text, re.MULTILINE)
+    assert len(commands) == 8
+    for command in commands:
+        done = run(*shlex.split(command))
+        assert (done.code, bool(done.stdout)) == (0, True), command
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    exec(example, {})
+    assert capsys.readouterr().out == "animal/cat ['animal']\neveryday 1\n"
