@@ -29,6 +29,7 @@ SIBLINGS = {
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
     ("indexer", "decoding"),  # both have photos decoded by its children
     ("labels", "decoding"),
+    ("labels", "banks"),  # a label by itself is held against unrelated prompts
     ("live", "generations"),  # what an index starts from
 }
 
@@ -38,7 +39,8 @@ THIRD_PARTIES = {
     "platformdirs": {"banks", "cli/viewer", "library", "encoders/conversion", "encoders/exports"},
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
-        *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/transaction"),
+        *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/tagging"),
+        "catalog/transaction",
         *("catalog/upgrades", "catalog/writer"),
         "catalog/storage",  # its types; what it imports at once is told below
     },
