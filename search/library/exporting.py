@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -10,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from search.errors import UsageError
 from search.library.beside import DEFAULT, STYLES, Account, Decision, Entry, Journal, Wish, Written
-from search.library.seams import real
 from search.photos.keywords import alike
 from search.photos.packets import ROOT, Tag
-from search.types import ExportReport, Filter, LabelSource, Progress, RunKind
+from search.types import ExportReport, LabelSource, Progress, RunKind
 
 if TYPE_CHECKING:
     import threading
 
     from search.catalog import Writer
     from search.library.seams import Seams
-    from search.types import Ids, LabelRecord, Photo, RunInfo
+    from search.types import LabelRecord, Photo, RunInfo
 
 _SAID = (LabelSource.USER, LabelSource.IMPORT)
 
@@ -88,50 +86,25 @@ def undone(
     seams: Seams,
     writer: Writer,
     run: int,
-    ids: Sequence[int] | None = None,
-    *,
-    progress: Callable[[Progress], None] = lambda _: None,
-    stop: threading.Event | None = None,
+    ids: Sequence[int],
 ) -> ExportReport:
     """Let sidecars follow a run that is taken back: of what is ours in them, only what stands by itself stays.
 
-    Of an export goes what that run wrote; of another run what the catalog has no more.   ids: the photos that the run
-    was on, None for all with a sidecar of ours. To do it twice does no harm, and goes on with one that was cut short.
+    Of an export goes what that run wrote; of another run what the catalog has no more.   ids: of the photos to look at.
+    To do it twice does no harm, and goes on with one that was cut short.
     """
     started = perf_counter()
     known = seams.catalog.run(run)
     is_export = known is not None and known.kind == RunKind.EXPORT
-    every = _listed(seams.catalog.with_sidecars())
-    affected = every if ids is None or is_export else sorted(set(every) & set(ids))
 
     def wishes(photos: Sequence[Photo]) -> Iterator[Wish]:
         labels = seams.catalog.labels_of([photo.id for photo in photos])
         for photo in photos:
             yield Wish(photo, _taken_back(run) if is_export else _still(labels[photo.id]), False)
 
-    account = Account(Journal(seams.catalog, writer), progress, stop)
-    account.work(affected, wishes)
+    account = Account(Journal(seams.catalog, writer), lambda _: None, None)
+    account.work(ids, wishes)
     return account.report(started)
-
-
-def chosen(seams: Seams, paths: Sequence[str | os.PathLike[str]] | None) -> list[int]:
-    """Return the ids of the photos present at some places, of all for None. Raises UsageError for a place without."""
-    if paths is None:
-        return _listed(seams.catalog.all_ids())
-    found: set[int] = set()
-    for path in paths:
-        if (photo := seams.known(path)) is not None:
-            found.add(photo.id)
-            continue
-        inside = seams.catalog.select(Filter(folder=real(path)))
-        if inside is None or not len(inside):
-            raise UsageError(f"no photo of the library is at {os.fspath(path)}", hint="index it first")
-        found.update(inside.tolist())
-    return sorted(found)
-
-
-def _listed(ids: Ids) -> list[int]:
-    return [int(id_) for id_ in ids]
 
 
 # ---- which tags

@@ -7,7 +7,7 @@ import click
 from search.cli.groups import Commands
 from search.cli.options import CONTEXT
 
-_COMMANDS = ("list",)
+_COMMANDS = ("list", "export")
 
 
 @click.group("tags", cls=Commands, package=__name__, names=_COMMANDS, context_settings=CONTEXT)
