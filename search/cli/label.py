@@ -95,7 +95,10 @@ def command(
     if apply:
         beside = len(labelling.photos) - labelling.applied
         strangers = f"; {beside} are in no library" if beside else ""
-        settings.talk(f"labels written for {labelling.applied} photos{strangers}")
+        settings.talk(
+            f"run {labelling.run}: labels written for {labelling.applied} photos{strangers}; "
+            f"search tags undo {labelling.run} takes them back"
+        )
     if settings.json:
         emit_json(labelling_document(labelling))
     else:
