@@ -322,7 +322,7 @@ def test_a_sidecar_that_is_there_is_used_whatever_its_name(home: Home):
 
 
 def test_adobes_names_are_given_where_they_are_one_photos_alone(home: Home):
-    home.propose(dict.fromkeys(NAMES, ["sea"]))
+    home.propose({key: ["sea"] for key in NAMES})
     report = home.library.tags.export(options=ExportOptions(style="adobe"))
     assert set(home.contents()) == {"a.xmp", "b.xmp", "c.xmp", "sub/d.xmp"}
     assert {(Path(skip.path).name, skip.reason) for skip in report.skipped} == {
@@ -366,7 +366,7 @@ def test_what_can_not_be_written_safely_is_skipped_and_stays(home: Home):
     (home.album / "twin.jpg.xmp").mkdir()
     (home.album / "twin.png").unlink()
     before = home.contents()
-    home.propose(dict.fromkeys(("a.jpg", "b.jpg", "c.jpg", "twin.jpg", "twin.png"), ["sea"]))
+    home.propose({key: ["sea"] for key in ("a.jpg", "b.jpg", "c.jpg", "twin.jpg", "twin.png")})
     report = home.library.tags.export()
     assert {(Path(skip.path).name, skip.reason) for skip in report.skipped} == {
         ("a.jpg", "not_xmp"),
