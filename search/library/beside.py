@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from search.catalog.rows import SidecarRow
 from search.errors import PhotoError, StorageError
 from search.failpoints import reach
-from search.files import replace_beside
+from search.files import replace_beside, sweep
 from search.photos import sidecars
 from search.photos.packets import NOT_XMP, Tag, has_ours, render, strip
 from search.photos.suffixes import RAW_SUFFIXES
@@ -234,6 +234,7 @@ class Account:
     _removed: int = 0
     _skipped: list[Skip] = field(default_factory=list)
     _changes: list[SidecarChange] = field(default_factory=list)
+    _tidied: set[str] = field(default_factory=set)
     _online: dict[str, bool] = field(default_factory=dict)
 
     def work(self, ids: Sequence[int], wishes: Callable[[Sequence[Photo]], Iterable[Wish]]) -> None:
@@ -272,6 +273,7 @@ class Account:
                 continue
             try:
                 self._check_there(wish)
+                self._tidy(os.path.dirname(wish.photo.path))
                 found, gone = _steps(wish, rows, self.style)
             except PhotoError as error:
                 self._skipped.append(Skip(wish.photo.path, error.reason, error.message))
@@ -286,6 +288,12 @@ class Account:
                 self._count(step)
         else:
             self._write(steps, stale)
+
+    def _tidy(self, folder: str) -> None:
+        """Remove what a run that was killed had begun to write in a folder, once in a run."""
+        if folder not in self._tidied and not self.dry_run:
+            self._tidied.add(folder)
+            sweep(Path(folder))
 
     def _check_there(self, wish: Wish) -> None:
         """Raise PhotoError where a photo is not there; what is ours beside it can be taken out all the same."""
