@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from search.errors import UsageError
 
@@ -225,6 +225,75 @@ class LabelScore:
     score: float
 
 
+class LabelSource(StrEnum):
+    """Who gave a photo a label."""
+
+    ZERO_SHOT = "zero-shot"  # a model proposes it
+    USER = "user"
+    IMPORT = "import"  # taken over by the user from files or from a list
+    FILE = "file"  # the file's own keyword
+
+
+class RunKind(StrEnum):
+    """What a run did with labels."""
+
+    LABEL = "label"
+    ACCEPT = "accept"
+    REJECT = "reject"
+    REVIEW = "review"
+    IMPORT = "import"
+    EXPORT = "export"
+    UNKNOWN = "unknown"  # damage took what was known of it
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRecord:
+    """A label on a photo, and where it is from; run: None where it is older than runs or the file's own.
+
+    encoder: the name of the model that proposes it.   rejected: by the user; it is not shown and not found then.
+    """
+
+    label: str
+    source: str
+    probability: float | None = None
+    score: float | None = None
+    run: int | None = None
+    rejected: bool = False
+    encoder: str | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run and what still stands of it; times are in UTC.
+
+    encoder: a model's name.   label_set, templates: what they were called: a built-in set, a file, or "given".
+    photos, labels: how many have, and are, what it added.
+    """
+
+    id: int
+    kind: str
+    started_at: datetime
+    encoder: str | None = None
+    label_set: str | None = None
+    templates: str | None = None
+    photos: int = 0
+    labels: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
+    undone_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the user said of a label on a photo, and in which run."""
+
+    photo_id: int
+    label: str
+    accepted: bool
+    run: int
+    created_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledPhoto:
     """A photo's labels, best first."""
@@ -238,7 +307,8 @@ class LabelledPhoto:
 class Labelling:
     """What `label` did: the set it used, the photos it labelled, the files it could not read.
 
-    applied: photos whose labels were written.   truncated_tokens: tokens of prompts beyond what the model reads.
+    applied: photos whose labels were written, as what run.   truncated_tokens: tokens of prompts beyond what the model
+    reads.
     """
 
     encoder: str
@@ -248,6 +318,7 @@ class Labelling:
     skipped: tuple[Skip, ...] = ()
     applied: int = 0
     truncated_tokens: int = 0
+    run: int | None = None
 
 
 class Stage(StrEnum):

@@ -38,7 +38,8 @@ THIRD_PARTIES = {
     "platformdirs": {"banks", "cli/viewer", "library", "encoders/conversion", "encoders/exports"},
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
-        *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/transaction"),
+        *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/tagging"),
+        "catalog/transaction",
         *("catalog/upgrades", "catalog/writer"),
         "catalog/storage",  # its types; what it imports at once is told below
     },

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DatabaseError
 
 from search.catalog.rows import HALF, checksum, chunks, lengths, to_path
-from search.catalog.schema import embeddings, encoders, jobs, photos, roots, state
+from search.catalog.schema import embeddings, encoders, jobs, photos, roots, runs, state
 from search.catalog.seals import holds, row_checksum, schema_checksum
 from search.types import Problem, ProblemKind
 
@@ -43,6 +43,9 @@ _NAMED = re.compile(rb"CREATE (TABLE|(?:UNIQUE )?INDEX) (\w+)(?: ON (\w+))?", re
 
 UNREADABLE = (DatabaseError, sqlite3.DatabaseError, UnicodeDecodeError)
 """What reading a damaged database may end with; the last where SQLite's own message quotes damaged text."""
+
+COUNTED = (photos, jobs, runs)
+"""Tables whose ids are never given twice."""
 
 REBUILD = "can't be repaired here; run 'search rebuild'"
 
@@ -115,16 +118,16 @@ def sequence_faults(connection: Connection) -> Iterator[str]:
     """Tables whose counter of ids can't be right."""
     query = text(
         "SELECT CAST(name AS BLOB), CASE WHEN typeof(seq) = 'integer' THEN seq END, (SELECT max(id) FROM photos),"
-        " (SELECT max(id) FROM jobs), (SELECT purge_seq FROM state) FROM sqlite_sequence"
+        " (SELECT max(id) FROM jobs), (SELECT max(id) FROM runs), (SELECT purge_seq FROM state) FROM sqlite_sequence"
     )
     known = set()
-    for name, seq, last_photo, last_job, purged in connection.execute(query):
-        last = {b"photos": last_photo, b"jobs": last_job}.get(name, -1) or 0
+    for name, seq, last_photo, last_job, last_run, purged in connection.execute(query):
+        last = {b"photos": last_photo, b"jobs": last_job, b"runs": last_run}.get(name, -1) or 0
         # Photos are removed for good only with a mark in `state`: without one the counter stands at the last.
         if last < 0 or seq is None or seq < last or (name == b"photos" and purged == 0 and seq > last):
             yield _show(name)
         known.add(name)
-    for table in (photos, jobs):
+    for table in COUNTED:
         rows = select(func.count()).select_from(table)
         if table.name.encode() not in known and connection.execute(rows).scalar():
             yield table.name

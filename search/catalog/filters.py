@@ -38,9 +38,9 @@ _FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)  #
 
 # Cameras and labels are few: each is found in the index after the one before, so that no photo need be looked at.
 _DISTINCT = """WITH RECURSIVE names(name) AS (
-    SELECT min({column}) FROM {table} WHERE {column} IS NOT NULL
+    SELECT min({column}) FROM {table} WHERE {seen}
     UNION ALL
-    SELECT (SELECT min({column}) FROM {table} WHERE {column} > name) FROM names WHERE name IS NOT NULL
+    SELECT (SELECT min({column}) FROM {table} WHERE {seen} AND {column} > name) FROM names WHERE name IS NOT NULL
 ) SELECT name FROM names WHERE name IS NOT NULL"""
 _LENSES = "SELECT DISTINCT lens FROM photos WHERE lens IS NOT NULL"
 
@@ -50,7 +50,7 @@ _HAS = {
     "lens": "lens IS NOT NULL",
     "gps": "latitude IS NOT NULL AND longitude IS NOT NULL",
     "rating": "rating IS NOT NULL",
-    "label": "photos.id IN (SELECT photo_id FROM labels)",
+    "label": "photos.id IN (SELECT photo_id FROM labels WHERE NOT rejected)",
 }
 _AMOUNTS = {
     "width": "width",
@@ -193,7 +193,11 @@ class _Compiler:
     # ---- names
 
     def _called(self, node: conditions.Called) -> _Said:
-        names = self._distinct("photos", "camera") if node.field == "camera" else self._column_of(_LENSES)
+        names = (
+            self._distinct("photos", "camera", "camera IS NOT NULL")
+            if node.field == "camera"
+            else self._column_of(_LENSES)
+        )
         meant = [name for name in names if node.matches(name)]
         if not meant:
             return _NONE
@@ -205,10 +209,10 @@ class _Compiler:
         )
 
     def _labelled(self, node: conditions.Labelled) -> _Said:
-        meant = [label for label in self._distinct("labels", "label") if node.matches(label)]
+        meant = [label for label in self._distinct("labels", "label", "NOT rejected") if node.matches(label)]
         if not meant:
             return _NONE
-        query = "SELECT photo_id FROM labels WHERE label IN "
+        query = "SELECT photo_id FROM labels WHERE NOT rejected AND label IN "
         if self._fits(meant):
             return _Said(f"(photos.id IN ({query}{self._few(meant)}))")
         found = [self._session.ids(query + among, values) for among, values in _lists(meant)]
@@ -315,8 +319,9 @@ class _Compiler:
             self.columns.append(expression)
         return expression
 
-    def _distinct(self, table: str, column: str) -> list[str]:
-        return self._column_of(_DISTINCT.format(table=table, column=column))
+    def _distinct(self, table: str, column: str, seen: str) -> list[str]:
+        """Return the names in a column of rows that are seen: the condition of an index that begins with it."""
+        return self._column_of(_DISTINCT.format(table=table, column=column, seen=seen))
 
     def _column_of(self, query: str) -> list[str]:
         return [name for (name,) in self._session.rows(query)]

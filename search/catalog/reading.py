@@ -37,6 +37,7 @@ from search.catalog.scopes import is_inside
 from search.catalog.session import listed
 from search.catalog.sql import EMBEDDED, within
 from search.catalog.storage import Storage, is_url
+from search.catalog.tags import TagReader
 from search.errors import LibraryNotFound, NewerLibrary
 from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip, TakenAtSource
 
@@ -80,7 +81,7 @@ class Changes:
     photos: int
 
 
-class CatalogReader:
+class CatalogReader(TagReader):
     """Answers what a catalog can be asked, each question from one consistent state.
 
     location: a folder or a SQLAlchemy URL.   notify: told, in a sentence, what the user should know.
@@ -396,11 +397,6 @@ class CatalogReader:
         with self._reading() as session:
             return last_job(session, self.folder)
 
-    def label_names(self) -> list[str]:
-        """Return every label that is on a photo, in order."""
-        with self._reading() as session:
-            return [row[0] for row in session.rows("SELECT DISTINCT label FROM labels ORDER BY label")]
-
     def skipped(self) -> list[Skip]:
         """Return every file that is known but not indexed, with its reason, by path."""
         query = (
@@ -437,10 +433,11 @@ def _photos(session: Session, ids: Sequence[int]) -> list[Photo]:
     query = f"SELECT {PHOTO_COLUMNS} FROM photos JOIN roots ON roots.id = root_id WHERE photos.id IN "  # noqa: S608
     named: dict[int, set[str]] = {}
     own: dict[int, set[str]] = {}
-    for id_, label, source in _among(
-        session, "SELECT photo_id, label, source FROM labels WHERE photo_id IN ", ids
+    for id_, label, source, rejected in _among(
+        session, "SELECT photo_id, label, source, rejected FROM labels WHERE photo_id IN ", ids
     ):
-        named.setdefault(id_, set()).add(label)
+        if not rejected:
+            named.setdefault(id_, set()).add(label)
         if source == OWN_KEYWORD:
             own.setdefault(id_, set()).add(label)
     return [

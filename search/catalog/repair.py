@@ -36,6 +36,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import NoResultFound
 
 from search.catalog.damage import (
+    COUNTED,
     REBUILD,
     BadVector,
     damaged_rows,
@@ -53,19 +54,23 @@ from search.catalog.engines import copy_to
 from search.catalog.rows import HALF, checksum, is_unit
 from search.catalog.scan import lacking
 from search.catalog.schema import (
+    OF_PHOTOS,
     embeddings,
     encoders,
+    heads,
     in_flight,
     jobs,
     labels,
     metadata,
     photos,
-    pictures,
     roots,
-    skips,
+    runs,
+    sidecars,
     state,
+    verdicts,
 )
-from search.catalog.seals import holds, register, schema_checksum
+from search.catalog.seals import SEALED, holds, register, schema_checksum
+from search.catalog.tagging import settle_all, stand_in
 from search.catalog.transaction import commit
 from search.failpoints import reach
 from search.files import fsync_file, fsync_folder
@@ -153,6 +158,7 @@ def _apply(connection: Connection, found: list[Remedy]) -> None:
                     remedy.apply(seq)
             if connection.dialect.name == "sqlite":
                 _drop_orphans(connection, seq)
+                settle_all(connection)
                 connection.execute(text("REINDEX"))
             reach("repair.restored")
     finally:
@@ -191,7 +197,7 @@ def remedies(connection: Connection, source: Source) -> Iterator[Remedy]:
     lite = connection.dialect.name == "sqlite"
     if lite:
         yield from _told(lambda: _structure(connection), "its structure")
-        for table in (state, roots, encoders, photos, pictures, labels, skips, jobs, in_flight):
+        for table in SEALED:
             yield from _told(partial(_rows, connection, table, source), f"its table {table.name}")
     bad: list[BadVector] = []
     for found in readable(lambda: damaged_vectors(connection), "its vectors"):
@@ -260,10 +266,12 @@ def _structure(connection: Connection) -> Iterator[Remedy]:
 
 def _set_counter(connection: Connection, table: str, _: int) -> None:
     connection.execute(
-        text("DELETE FROM sqlite_sequence WHERE CAST(name AS TEXT) NOT IN ('photos', 'jobs') OR name = :name"),
+        text(
+            "DELETE FROM sqlite_sequence WHERE CAST(name AS TEXT) NOT IN ('photos', 'jobs', 'runs') OR name = :name"
+        ),
         {"name": table},
     )
-    if table in ("photos", "jobs"):
+    if table in {counted.name for counted in COUNTED}:
         last = connection.execute(text(f"SELECT max(id) FROM {table}")).scalar()  # noqa: S608
         if last is not None:
             connection.execute(
@@ -288,6 +296,7 @@ def _rows(connection: Connection, table: Table, source: Source) -> Iterator[Reme
         roots: _mend_root,
         encoders: _mend_encoder,
         photos: _mend_photo,
+        runs: _mend_run,
     }.get(table, _mend_other)
     for row_id in list(damaged_rows(connection, table)):
         found = raw_row(connection, table, row_id)
@@ -341,7 +350,7 @@ def _is_at(connection: Connection, row_id: int, found: dict[str, Any], spare: di
 
 def _drop_photo(connection: Connection, row_id: int, seq: int) -> None:
     """Forget a photo, so that the next run finds its file as new."""
-    for child in (embeddings, labels, pictures):
+    for child in OF_PHOTOS:
         connection.execute(delete(child).where(child.c.photo_id == row_id))
     _delete(connection, photos, row_id, seq)
     connection.execute(update(state).values(purge_seq=seq))
@@ -389,8 +398,33 @@ def _mend_other(
     if spare:
         loss = f"{NOTHING}: restored from the last generation"
         return Remedy(_bad_row(table, row_id, loss), partial(_put, connection, table, row_id, spare))
-    loss = "1 label of 1 photo" if table is labels else f"{NOTHING}: dropped, the next run makes it anew"
+    loss = _LOSSES.get(table, f"{NOTHING}: dropped, the next run makes it anew")
     return Remedy(_bad_row(table, row_id, loss), partial(_delete, connection, table, row_id))
+
+
+_LOSSES = {
+    labels: "1 label of 1 photo",
+    verdicts: "what was said of 1 label of 1 photo",
+    sidecars: "what 1 sidecar was like before labels were written into it",
+}
+
+
+def _mend_run(connection: Connection, table: Table, row_id: int, found: dict[str, Any], source: Source) -> Remedy:
+    """A run that can't be restored keeps its number, so that what it wrote can be taken back all the same."""
+    spare = source.row(table, found.get("crc"), row_id)
+    if spare and spare["id"] == row_id:
+        loss = f"{NOTHING}: restored from the last generation"
+        return Remedy(_bad_row(table, row_id, loss), partial(_put, connection, table, row_id, spare))
+    return Remedy(
+        _bad_row(table, row_id, "what is known of 1 run but its number"),
+        partial(_stand_in, connection, [row_id]),
+    )
+
+
+def _stand_in(connection: Connection, ids: Sequence[int], _: int) -> None:
+    for id_ in ids:
+        connection.execute(delete(runs).where(runs.c.id == id_))
+        connection.execute(insert(runs).values(stand_in(connection, id_)))
 
 
 def _mend_state(
@@ -494,8 +528,12 @@ def _orphans(connection: Connection, source: Source, done: set[int | None]) -> I
                 partial(_put_all, connection, tables[parent], spares),
                 rows=len(spares),
             )
-        elif parent in ("photos", "jobs"):
-            what = {"embeddings": "vectors", "labels": "labels"}.get(name, "rows")
+        elif parent == "runs":
+            ids = sorted(id_ for id_ in wanted if isinstance(id_, int))
+            loss = f"what is known of {len(ids)} runs but their numbers"
+            yield Remedy(_damage(detail, loss), partial(_stand_in, connection, ids), rows=len(ids))
+        elif parent in ("photos", "jobs") or name == "heads":
+            what = {"embeddings": "vectors", "labels": "labels", "verdicts": "verdicts"}.get(name, "rows")
             yield Remedy(_damage(detail, f"{len(left)} {what} are dropped"), _by_the_end, rows=len(left))
         else:
             yield Remedy(_damage(detail, REBUILD))
@@ -507,7 +545,7 @@ def _reference(child: Table, parent: str) -> str:
 
 def _drop_orphans(connection: Connection, seq: int) -> None:
     """Drop what belongs to photos and jobs that are not there, once all that could come back is back."""
-    for child, parent in ((embeddings, photos), (labels, photos), (pictures, photos), (in_flight, jobs)):
+    for child, parent in (*((child, photos) for child in OF_PHOTOS), (in_flight, jobs), (heads, encoders)):
         column = child.c[_reference(child, parent.name)]
         connection.execute(delete(child).where(not_(column.in_(select(parent.c.id)))))
 

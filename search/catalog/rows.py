@@ -15,7 +15,7 @@ import numpy as np
 from search.types import Photo, PhotoInfo, TakenAtSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -52,6 +52,35 @@ class EncoderRow:
     name: str
     fingerprint: str
     dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRow:
+    """A label's own decision under one model; weights: (D,) little-endian float32.   trained_at: UTC."""
+
+    label: str
+    weights: bytes
+    bias: float
+    threshold: float | None
+    precision: float | None
+    examples: int
+    details: Mapping[str, Any]
+    trained_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarRow:
+    """A sidecar that we wrote into; name: of the file beside the photo, as the file system's bytes.
+
+    before: the whole file as it was without anything of ours, None where there was none.   after_hash: SHA-256 of it as
+    we left it.   tags: JSON, what we put in.
+    """
+
+    photo_id: int
+    name: bytes
+    before: bytes | None
+    after_hash: bytes
+    tags: str
 
 
 def chunks(items: Sequence[T], size: int = MAX_PARAMETERS) -> Iterator[Sequence[T]]:

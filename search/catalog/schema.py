@@ -26,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     null,
     text,
 )
@@ -179,6 +180,23 @@ skips = Table(
     _unsealed("skips", "root_id"),
 )
 
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),  # label, accept, reject, review, import, export
+    Column("started_at", DateTime, nullable=False),
+    Column("encoder_id", Integer, ForeignKey("encoders.id"), nullable=True),
+    # What the user called the label set and the templates: a built-in set, a file, or "given".
+    Column("label_set", Text, nullable=True),
+    Column("templates", Text, nullable=True),
+    Column("details", Text, nullable=True),  # JSON
+    Column("undone_at", DateTime, nullable=True),
+    _seal(),
+    _unsealed("runs", "id"),
+    sqlite_autoincrement=True,  # sidecars and people remember the number
+)
+
 labels = Table(
     "labels",
     metadata,
@@ -189,10 +207,62 @@ labels = Table(
     Column("probability", Float, nullable=True),
     Column("score", Float, nullable=True),
     Column("created_at", DateTime, nullable=False),
+    Column("run_id", Integer, ForeignKey("runs.id"), nullable=True),  # None: older than runs, or of the file
+    # What the verdict that counts says; kept here so that no query need look there (search.catalog.tagging).
+    Column("rejected", Boolean, nullable=False, server_default=false()),
     _seal(),
-    Index("label_name", "label"),
+    # All that filters ask of labels is in this index.
+    _where("label_name", "label", "photo_id", where="NOT rejected"),
+    _where("label_run", "run_id", where="run_id IS NOT NULL"),
     _unsealed("labels", "photo_id"),
 )
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("photo_id", Integer, ForeignKey("photos.id"), primary_key=True),
+    Column("label", Text, primary_key=True),
+    # The verdict of the highest run counts: with a run undone, the one before does again.
+    Column("run_id", Integer, ForeignKey("runs.id"), primary_key=True),
+    Column("accepted", Boolean, nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    _seal(),
+    Index("verdict_run", "run_id"),
+    Index("verdict_label", "label"),
+    _unsealed("verdicts", "photo_id"),
+)
+
+sidecars = Table(
+    "sidecars",
+    metadata,
+    Column("photo_id", Integer, ForeignKey("photos.id"), primary_key=True),
+    Column("name", LargeBinary, primary_key=True),  # of the file beside the photo
+    Column("before", LargeBinary, nullable=True),  # zlib of it without anything of ours; None: there was none
+    Column("after_hash", LargeBinary(32), nullable=False),  # SHA-256 of it as we left it
+    Column("tags", Text, nullable=False),  # JSON: what we put in
+    _seal(),
+    _unsealed("sidecars", "photo_id"),
+)
+
+heads = Table(
+    "heads",
+    metadata,
+    # A cache: what verdicts and vectors come to, and can be made of them again.
+    Column("encoder_id", Integer, ForeignKey("encoders.id"), primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("weights", LargeBinary, nullable=False),  # (D,) little-endian float32
+    Column("bias", Float, nullable=False),
+    Column("threshold", Float, nullable=True),
+    Column("precision", Float, nullable=True),
+    Column("examples", Integer, nullable=False),
+    Column("details", Text, nullable=True),  # JSON
+    Column("trained_at", DateTime, nullable=False),
+    _seal(),
+    _unsealed("heads", "encoder_id"),
+)
+
+OF_PHOTOS = (embeddings, labels, pictures, verdicts, sidecars)
+"""Tables whose rows belong to a photo and go with it."""
 
 jobs = Table(
     "jobs",

@@ -28,14 +28,31 @@ from sqlalchemy import (
     update,
 )
 
-from search.catalog.schema import encoders, in_flight, jobs, labels, photos, pictures, roots, skips, state
+from search.catalog.schema import (
+    encoders,
+    heads,
+    in_flight,
+    jobs,
+    labels,
+    photos,
+    pictures,
+    roots,
+    runs,
+    sidecars,
+    skips,
+    state,
+    verdicts,
+)
 
 if TYPE_CHECKING:
     import sqlite3
 
     from sqlalchemy import Connection
 
-SEALED = (state, roots, encoders, photos, pictures, skips, labels, jobs, in_flight)
+SEALED = (
+    *(state, roots, encoders, photos, pictures, skips, runs, labels, verdicts, sidecars, heads),
+    *(jobs, in_flight),
+)
 """Tables whose rows carry a seal. An embedding's checksum comes with its vector (search.catalog.rows)."""
 
 

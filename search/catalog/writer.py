@@ -17,9 +17,21 @@ from search.catalog.repair import Copy, repair
 from search.catalog.roots import add_root, find_scope, within
 from search.catalog.rows import OWN_KEYWORD, chunks, info_columns, pack_vector, said_columns, to_bytes
 from search.catalog.scan import Scan, lacking
-from search.catalog.schema import embeddings, encoders, in_flight, labels, photos, pictures, roots, skips, state
+from search.catalog.schema import (
+    OF_PHOTOS,
+    embeddings,
+    encoders,
+    in_flight,
+    labels,
+    photos,
+    pictures,
+    roots,
+    skips,
+    state,
+)
 from search.catalog.scopes import Scope, is_inside
 from search.catalog.seals import holds
+from search.catalog.tagging import TagWriter, put_labels, rejected_pairs
 from search.catalog.transaction import commit, now
 from search.errors import UsageError
 from search.failpoints import reach
@@ -52,7 +64,7 @@ class EncoderIdentity(Protocol):
     def logit_bias(self) -> float | None: ...
 
 
-class Writer:
+class Writer(TagWriter):
     """Writes through the library's one writing connection."""
 
     def __init__(self, connection: Connection) -> None:
@@ -199,7 +211,7 @@ class Writer:
         """Forget all photos of a scope for good, vectors and labels with them; return how many."""
         doomed = select(photos.c.id).where(within(photos, scope))
         with commit(self._connection) as seq:
-            for table in (embeddings, labels, pictures):
+            for table in OF_PHOTOS:
                 self._connection.execute(delete(table).where(table.c.photo_id.in_(doomed)))
             removed = self._connection.execute(delete(photos).where(within(photos, scope))).rowcount
             for table in (skips, in_flight):
@@ -232,7 +244,7 @@ class Writer:
             return 0
         with commit(self._connection) as seq:
             for some in chunks(ids):
-                for table in (embeddings, labels, pictures):
+                for table in OF_PHOTOS:
                     self._connection.execute(delete(table).where(table.c.photo_id.in_(some)))
                 self._connection.execute(delete(photos).where(photos.c.id.in_(some)))
             self._connection.execute(update(state).values(purge_seq=seq))
@@ -332,8 +344,18 @@ class Writer:
         for some in chunks([id_ for id_, _ in found]):
             own = and_(labels.c.photo_id.in_(some), labels.c.source == OWN_KEYWORD)
             self._connection.execute(delete(labels).where(own))
+        rejected = set[tuple[int, str]]()
+        for some in chunks([id_ for id_, info in found if info.keywords]):
+            rejected |= rejected_pairs(self._connection, some)
+        source, at = OWN_KEYWORD, now()
         rows = [
-            {"photo_id": id_, "label": keyword, "source": OWN_KEYWORD, "created_at": now()}
+            {
+                "photo_id": id_,
+                "label": keyword,
+                "source": source,
+                "created_at": at,
+                "rejected": (id_, keyword) in rejected,
+            }
             for id_, info in found
             for keyword in info.keywords
         ]
@@ -436,31 +458,13 @@ class Writer:
     def put_labels(
         self, labelled: Sequence[LabelledPhoto], among: Sequence[str], *, source: str, encoder_id: int | None
     ) -> None:
-        """Attach labels to photos with their provenance.
+        """Attach labels to photos with their provenance, in no run; see `TagWriter.run` for what can be undone.
 
         among: the label set they were chosen from; what the same source gave these photos from it before is
         withdrawn.
         """
-        rows: list[dict[str, Any]] = [
-            {
-                "photo_id": photo.id,
-                "label": found.label,
-                "source": source,
-                "encoder_id": encoder_id,
-                "probability": found.probability,
-                "score": found.score,
-                "created_at": now(),
-            }
-            for photo in labelled
-            for found in photo.labels
-        ]
         with commit(self._connection):
-            for ids in chunks([photo.id for photo in labelled]):
-                for names in chunks(among):
-                    before = and_(labels.c.photo_id.in_(ids), labels.c.label.in_(names), labels.c.source == source)
-                    self._connection.execute(delete(labels).where(before))
-            if rows:
-                self._connection.execute(insert(labels), rows)
+            put_labels(self._connection, labelled, among, source=source, encoder_id=encoder_id, run_id=None)
 
 
 def _picture_columns(picture: Picture, method: int) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _COMMANDS = (
     "similar",
     "skipped",
     "status",
+    "tags",
     "upgrade",
 )
 

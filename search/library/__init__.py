@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from search.generations.beside import Publisher
     from search.indexer import IndexOptions, Model
     from search.labels import Label, LabelOptions, LabelSet
+    from search.library.tags import Tags
     from search.types import Ids, IndexReport, Photo, Pixels, Progress, Vectors
     from search.vectors import VectorIndex
 
@@ -570,6 +571,16 @@ class Library:
             self._notify(f"{len(lacking)} photos have no hash yet and go without: {error.message}")
 
     # ---- labels
+
+    @property
+    def tags(self) -> Tags:
+        """What is known of the library's labels, and what one can do about them."""
+        from search.library.tags import Tags
+
+        def publish(writer: Writer, also: int) -> None:
+            self._tell_unpublished(self._publish(writer, also=also))
+
+        return Tags(self._seams, publish)
 
     @_surviving
     def label(

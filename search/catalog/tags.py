@@ -1,0 +1,246 @@
+"""What can be asked of labels: where they are from, which runs wrote them, what the user said of them."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from search.catalog.rows import HeadRow, SidecarRow, chunks, to_time, to_utc
+from search.catalog.session import listed
+from search.types import LabelRecord, LabelSource, RunInfo, RunKind, Verdict
+
+if TYPE_CHECKING:
+    from search.catalog.session import Row, Session
+    from search.types import Ids
+
+LATEST = (
+    "run_id = (SELECT max(run_id) FROM verdicts AS other "
+    "WHERE other.photo_id = verdicts.photo_id AND other.label = verdicts.label)"
+)
+"""The verdicts that count."""
+
+_RUNS = (
+    "SELECT runs.id, kind, started_at, encoders.name, label_set, templates, details, undone_at "
+    "FROM runs LEFT JOIN encoders ON encoders.id = encoder_id"
+)
+_PROPOSED = "FROM labels WHERE run_id IS NOT NULL AND source = 'zero-shot'"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCount:
+    """On how many photos present a label is, by who says so, and how often it was judged.
+
+    proposed: by a model, rejected ones left out.   judged_proposals: verdicts on photos where a model proposes it;
+    right_proposals: those that accept it.
+    """
+
+    label: str
+    photos: int = 0
+    proposed: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    imported: int = 0
+    in_files: int = 0
+    judged_proposals: int = 0
+    right_proposals: int = 0
+
+
+class TagReader(ABC):
+    """The part of a catalog that answers for labels."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Session]: ...
+
+    def label_names(self) -> list[str]:
+        """Return every label that is on a photo, in order; rejected ones are on none."""
+        query = "SELECT DISTINCT label FROM labels WHERE NOT rejected ORDER BY label"
+        with self._reading() as session:
+            return [row[0] for row in session.rows(query)]
+
+    def labels_of(self, ids: Sequence[int]) -> dict[int, list[LabelRecord]]:
+        """Return the labels of photos with where they are from, by label; rejected ones too."""
+        query = (
+            "SELECT photo_id, label, source, probability, score, run_id, rejected, encoders.name, created_at "
+            "FROM labels LEFT JOIN encoders ON encoders.id = encoder_id WHERE photo_id IN "
+        )
+        found: dict[int, list[LabelRecord]] = {id_: [] for id_ in ids}
+        with self._reading() as session:
+            for chunk in chunks(ids):
+                among, values = listed("id", chunk)
+                for id_, *row in session.rows(f"{query}{among} ORDER BY label, source", values):
+                    found[id_].append(_record(row))
+        return found
+
+    def verdicts(self, label: str | None = None) -> list[Verdict]:
+        """Return what the user said of labels, or of one: the last word on each photo, ids ascending."""
+        query = f"SELECT photo_id, label, accepted, run_id, created_at FROM verdicts WHERE {LATEST}"  # noqa: S608
+        if label is not None:
+            query += " AND label = :label"
+        with self._reading() as session:
+            rows = session.rows(f"{query} ORDER BY photo_id, label", {} if label is None else {"label": label})
+        return [_verdict(row) for row in rows]
+
+    def verdicts_of(self, ids: Sequence[int]) -> list[Verdict]:
+        """Return the last word on every label of some photos, ids ascending."""
+        query = f"SELECT photo_id, label, accepted, run_id, created_at FROM verdicts WHERE {LATEST}"  # noqa: S608
+        found: list[Verdict] = []
+        with self._reading() as session:
+            for chunk in chunks(sorted(ids)):
+                among, values = listed("id", chunk)
+                rows = session.rows(f"{query} AND photo_id IN {among} ORDER BY photo_id, label", values)
+                found += [_verdict(row) for row in rows]
+        return found
+
+    def proposals(self, label: str) -> list[tuple[int, LabelRecord]]:
+        """Return the photos present that a model proposes a label for, the most probable first.
+
+        Rejected ones are left out.
+        """
+        query = (
+            "SELECT photo_id, label, source, probability, score, run_id, rejected, encoders.name, labels.created_at "
+            "FROM labels JOIN photos ON photos.id = photo_id LEFT JOIN encoders ON encoders.id = encoder_id "
+            "WHERE label = :label AND source = :source AND NOT rejected AND gone_at IS NULL "
+            "ORDER BY probability DESC, photo_id"
+        )
+        with self._reading() as session:
+            rows = session.rows(query, {"label": label, "source": LabelSource.ZERO_SHOT.value})
+        return [(id_, _record(row)) for id_, *row in rows]
+
+    def own_keywords(self) -> dict[int, list[str]]:
+        """Return the keywords in the files of photos present, by photo; those that were rejected are left out."""
+        query = (
+            "SELECT photo_id, label FROM labels JOIN photos ON photos.id = photo_id "
+            "WHERE source = :source AND NOT rejected AND gone_at IS NULL ORDER BY photo_id, label"
+        )
+        found: dict[int, list[str]] = {}
+        with self._reading() as session:
+            for id_, label in session.rows(query, {"source": LabelSource.FILE.value}):
+                found.setdefault(id_, []).append(label)
+        return found
+
+    def label_counts(self) -> list[LabelCount]:
+        """Return every label that is on a photo present or was judged on one, in order, with how often."""
+        present = "photo_id NOT IN (SELECT id FROM photos WHERE gone_at IS NOT NULL)"
+        on = f"SELECT label, source, count(*) FROM labels WHERE NOT rejected AND {present} GROUP BY label, source"  # noqa: S608
+        photos = (
+            "SELECT label, count(*) FROM (SELECT DISTINCT label, photo_id FROM labels "  # noqa: S608
+            f"WHERE NOT rejected AND {present}) AS found GROUP BY label"
+        )
+        said = (
+            f"SELECT label, accepted, count(*) FROM verdicts WHERE {LATEST} AND {present} GROUP BY label, accepted"  # noqa: S608
+        )
+        proposed = (
+            "SELECT verdicts.label, accepted, count(*) FROM verdicts JOIN labels ON labels.photo_id = "  # noqa: S608
+            "verdicts.photo_id AND labels.label = verdicts.label AND source = 'zero-shot' WHERE verdicts."
+            f"{LATEST} AND verdicts.{present} GROUP BY verdicts.label, accepted"
+        )
+        counts: dict[str, dict[str, int]] = {}
+        with self._reading() as session:
+            for label, count in session.rows(photos):
+                counts.setdefault(label, {})["photos"] = count
+            for label, source, count in session.rows(on):
+                if source in _COUNTED:
+                    counts.setdefault(label, {})[_COUNTED[source]] = count
+            for label, accepted, count in session.rows(said):
+                if not accepted:
+                    counts.setdefault(label, {})["rejected"] = count
+            for label, accepted, count in session.rows(proposed):
+                own = counts.setdefault(label, {})
+                own["judged_proposals"] = own.get("judged_proposals", 0) + count
+                if accepted:
+                    own["right_proposals"] = count
+        return [LabelCount(label, **counts[label]) for label in sorted(counts)]
+
+    def runs(self) -> list[RunInfo]:
+        """Return every run, the first first, and what still stands of each."""
+        written = f"SELECT run_id, count(*), count(DISTINCT photo_id) {_PROPOSED} GROUP BY run_id"
+        judged = "SELECT run_id, count(*), count(DISTINCT photo_id) FROM verdicts GROUP BY run_id"
+        with self._reading() as session:
+            counted = {run: (photos, labels) for run, labels, photos in session.rows(written)}
+            counted |= {run: (photos, labels) for run, labels, photos in session.rows(judged)}
+            rows = session.rows(f"{_RUNS} ORDER BY runs.id")
+        return [_run(row, *counted.get(row[0], (0, 0))) for row in rows]
+
+    def run(self, run: int) -> RunInfo | None:
+        """Return a run, and what still stands of it; None if there never was one of this number."""
+        written = f"SELECT count(DISTINCT photo_id), count(*) {_PROPOSED} AND run_id = :run"
+        judged = "SELECT count(DISTINCT photo_id), count(*) FROM verdicts WHERE run_id = :run"
+        with self._reading() as session:
+            row = session.first(f"{_RUNS} WHERE runs.id = :run", {"run": run})
+            if row is None:
+                return None
+            counted = max(session.one(query, {"run": run}) for query in (written, judged))
+        return _run(row, *counted)
+
+    # ---- what is made of verdicts, and where labels were written to
+
+    def heads(self, encoder_id: int) -> dict[str, HeadRow]:
+        """Return the decisions that were learned under a model, by label."""
+        query = (
+            "SELECT label, weights, bias, threshold, precision, examples, details, trained_at FROM heads "
+            "WHERE encoder_id = :encoder ORDER BY label"
+        )
+        with self._reading() as session:
+            rows = session.rows(query, {"encoder": encoder_id})
+        return {row[0]: _head(row) for row in rows}
+
+    def sidecars(self, ids: Sequence[int]) -> list[SidecarRow]:
+        """Return the sidecars of photos that we wrote into, ids ascending."""
+        query = "SELECT photo_id, name, before, after_hash, tags FROM sidecars WHERE photo_id IN "
+        found: list[SidecarRow] = []
+        with self._reading() as session:
+            for chunk in chunks(sorted(ids)):
+                among, values = listed("id", chunk)
+                for id_, name, before, *rest in session.rows(f"{query}{among} ORDER BY photo_id, name", values):
+                    found.append(SidecarRow(id_, name, None if before is None else zlib.decompress(before), *rest))
+        return found
+
+    def with_sidecars(self) -> Ids:
+        """Return the ids of all photos, present or gone, that we wrote sidecars for, ascending."""
+        with self._reading() as session:
+            return session.ids("SELECT DISTINCT photo_id FROM sidecars ORDER BY photo_id")
+
+
+_COUNTED = {
+    LabelSource.ZERO_SHOT.value: "proposed",
+    LabelSource.USER.value: "accepted",
+    LabelSource.IMPORT.value: "imported",
+    LabelSource.FILE.value: "in_files",
+}
+
+
+def _record(row: Sequence[Any]) -> LabelRecord:
+    label, source, probability, score, run, rejected, encoder, created_at = row
+    return LabelRecord(label, source, probability, score, run, bool(rejected), encoder, to_utc(created_at))
+
+
+def _verdict(row: Row) -> Verdict:
+    id_, label, accepted, run, created_at = row
+    created = to_utc(created_at)
+    assert created is not None
+    return Verdict(id_, label, bool(accepted), run, created)
+
+
+def _run(row: Row, photos: int, labels: int) -> RunInfo:
+    id_, kind, started_at, encoder, label_set, templates, details, undone_at = row
+    started = to_utc(started_at)
+    assert started is not None
+    said = json.loads(details) if details else {}
+    if kind == RunKind.EXPORT:
+        photos = said.get("photos", photos)
+    return RunInfo(
+        id_, kind, started, encoder, label_set, templates, photos, labels, said, undone_at=to_utc(undone_at)
+    )
+
+
+def _head(row: Row) -> HeadRow:
+    label, weights, bias, threshold, precision, examples, details, trained_at = row
+    trained = to_time(trained_at)
+    assert trained is not None
+    said = json.loads(details) if details else {}
+    return HeadRow(label, weights, bias, threshold, precision, examples, said, trained)
