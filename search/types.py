@@ -295,12 +295,21 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelShare:
+    """A label above others: the sum of the probabilities of those below it."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledPhoto:
-    """A photo's labels, best first."""
+    """A photo's labels, best first.   parents: the labels above them, where one label of many is decided."""
 
     path: str
     labels: tuple[LabelScore, ...]
     id: int | None = None
+    parents: tuple[LabelShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +317,7 @@ class Labelling:
     """What `label` did: the set it used, the photos it labelled, the files it could not read.
 
     applied: photos whose labels were written, as what run.   truncated_tokens: tokens of prompts beyond what the model
-    reads.
+    reads.   label_set, templates_name: what provenance calls them.
     """
 
     encoder: str
@@ -319,6 +328,8 @@ class Labelling:
     applied: int = 0
     truncated_tokens: int = 0
     run: int | None = None
+    label_set: str = ""
+    templates_name: str = ""
 
 
 class Stage(StrEnum):
