@@ -2,7 +2,10 @@
 
     SearchError
     ├── UsageError            a call that can't be meant: unknown label file, weight that is no number
-    │   └── QueryError        a query that can't be understood
+    │   ├── QueryError        a query that can't be understood
+    │   ├── UnknownPhoto      a photo that is not in the library
+    │   ├── UnknownLabel      a label that is on no photo and was proposed for none
+    │   └── UnknownRun        there is no such run, or it was undone before
     ├── PhotoError            one photo can't be used; carries the reason code that reports list
     ├── ModelError            a model can't be found, fetched, read or trusted
     │   ├── ModelUnavailable  not on this machine and can't be fetched now
@@ -45,6 +48,18 @@ class QueryError(UsageError):
     def __init__(self, message: str, *, hint: str = "", column: int | None = None) -> None:
         super().__init__(message, hint=hint)
         self.column = column
+
+
+class UnknownPhoto(UsageError):
+    """The photo is not in the library."""
+
+
+class UnknownLabel(UsageError):
+    """The label is on no photo of the library, and no model proposed it for one."""
+
+
+class UnknownRun(UsageError):
+    """There is no such run, or it was undone before."""
 
 
 class PhotoError(SearchError):

@@ -327,9 +327,80 @@ class Labelling:
     skipped: tuple[Skip, ...] = ()
     applied: int = 0
     truncated_tokens: int = 0
-    run: int | None = None
     label_set: str = ""
     templates_name: str = ""
+    run: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSummary:
+    """A label of the library: on how many photos it is, who says so, and how good it is.
+
+    proposed: photos that a model proposes it for.   accepted, imported, rejected: by the user.   in_files: photos whose
+    file has it as a keyword.   judged: proposals that the user said something of, right: those accepted.
+    precision: the share of proposals that are right within its 95 % interval (low, share, high); None while nothing was
+    judged.
+    """
+
+    label: str
+    photos: int
+    proposed: int
+    accepted: int
+    rejected: int
+    imported: int
+    in_files: int
+    judged: int
+    right: int
+    precision: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TagReport:
+    """What accepting or rejecting labels changed, as what run; None if everything was so already.
+
+    photos: how many were changed; labels: how many on them.   unchanged: labels on photos that were judged so before,
+    or that a rule left as the user judged them.   new: labels that were not in the library before.
+    """
+
+    run: int | None
+    photos: int
+    labels: int
+    unchanged: int = 0
+    new: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What `import_` took over, as what run; None if there was nothing new.
+
+    unchanged: labels that were as the list has them.   left: those that are nobody's word, by state: proposals of a
+    model, keywords of files.   skipped: rows that could not be used.
+    """
+
+    run: int | None
+    photos: int
+    accepted: int
+    rejected: int
+    unchanged: int = 0
+    left: Mapping[str, int] = field(default_factory=dict)
+    skipped: tuple[Skip, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UndoReport:
+    """What undoing a run took back: proposals, verdicts, and on how many photos.
+
+    sidecars: files beside photos that were written anew or removed.   skipped: sidecars that could not be, and why;
+    with some of these the run stands, and can be undone again.
+    """
+
+    run: int
+    kind: str
+    labels: int
+    verdicts: int
+    photos: int
+    sidecars: int = 0
+    skipped: tuple[Skip, ...] = ()
 
 
 class Stage(StrEnum):

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, delete, func, insert, or_, select, union, update
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, union, update
 
 from search.catalog.rows import HeadRow, SidecarRow, chunks
 from search.catalog.schema import heads, labels, runs, sidecars, verdicts
 from search.catalog.transaction import commit, now
-from search.errors import UsageError
+from search.errors import UnknownRun
 from search.types import LabelledPhoto, LabelSource, RunKind
 
 if TYPE_CHECKING:
@@ -28,16 +28,21 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
 SAID = (LabelSource.USER.value, LabelSource.IMPORT.value)
-_NAMED_ONCE = 2000  # rows of one INSERT of sidecars
+_PENDING = "undoing"  # in a run's details: photos whose sidecars still have what it added
 
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """What was taken back: labels that were written, verdicts that were given, and the photos they were on."""
+    """What was taken back: labels that were written, verdicts that were given, and the photos they were on.
 
+    sidecars: the photos whose sidecars must follow before the run is over.
+    """
+
+    kind: str
     labels: int
     verdicts: int
     photos: tuple[int, ...]
+    sidecars: tuple[int, ...] = ()
 
 
 class Run:
@@ -118,33 +123,66 @@ class TagWriter:
 
     @contextmanager
     def again(self, run: int) -> Iterator[Run]:
-        """Go on with a run, in one more transaction. Raises UsageError as `undo` does."""
+        """Go on with a run, in one more transaction. Raises UnknownRun as `undo` does."""
         with commit(self._connection):
             self._standing(run)
             yield Run(self._connection, run)
 
     def undo(self, run: int) -> Undone:
-        """Take back what a run added; what others added stays. Raises UsageError for no run, or one undone before."""
-        with commit(self._connection):
-            self._standing(run)
-            wrote = and_(labels.c.run_id == run, labels.c.source.not_in(SAID))
-            photos = set(self._connection.execute(select(labels.c.photo_id).where(wrote)).scalars())
-            written = self._connection.execute(delete(labels).where(wrote)).rowcount
-            gave = select(verdicts.c.photo_id, verdicts.c.label).where(verdicts.c.run_id == run)
-            said = [(id_, label) for id_, label in self._connection.execute(gave)]
-            self._connection.execute(delete(verdicts).where(verdicts.c.run_id == run))
-            settle(self._connection, said)
-            self._connection.execute(update(runs).where(runs.c.id == run).values(undone_at=now()))
-        return Undone(written, len(said), tuple(sorted(photos | {id_ for id_, _ in said})))
+        """Take back what a run added; what others added stays. Raises UnknownRun for no run, or one undone before.
 
-    def _standing(self, run: int) -> None:
-        """Raise UsageError unless there is this run and it was not undone."""
-        known = select(runs.c.undone_at).where(runs.c.id == run)
+        Where labels of the photos were written to sidecars the run is not over: see `Undone.sidecars`, `end_undo`.
+        """
+        with commit(self._connection):
+            kind, details = self._standing(run)
+            written, photos = self._withdraw_labels(run)
+            said = self._withdraw_verdicts(run)
+            photos |= {id_ for id_, _ in said}
+            pending = {*details.get(_PENDING, ()), *self._with_sidecars(photos, every=kind == RunKind.EXPORT)}
+            this = update(runs).where(runs.c.id == run)
+            if pending:
+                noted = {**details, _PENDING: sorted(pending)}
+                self._connection.execute(this.values(details=json.dumps(noted)))
+            else:
+                self._connection.execute(this.values(undone_at=now()))
+        return Undone(kind, written, len(said), tuple(sorted(photos)), tuple(sorted(pending)))
+
+    def end_undo(self, run: int) -> None:
+        """Note that the sidecars are in line with what `undo` left."""
+        with commit(self._connection):
+            _, details = self._standing(run)
+            rest = {name: value for name, value in details.items() if name != _PENDING}
+            values = {"undone_at": now(), "details": json.dumps(rest) if rest else None}
+            self._connection.execute(update(runs).where(runs.c.id == run).values(values))
+
+    def _withdraw_labels(self, run: int) -> tuple[int, set[int]]:
+        """Remove what a run proposed; return how many labels, and of which photos."""
+        wrote = and_(labels.c.run_id == run, labels.c.source.not_in(SAID))
+        photos = set(self._connection.execute(select(labels.c.photo_id).where(wrote)).scalars())
+        return self._connection.execute(delete(labels).where(wrote)).rowcount, photos
+
+    def _withdraw_verdicts(self, run: int) -> list[tuple[int, str]]:
+        """Remove what was said in a run, so that what was said before counts again; return of what."""
+        gave = select(verdicts.c.photo_id, verdicts.c.label).where(verdicts.c.run_id == run)
+        said = [(id_, label) for id_, label in self._connection.execute(gave)]
+        self._connection.execute(delete(verdicts).where(verdicts.c.run_id == run))
+        settle(self._connection, said)
+        return said
+
+    def _with_sidecars(self, photos: Collection[int], *, every: bool) -> set[int]:
+        """Return the photos among these, or of all, that labels were written beside."""
+        found = set(self._connection.execute(select(sidecars.c.photo_id).distinct()).scalars())
+        return found if every else found.intersection(photos)
+
+    def _standing(self, run: int) -> tuple[str, dict[str, Any]]:
+        """Return a run's kind and details. Raises UnknownRun unless there is this run and it was not undone."""
+        known = select(runs.c.kind, runs.c.details, runs.c.undone_at).where(runs.c.id == run)
         row = self._connection.execute(known).first() if 0 < run < 2**31 else None
         if row is None:
-            raise UsageError(f"there is no run {run}", hint="'search tags list --runs' shows them")
+            raise UnknownRun(f"there is no run {run}", hint="'search tags list --runs' shows them")
         if row.undone_at is not None:
-            raise UsageError(f"run {run} was undone on {row.undone_at:%Y-%m-%d %H:%M} UTC")
+            raise UnknownRun(f"run {run} was undone before, on {row.undone_at:%Y-%m-%d at %H:%M} UTC")
+        return row.kind, json.loads(row.details) if row.details else {}
 
     # ---- what is made of verdicts, and where labels were written to
 
@@ -180,9 +218,9 @@ class TagWriter:
             self._connection.execute(delete(heads).where(own))
 
     def put_sidecars(self, rows: Sequence[SidecarRow], *, drop: Sequence[tuple[int, bytes]] = ()) -> None:
-        """Remember sidecars that we write into, in place of what was known of them; forget others.
+        """Remember sidecars that we write into, in place of what was known of them.
 
-        drop: (photo id, name).
+        drop: those to forget, by photo id and name.
         """
         found = [
             {
@@ -195,11 +233,15 @@ class TagWriter:
             for row in rows
         ]
         with commit(self._connection):
-            for id_, name in [*drop, *((row.photo_id, row.name) for row in rows)]:
-                this = and_(sidecars.c.photo_id == id_, sidecars.c.name == name)
-                self._connection.execute(delete(sidecars).where(this))
-            for some in chunks(found, _NAMED_ONCE):
-                self._connection.execute(insert(sidecars), some)
+            self._drop_sidecars([*drop, *((row.photo_id, row.name) for row in rows)])
+            if found:
+                self._connection.execute(insert(sidecars), found)
+
+    def _drop_sidecars(self, places: Sequence[tuple[int, bytes]]) -> None:
+        if places:
+            this = and_(sidecars.c.photo_id == bindparam("id_"), sidecars.c.name == bindparam("name_"))
+            rows = [{"id_": id_, "name_": name} for id_, name in places]
+            self._connection.execute(delete(sidecars).where(this), rows)
 
 
 # ---- parts of transactions

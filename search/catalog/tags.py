@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from search.catalog.rows import HeadRow, SidecarRow, chunks, to_time, to_utc
 from search.catalog.session import listed
@@ -62,6 +64,29 @@ class TagReader(ABC):
         with self._reading() as session:
             return [row[0] for row in session.rows(query)]
 
+    def known_labels(self, names: Sequence[str]) -> set[str]:
+        """Return which of these labels are on a photo or were judged on one."""
+        found: set[str] = set()
+        with self._reading() as session:
+            for chunk in chunks(names):
+                among, values = listed("label", chunk)
+                for seen in (
+                    f"labels WHERE NOT rejected AND label IN {among}",
+                    f"verdicts WHERE label IN {among}",
+                ):
+                    found |= {row[0] for row in session.rows(f"SELECT DISTINCT label FROM {seen}", values)}  # noqa: S608
+        return found
+
+    def ids_with(self, label: str) -> list[int]:
+        """Return the ids of the photos, present or gone, that have a label or were judged to have or lack it."""
+        query = (
+            "SELECT photo_id FROM labels WHERE NOT rejected AND label = :label "
+            "UNION SELECT photo_id FROM verdicts WHERE label = :label"
+        )
+        with self._reading() as session:
+            ids: list[int] = np.sort(session.ids(query, {"label": label})).tolist()
+        return ids
+
     def labels_of(self, ids: Sequence[int]) -> dict[int, list[LabelRecord]]:
         """Return the labels of photos with where they are from, by label; rejected ones too."""
         query = (
@@ -85,7 +110,7 @@ class TagReader(ABC):
             rows = session.rows(f"{query} ORDER BY photo_id, label", {} if label is None else {"label": label})
         return [_verdict(row) for row in rows]
 
-    def verdicts_of(self, ids: Sequence[int]) -> list[Verdict]:
+    def verdicts_of(self, ids: Collection[int]) -> list[Verdict]:
         """Return the last word on every label of some photos, ids ascending."""
         query = f"SELECT photo_id, label, accepted, run_id, created_at FROM verdicts WHERE {LATEST}"  # noqa: S608
         found: list[Verdict] = []
@@ -189,16 +214,20 @@ class TagReader(ABC):
             rows = session.rows(query, {"encoder": encoder_id})
         return {row[0]: _head(row) for row in rows}
 
-    def sidecars(self, ids: Sequence[int]) -> list[SidecarRow]:
-        """Return the sidecars of photos that we wrote into, ids ascending."""
-        query = "SELECT photo_id, name, before, after_hash, tags FROM sidecars WHERE photo_id IN "
-        found: list[SidecarRow] = []
+    def sidecars(self, ids: Sequence[int] | None = None) -> list[SidecarRow]:
+        """Return the sidecars that we wrote into, of some photos or all, ids ascending."""
+        query = "SELECT photo_id, name, before, after_hash, tags FROM sidecars"
+        order = " ORDER BY photo_id, name"
         with self._reading() as session:
-            for chunk in chunks(sorted(ids)):
-                among, values = listed("id", chunk)
-                for id_, name, before, *rest in session.rows(f"{query}{among} ORDER BY photo_id, name", values):
-                    found.append(SidecarRow(id_, name, None if before is None else zlib.decompress(before), *rest))
-        return found
+            if ids is None:
+                return [_sidecar(row) for row in session.rows(query + order)]
+            among = [listed("id", chunk) for chunk in chunks(sorted(ids))]
+            rows = [
+                row
+                for names, ids_ in among
+                for row in session.rows(f"{query} WHERE photo_id IN {names}{order}", ids_)
+            ]
+        return [_sidecar(row) for row in rows]
 
     def with_sidecars(self) -> Ids:
         """Return the ids of all photos, present or gone, that we wrote sidecars for, ascending."""
@@ -236,6 +265,11 @@ def _run(row: Row, photos: int, labels: int) -> RunInfo:
     return RunInfo(
         id_, kind, started, encoder, label_set, templates, photos, labels, said, undone_at=to_utc(undone_at)
     )
+
+
+def _sidecar(row: Row) -> SidecarRow:
+    id_, name, before, after_hash, tags = row
+    return SidecarRow(id_, name, None if before is None else zlib.decompress(before), after_hash, tags)
 
 
 def _head(row: Row) -> HeadRow:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from search.errors import SearchError, UsageError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem, ShellComplete
+
+    from search.catalog import Catalog
 
     Items = list[CompletionItem[str]]
 
@@ -176,14 +179,35 @@ def models(context: click.Context, parameter: click.Parameter, incomplete: str) 
 
 def tags(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Complete the labels that photos of the library have; nothing where it can't be read."""
+    with _catalog(context) as catalog:
+        try:
+            return _beginning(*catalog.label_names(), with_=incomplete)
+        except SearchError:
+            return []
+
+
+def runs(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Complete the runs of the library that are not undone, the last first; nothing where it can't be read."""
+    from click.shell_completion import CompletionItem
+
+    with _catalog(context) as catalog:
+        try:
+            standing = [run for run in reversed(catalog.runs()) if run.undone_at is None]
+        except SearchError:
+            return []
+    found = [(str(run.id), f"{run.kind} of {run.started_at:%Y-%m-%d %H:%M}") for run in standing]
+    return [CompletionItem(id_, help=told) for id_, told in found if id_.startswith(incomplete)]
+
+
+@contextmanager
+def _catalog(context: click.Context) -> Iterator[Catalog]:
+    """Yield the catalog of the library that is meant."""
     from search.catalog import Catalog
 
     given = (level.params.get("library") for level in _levels(context))
     catalog = Catalog(os.path.expanduser(next(filter(None, given), None) or _own_library()))
     try:
-        return _beginning(*catalog.label_names(), with_=incomplete)
-    except SearchError:
-        return []
+        yield catalog
     finally:
         catalog.close()
 

@@ -43,6 +43,7 @@ _SHOWN = 3  # labels a photo on a terminal
 @click.option("--threshold", type=Number(0, 1), metavar="P", help="Least probability. [--multi: 0.5]")
 @click.option("--none-of-these", is_flag=True, help="Allow that no label fits.")
 @click.option("-k", "k", type=click.IntRange(1), help="Labels a photo, at most. [default: all; --apply: 1]")
+@click.option("--no-learned", is_flag=True, help="By texts alone, whatever your verdicts taught.")
 @click.option("--apply", is_flag=True, help="Write the labels into the library.")
 @model_option
 @trust_option
@@ -58,6 +59,7 @@ def command(
     threshold: float | None,
     none_of_these: bool,
     k: int | None,
+    no_learned: bool,
     apply: bool,
     model: str,
     trust_checkpoint: str | None,
@@ -81,6 +83,7 @@ def command(
         multi=multi,
         threshold=threshold if threshold is not None else 0.5 if multi else 0.0,
         none_of_these=none_of_these,
+        learned=not no_learned,
         k=k or (None if settings.json or apply else _SHOWN),  # what is not shown need not be made
     )
     label_set = _label_set(names, source, templates, template_source)
@@ -95,7 +98,10 @@ def command(
     if apply:
         beside = len(labelling.photos) - labelling.applied
         strangers = f"; {beside} are in no library" if beside else ""
-        settings.talk(f"labels written for {labelling.applied} photos{strangers}")
+        settings.talk(
+            f"run {labelling.run}: labels written for {labelling.applied} photos{strangers}; "
+            f"search tags undo {labelling.run} takes them back"
+        )
     if settings.json:
         emit_json(labelling_document(labelling))
     else:

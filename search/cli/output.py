@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         JobStatus,
         LabelledPhoto,
         Labelling,
+        LabelRecord,
         LibraryStatus,
         Photo,
         RootStatus,
@@ -153,6 +154,20 @@ def whole_photo_document(photo: Photo) -> dict[str, Any]:
     }
 
 
+def record_document(record: LabelRecord) -> dict[str, Any]:
+    """Return a label on a photo with where it is from."""
+    return {
+        "label": record.label,
+        "source": record.source,
+        "probability": record.probability,
+        "score": record.score,
+        "encoder": record.encoder,
+        "run": record.run,
+        "rejected": record.rejected,
+        "created_at": record.created_at.isoformat() if record.created_at else None,
+    }
+
+
 def hit_document(rank: int, hit: Hit) -> dict[str, Any]:
     clauses = [{"text": c.text, "score": c.score, "relevance": c.relevance, "holds": c.holds} for c in hit.clauses]
     return {
@@ -237,6 +252,7 @@ def labelling_document(labelling: Labelling) -> dict[str, Any]:
         "photos": [labelled_document(photo) for photo in labelling.photos],
         "skipped": [skip_document(skip) for skip in labelling.skipped],
         "applied": labelling.applied,
+        "run": labelling.run,
         "truncated_tokens": labelling.truncated_tokens,
     }
 

@@ -21,10 +21,13 @@ def command(settings: Settings, *, photo: str) -> None:
     Example:
       search show ~/Pictures/holiday.jpg
     """
-    from search.cli.output import emit_json, emit_table, printable, whole_photo_document
+    from search.cli.output import emit_json, emit_table, printable, record_document, whole_photo_document
 
     with settings.open_library() as library:
-        document = whole_photo_document(library.photo(photo_ref(photo)))
+        found = library.photo(photo_ref(photo))
+        records = library.tags.of([found.id])[found.id]
+        document = whole_photo_document(found)
+        document["label_records"] = [record_document(record) for record in records]
     if settings.json:
         emit_json(document)
     else:
@@ -45,6 +48,8 @@ def _told(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "camera", ", ".join(camera)
     if "latitude" in known:
         yield "place", f"{known['latitude']:.5f}, {known['longitude']:.5f}"
+    for record in document["label_records"]:
+        yield ("rejected" if record["rejected"] else "label"), f"{record['label']}, {_whose(record)}"
     for name in (name for name in known if name not in _ELSEWHERE):
         yield name.replace("_", " "), _text(known[name])
     if "gone_at" in known:
@@ -57,7 +62,22 @@ _SOURCES = {"file": ", as the file's date has it"}
 _ELSEWHERE = {
     *("id", "path", "path_bytes", "root", "width", "height", "format", "size_bytes", "mtime_ns", "content_hash"),
     *("taken_at", "taken_at_source", "camera", "lens", "latitude", "longitude", "gone_at"),
+    *("labels", "label_records", "keywords"),
 }
+
+
+def _whose(record: dict[str, Any]) -> str:
+    """Say who gave a photo a label, and in which run."""
+    if record["source"] == "zero-shot":
+        said = f"proposed by {record['encoder']}" + (
+            f" at {record['probability']:.2f}" if record["probability"] is not None else ""
+        )
+    else:
+        said = _WHOSE.get(record["source"], record["source"])
+    return said + (f" in run {record['run']}" if record["run"] is not None else "")
+
+
+_WHOSE = {"user": "accepted by you", "import": "imported by you", "file": "a keyword of the file"}
 
 
 def _bytes(size: int) -> str:

@@ -42,6 +42,7 @@ from search.types import (
     LibraryStatus,
     Problem,
     RebuildReport,
+    RunKind,
     Skip,
 )
 from search.vectors import EXACT
@@ -596,24 +597,28 @@ class Library:
 
         labels: names, or a LabelSet with templates.   apply: write each photo's best label (with `multi` or `k` all
         that are listed) and the model that gave it into the library, for the photos it holds; what an earlier run
-        wrote from the same labels is withdrawn.
+        wrote from the same labels is withdrawn. That is a run, which `tags.undo` takes back; what the user accepted or
+        rejected stays so.
         Raises UsageError for a path that does not exist, and where `apply` finds no photo of the library.
         """
         from search.labels import LabelOptions, LabelSet
         from search.library import labelling
 
-        label_set = LabelSet.of(labels)
+        label_set, options = LabelSet.of(labels), options or LabelOptions()
 
-        def write(labelled: list[LabelledPhoto], row: EncoderRow) -> None:
+        def write(labelled: list[LabelledPhoto], row: EncoderRow) -> int:
+            provenance = labelling.provenance(label_set, options)
             with self.catalog.writing() as writer:
-                writer.put_labels(labelled, label_set.names, source="zero-shot", encoder_id=row.id)
+                with writer.run(RunKind.LABEL, encoder_id=row.id, **provenance) as run:
+                    run.propose(labelled, label_set.names, encoder_id=row.id)
                 self._tell_unpublished(self._publish(writer, also=len(labelled)))
+            return run.id
 
         return labelling.label(
             self._seams,
             label_set,
             paths=paths,
-            options=options or LabelOptions(),
+            options=options,
             apply=write if apply else None,
             progress=progress,
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from search.encoders import recipes
 from search.errors import UsageError
 from search.labels import Classifier, LabelOptions, label_photos
+from search.library.learning import learned
 from search.library.seams import real
 from search.photos.scan import scan
 from search.types import LabelledPhoto, Labelling, Skip, SkipReason
@@ -32,14 +33,18 @@ def label(
     *,
     paths: Sequence[str | os.PathLike[str]] | None,
     options: LabelOptions,
-    apply: Callable[[list[LabelledPhoto], EncoderRow], None] | None,
+    apply: Callable[[list[LabelledPhoto], EncoderRow], int] | None,
     progress: Callable[[Progress], None] | None,
 ) -> Labelling:
-    """Label photos; `Library.label` has the words.   apply: writes the labels of the library's own photos down."""
+    """Label photos; `Library.label` has the words.
+
+    apply: writes the labels of the library's own photos down; returns the run.
+    """
     row, encoder = _labelling(seams, paths)
     remember = encoder.remember if isinstance(encoder, recipes.TextHalf) else None
+    heads = learned(seams, row, label_set, encoder) if row and options.learned else None
     classifier = Classifier.build(
-        label_set, encoder, options, bank=lambda: seams.model.bank(row or encoder), remember=remember
+        label_set, encoder, options, bank=lambda: seams.model.bank(row or encoder), heads=heads, remember=remember
     )
     skipped: list[Skip] = []
     ids, strangers = _whom_to_label(seams, paths, row, skipped)
@@ -48,10 +53,11 @@ def label(
     if strangers:
         others, unread = label_photos(strangers, classifier, encoder=seams.model.encoder, progress=progress)
         skipped += unread
+    run = None
     if apply:
         if row is None or not known:
             raise UsageError("none of these photos is in the library", hint="index them first")
-        apply([replace(photo, labels=options.to_apply(photo.labels)) for photo in known], row)
+        run = apply([replace(photo, labels=options.to_apply(photo.labels)) for photo in known], row)
     return Labelling(
         encoder=row.name if row and seams.model.loaded is None else seams.model.encoder.name,
         labels=classifier.names,
@@ -62,7 +68,18 @@ def label(
         truncated_tokens=classifier.truncated_tokens,
         label_set=label_set.name,
         templates_name=label_set.templates_name,
+        run=run,
     )
+
+
+def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:
+    """Return what a run remembers of how it labelled."""
+    details = {
+        "labels": label_set.names,
+        "templates": label_set.templates,
+        "options": {name: value for name, value in asdict(options).items() if value is not None},
+    }
+    return {"label_set": label_set.name, "templates": label_set.templates_name, "details": details}
 
 
 def _labelling(

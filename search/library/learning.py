@@ -166,9 +166,7 @@ class Teacher:
         return zlib.crc32(said, zlib.crc32(np.round(words, 3).astype("<f4").tobytes()))
 
 
-def learned(
-    seams: Seams, row: EncoderRow, label_set: LabelSet, encoder: TextHalf | Encoder
-) -> Mapping[str, Head]:
+def learned(seams: Seams, row: EncoderRow, label_set: LabelSet, encoder: TextHalf | Encoder) -> Mapping[str, Head]:
     """Return the heads of the labels of a set that were judged; those that are missing or stale are trained anew."""
     judged = {verdict.label for verdict in seams.catalog.verdicts()}
     labels = tuple(label for label in label_set.labels if label.name in judged)

@@ -129,7 +129,9 @@ class Review:
         wanted = wanted[:: max(1, -(-len(wanted) // _MOST_PHOTOS))]
         self._ids, self._vectors = self._teacher.vectors(wanted)
         among = {name: None if everywhere else proposed[name] for name in names}
-        parts: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]] = {name: [] for name in names}
+        parts: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]] = {
+            name: [] for name in names
+        }
         for start in range(0, len(self._ids), _TOGETHER):
             ids = self._ids[start : start + _TOGETHER]
             odds = self._teacher.offsets(self._vectors[start : start + _TOGETHER])
@@ -200,9 +202,7 @@ class Review:
     def _unlike(self, pool: _Pool, shortlist: npt.NDArray[np.int64], asked: Sequence[int]) -> int:
         """Return the first that looks like none of those just asked; the first if all do."""
         if asked:
-            one, other = (
-                self._directions(self._vectors[pool.places[some]]) for some in (shortlist, list(asked))
-            )
+            one, other = (self._directions(self._vectors[pool.places[some]]) for some in (shortlist, list(asked)))
             good = np.flatnonzero((one @ other.T).max(axis=1) < _ALIKE)
             if len(good):
                 return int(shortlist[good[0]])
@@ -233,7 +233,9 @@ class Review:
         """Say that a photo has another label instead."""
         other = label.strip()
         if not other or other == item.label:
-            raise UsageError("say which label is right instead" if not other else f"{other} is the label asked about")
+            raise UsageError(
+                "say which label is right instead" if not other else f"{other} is the label asked about"
+            )
         self._say(item, {item.label: False, other: True})
 
     def skip(self, item: Item) -> None:

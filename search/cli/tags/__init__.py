@@ -7,7 +7,7 @@ import click
 from search.cli.groups import Commands
 from search.cli.options import CONTEXT
 
-_COMMANDS = ("list",)
+_COMMANDS = ("accept", "import", "list", "reject", "undo")
 
 
 @click.group("tags", cls=Commands, package=__name__, names=_COMMANDS, context_settings=CONTEXT)
@@ -17,6 +17,6 @@ def command() -> None:
     \b
     Examples:
       search tags list
-      search tags accept cat --above 0.9
+      search tags accept --label cat --above 0.9
       search tags undo 12
     """

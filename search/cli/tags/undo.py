@@ -1,0 +1,43 @@
+"""search tags undo"""
+
+from __future__ import annotations
+
+import click
+
+from search.cli.options import SKIPPED, Settings, as_command, completed_by
+
+
+@as_command("undo")
+@click.argument("run", type=click.IntRange(1), shell_complete=completed_by("runs"), metavar="RUN")
+@click.option("--strict", is_flag=True, help="Exit with 3 if a sidecar could not be written.")
+def command(settings: Settings, *, run: int, strict: bool) -> int | None:
+    """Take back what a run added, from the library and from sidecars; what other runs added stays.
+
+    `search tags list --runs` shows the runs.
+
+    \b
+    Example:
+      search tags undo 12
+    """
+    from search.cli.output import emit_json, skip_document
+
+    with settings.open_library() as library:
+        report = library.tags.undo(run)
+    for skip in report.skipped:
+        settings.talk(f"skipped {skip.path}: {skip.reason}: {skip.detail}")
+    if settings.json:
+        emit_json(
+            {
+                "run": report.run,
+                "kind": report.kind,
+                "labels": report.labels,
+                "verdicts": report.verdicts,
+                "photos": report.photos,
+                "sidecars": report.sidecars,
+                "skipped": [skip_document(skip) for skip in report.skipped],
+            }
+        )
+    taken = [(report.labels, "proposals"), (report.verdicts, "verdicts"), (report.sidecars, "sidecars")]
+    told = ", ".join(f"{count} {what}" for count, what in taken if count) or "nothing was left of it"
+    settings.talk(f"run {report.run} ({report.kind}) undone: {told}")
+    return SKIPPED if strict and report.skipped else None
