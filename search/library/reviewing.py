@@ -1,8 +1,8 @@
 """Reviewing labels: which photo to ask about next, what an answer changes, and what all of them brought.
 
-Labels take turns, the one with fewest verdicts first, so that rare ones get theirs; of a label that photo is asked about
-which it is least sure of, unless it looks like one of those asked just before. With a precision asked for, every second
-question of a label is one that it takes for likely: where to cut is learnt from those.
+Labels take turns, the one with fewest verdicts first, so that rare ones get theirs; of a label that photo is asked
+about which it is least sure of, unless it looks like one of those asked just before. With a precision asked for, every
+second question of a label is one that it takes for likely: where to cut is learnt from those.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class _Answer:
 
 @dataclass(slots=True, eq=False)
 class _Pool:
-    """The photos that a label may be asked about: places among all photos, ascending; zero-shot and current log odds."""
+    """The photos that a label may be asked about, by their places among all; zero-shot and current log odds."""
 
     places: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.float32]
