@@ -318,6 +318,10 @@ class Review:
 
     # ---- the end
 
+    def heads(self) -> dict[str, Head]:
+        """Return what the labels' heads are by all verdicts so far."""
+        return {name: self._teacher.head(name) for name in self.names}
+
     def finish(self) -> ReviewReport:
         """Keep the heads of the labels that were judged, and tell what was learnt."""
         given = [answer for answer in self._answers if answer.said]
