@@ -68,7 +68,9 @@ _ELSEWHERE = {
 
 def _whose(record: dict[str, Any]) -> str:
     """Say who gave a photo a label, and in which run."""
-    if record["source"] == "zero-shot":
+    if record["source"] == "user" and record["rejected"]:
+        said = "by you"
+    elif record["source"] == "zero-shot":
         said = f"proposed by {record['encoder']}" + (
             f" at {record['probability']:.2f}" if record["probability"] is not None else ""
         )

@@ -15,6 +15,7 @@ from search.types import (
     Filter,
     ImportReport,
     LabelRecord,
+    LabelSource,
     LabelSummary,
     RunInfo,
     RunKind,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from search.library.seams import Seams
     from search.types import Photo
 
-_NEAR = 0.7  # how alike a label must be to be suggested
+_NEAR = 0.6  # how alike a label must be to be suggested
 _SURE = 1.96  # standard deviations around the share that hold 95 %
 
 
@@ -52,8 +53,18 @@ class Tags:
         return self._seams.catalog.runs()
 
     def of(self, photos: Sequence[int]) -> dict[int, list[LabelRecord]]:
-        """Return the labels of photos, by id, with where they are from; rejected ones too."""
-        return self._seams.catalog.labels_of(photos)
+        """Return the labels of photos, by id, with where they are from.
+
+        Rejected ones too, and a record of its own for the user's word against a label.
+        """
+        found = self._seams.catalog.labels_of(photos)
+        for said in self._seams.catalog.verdicts_of(list(found)):
+            if not said.accepted:
+                word = LabelRecord(
+                    said.label, LabelSource.USER, run=said.run, rejected=True, created_at=said.created_at
+                )
+                found[said.photo_id].append(word)
+        return found
 
     def photos(self, label: str) -> list[tuple[Photo, list[LabelRecord]]]:
         """Return the photos present that have a label or were said not to, by path, with what is known of it there.
@@ -245,8 +256,8 @@ class Tags:
         known = catalog.known_labels(names)
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, catalog.label_names(), n=1, cutoff=_NEAR)
-                hint = f"did you mean {near[0]!r}?" if near else "'search tags list' shows the labels there are"
+                near = nearest(name, catalog.label_names())
+                hint = f"did you mean {near!r}?" if near else "'search tags list' shows the labels there are"
                 raise UnknownLabel(f"no photo has, and none was proposed, the label {name!r}", hint=hint)
 
     def _ids(self, refs: Iterable[int | str | os.PathLike[str]]) -> list[int]:
@@ -273,11 +284,8 @@ class Tags:
 
     def _inside(self, path: str) -> list[int]:
         """Return the photos present in a folder."""
-        folder = real(path)
-        if not os.path.isdir(folder):
-            return []
         catalog = self._seams.catalog
-        selected = catalog.select(Filter(folder=folder))
+        selected = catalog.select(Filter(folder=real(path)))
         ids: list[int] = (catalog.all_ids() if selected is None else selected).tolist()
         return ids
 
@@ -305,6 +313,12 @@ def _names(labels: Iterable[str]) -> list[str]:
     if not names or not all(names):
         raise UsageError("there is no label" if not names else "a label is empty", hint="give --label NAME")
     return names
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the label most like another one, None if there is none like it."""
+    others = [other for other in known if other != name]
+    return next(iter(difflib.get_close_matches(name, others, n=1, cutoff=_NEAR)), None)
 
 
 def _summary(count: LabelCount) -> LabelSummary:

@@ -50,13 +50,14 @@ def judge(
 ) -> None:
     """Accept or reject, and tell what came of it.   verb: "accept" or "reject"."""
     from search.cli.output import emit_json
+    from search.library.tags import nearest
 
     if not photos and above is None and below is None:
         raise click.UsageError("say on which photos: PATH, ID, --above P or --below P")
     refs = [photo_ref(photo) for photo in photos] or None
     with settings.open_library() as library:
         report: TagReport = getattr(library.tags, verb)(labels, photos=refs, above=above, below=below)
-        known = library.catalog.label_names() if report.new and len(report.new) else []
+        known = library.catalog.label_names() if report.new else []
     if settings.json:
         emit_json(
             {
@@ -68,15 +69,9 @@ def judge(
             }
         )
     for name in report.new:
-        settings.talk(f"{name!r} is a new label{_near(name, known)}")
+        near = nearest(name, known)
+        settings.talk(f"{name!r} is a new label" + (f"; was {near!r} meant?" if near else ""))
     _tell(settings, report, f"{verb}ed")
-
-
-def _near(name: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    near = [other for other in get_close_matches(name, known, n=2, cutoff=0.7) if other != name]
-    return f"; was {near[0]!r} meant?" if near else ""
 
 
 def _tell(settings: Settings, report: TagReport, done: str) -> None:
