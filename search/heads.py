@@ -28,6 +28,7 @@ HINT_WEIGHT = 0.1
 
 _SLOPE, _BIAS = 5.0, 4.0  # variances of the prior
 _FOLDS = 5
+_LEAST_WORTH = 5.0  # examples that a cut must rest on
 _LEAST_OF_EACH = 3  # accepted and rejected ones, below which a figure would say nothing
 _FLAT = 1e-6  # a spread that is none
 _ITERATIONS = 200
@@ -195,7 +196,9 @@ def cut(precision: float, examples: Examples, *, odds: Floats, library: npt.NDAr
     worth = np.divide(total**2, np.cumsum(share**2), out=np.zeros_like(total), where=total > 0)
     right = np.divide(np.cumsum(share * targets), total, out=np.zeros_like(total), where=total > 0)
     estimate = (right * worth + 1) / (worth + 2)
-    good = np.flatnonzero(estimate[:-1] >= precision)  # below the last there are photos like none that was judged
+    good = np.flatnonzero(
+        (estimate[:-1] >= precision) & (worth[:-1] >= _LEAST_WORTH)
+    )  # below are photos like none
     if not len(good):
         return None
     last = int(good[-1])

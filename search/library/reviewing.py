@@ -367,7 +367,11 @@ def worded(seams: Seams, names: Sequence[str]) -> LabelSet:
     words: dict[str, Sequence[str]] = {}
     templates: Sequence[str] | None = None
     for run in seams.catalog.runs():
-        if run.kind == RunKind.LABEL and run.undone_at is None:
+        if (
+            run.kind == RunKind.LABEL
+            and run.undone_at is None
+            and not set(names).isdisjoint(run.details.get("labels", ()))
+        ):
             said = run.details.get("words", {})
             words |= {name: said[name] for name in names if name in said}
             templates = run.details.get("templates") or templates
