@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "conditions", "resources", "failpoints", "files"},
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "banks", "inspection", "generations", "live", "duplicates"},
+    {"decoding", "indexer", "labels", "heads", "banks", "inspection", "generations", "live", "duplicates"},
     {"library"},
     {"evaluate"},  # train, engines, interop
     {"cli"},
@@ -67,6 +67,7 @@ THIRD_PARTIES = {
     "torchvision": {"encoders/torchvision_ops"},
     "open_clip": {"encoders/blueprints", "encoders/checkpoints", "encoders/hub"},
     "safetensors": {"encoders/checkpoints", "encoders/foreign"},
+    "scipy": {"heads"},
     "regex": {"encoders/tokens"},
     "tokenizers": {"encoders/foreign_tokens"},
     "ftfy": {"encoders/tokens"},
@@ -86,6 +87,7 @@ THIRD_PARTIES = {
         "decoding",
         "indexer",
         "labels",
+        "heads",
         "generations",
         "live",
         "duplicates",

@@ -65,6 +65,7 @@ class _Threshold(click.ParamType[tuple[str, float]]):
 )
 @click.option("--none-of-these", is_flag=True, help="Allow that no label fits.")
 @click.option("-k", "k", type=click.IntRange(1), help="Labels a photo, at most. [default: all; --apply: 1]")
+@click.option("--no-learned", is_flag=True, help="By texts alone, whatever your verdicts taught.")
 @click.option("--apply", is_flag=True, help="Write the labels into the library.")
 @model_option
 @trust_option
@@ -81,6 +82,7 @@ def command(
     thresholds: tuple[tuple[str, float], ...],
     none_of_these: bool,
     k: int | None,
+    no_learned: bool,
     apply: bool,
     model: str,
     trust_checkpoint: str | None,
@@ -107,6 +109,7 @@ def command(
         multi=multi,
         threshold=least.pop("", DEFAULT_MULTI_THRESHOLD if multi else 0.0),
         none_of_these=none_of_these,
+        learned=not no_learned,
         k=k or (None if settings.json or apply else _SHOWN),  # what is not shown need not be made
     )
     given: list[str | Label] = [*names, *(Label(folder, (folder.replace("_", " "),)) for folder in folders)]

@@ -72,12 +72,14 @@ class LabelOptions:
     """How to decide. multi: each label on its own.   threshold: least probability of a label that is listed.
 
     none_of_these: say of photos that no label fits, where none does.   k: how many labels a photo lists at most.
+    learned: let what the user's verdicts taught of labels count; otherwise texts alone decide.
     """
 
     multi: bool = False
     threshold: float = 0.0
     none_of_these: bool = False
     k: int | None = None
+    learned: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from search.encoders import recipes
 from search.errors import UsageError
-from search.labels import Classifier, LabelOptions, label_photos
+from search.labels import Classifier, Label, LabelOptions, label_photos
+from search.library.learning import learned
 from search.library.seams import real
 from search.photos.scan import scan
 from search.types import LabelledPhoto, Labelling, Skip, SkipReason
@@ -41,8 +42,9 @@ def label(
     """
     row, encoder = _labelling(seams, paths)
     remember = encoder.remember if isinstance(encoder, recipes.TextHalf) else None
+    heads = learned(seams, row, label_set, encoder) if row and options.learned else None
     classifier = Classifier.build(
-        label_set, encoder, options, bank=lambda: seams.model.bank(row or encoder), remember=remember
+        label_set, encoder, options, bank=lambda: seams.model.bank(row or encoder), heads=heads, remember=remember
     )
     skipped: list[Skip] = []
     ids, strangers = _whom_to_label(seams, paths, row, skipped)
@@ -72,7 +74,7 @@ def label(
 
 def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:
     """Return what a run remembers of how it labelled."""
-    words = {label.name: label.words for label in label_set.labels if label.words != (_leaf(label.name),)}
+    words = {label.name: label.words for label in label_set.labels if label.words != Label.parse(label.name).words}
     details: dict[str, Any] = {
         "labels": label_set.names,
         **({"words": words} if words else {}),
@@ -84,10 +86,6 @@ def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:
     if label_set.thresholds:
         details["thresholds"] = dict(label_set.thresholds)
     return {"label_set": label_set.name, "templates": label_set.templates_name, "details": details}
-
-
-def _leaf(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def _labelling(

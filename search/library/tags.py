@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from search.catalog import Writer
     from search.catalog.tags import LabelCount
     from search.library.exporting import ExportOptions
+    from search.library.reviewing import Review
     from search.library.seams import Seams
     from search.types import Photo, Progress
 
@@ -153,6 +154,17 @@ class Tags:
             left=found.left,
             skipped=found.skipped,
         )
+
+    def review(self, labels: Sequence[str] = (), *, precision: float | None = None) -> Review:
+        """Begin to ask the user about labels, the most uncertain photos first; every answer teaches the label.
+
+        labels: those to ask about, each about every photo of the library; none: about all that a model proposes, where
+        it proposes them.   precision: how often a label is to be right above the threshold that is sought for it.
+        Raises LibraryError without photos, UsageError.
+        """
+        from search.library.reviewing import Review
+
+        return Review(self._seams, self._publish, labels=labels, precision=precision)
 
     def undo(self, run: int) -> UndoReport:
         """Take back what a run added, from the catalog and from sidecars; what other runs added stays.

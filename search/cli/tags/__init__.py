@@ -7,7 +7,7 @@ import click
 from search.cli.groups import Commands
 from search.cli.options import CONTEXT
 
-_COMMANDS = ("accept", "export", "import", "list", "reject", "undo")
+_COMMANDS = ("accept", "export", "import", "list", "reject", "review", "undo")
 
 
 @click.group("tags", cls=Commands, package=__name__, names=_COMMANDS, context_settings=CONTEXT)

@@ -1,0 +1,257 @@
+"""What the user's verdicts teach of a label: a linear correction of its zero-shot log odds.
+
+    log odds = o(x) + w·φ(x) + b      φ(x) = (x - centre) / spread,   w ~ N(0, 5 I),   b ~ N(0, 4)
+
+o are the log odds that the label's text gives, φ photos centred in their library and scaled to a mean square length of
+1. The prior draws the correction towards none: without examples the text alone decides, and a few move it little. It is
+logistic regression with an offset, solved for the most probable w and b (MAP) with L-BFGS; the model is that of a CLIP
+adapter begun at the text's vector, but convex. docs/tags.md says how well that works, bench/corrections.py measures it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from search.types import Vectors
+
+    Floats = npt.NDArray[np.float64]
+    Flags = npt.NDArray[np.bool_]
+
+HINT_WEIGHT = 0.1
+"""What a photo counts, of one that was rejected, that has another label by the user: most likely not this one too."""
+
+_SLOPE, _BIAS = 5.0, 4.0  # variances of the prior
+_FOLDS = 5
+_LEAST_WORTH = 5.0  # examples that a cut must rest on
+_LEAST_OF_EACH = 3  # accepted and rejected ones, below which a figure would say nothing
+_FLAT = 1e-6  # a spread that is none
+_ITERATIONS = 200
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """What is learnt of one label under one model.
+
+    weights: (D,) float32.   threshold: least probability for `precision` of those above to be right, None where that is
+    not known.   examples: verdicts it was trained on.
+    """
+
+    label: str
+    weights: Vectors
+    bias: float
+    threshold: float | None = None
+    precision: float | None = None
+    examples: int = 0
+
+    def correction(self, vectors: Vectors) -> npt.NDArray[np.float32]:
+        """Return (N,), to be added to the zero-shot log odds of photos.   vectors: (N, D) float32, unit rows."""
+        return vectors @ self.weights + np.float32(self.bias)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Space:
+    """Where a library's photos lie: their mean (D,), and the root of their mean squared distance from it."""
+
+    centre: Vectors
+    spread: float
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> Space:
+        """Look at photos (N, D), unit rows, taken evenly from a library."""
+        if not len(vectors):
+            return cls(np.zeros(vectors.shape[1], np.float32), 1.0)
+        centre = vectors.mean(axis=0)
+        spread = float(np.sqrt(((vectors - centre) ** 2).sum(axis=1).mean()))
+        return cls(centre, spread if spread > _FLAT else 1.0)
+
+    def features(self, vectors: Vectors) -> Floats:
+        """Return (N, D + 1) whose product with parameters of unit variance is the correction."""
+        slopes = (vectors.astype(np.float64) - self.centre) * (np.sqrt(_SLOPE) / self.spread)
+        return np.concatenate([slopes, np.full((len(vectors), 1), np.sqrt(_BIAS))], axis=1)
+
+    def head(self, label: str, parameters: Floats, examples: int) -> Head:
+        """Return the head of parameters (D + 1,) that belong to `features`."""
+        weights = parameters[:-1] * (np.sqrt(_SLOPE) / self.spread)
+        bias = float(parameters[-1] * np.sqrt(_BIAS) - weights @ self.centre)
+        return Head(label, weights.astype(np.float32), bias, examples=examples)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """Photos that a label is learnt from.
+
+    vectors: (N, D) float32, unit rows.   targets: (N,) bool.   offsets: (N,), zero-shot log odds.
+    judged: (N,) bool; the others are hints, which count `HINT_WEIGHT`.
+    """
+
+    vectors: Vectors
+    targets: Flags
+    offsets: npt.NDArray[np.floating]
+    judged: Flags
+
+    @classmethod
+    def of(cls, vectors: Vectors, targets: Flags, offsets: npt.NDArray[np.floating]) -> Examples:
+        """Take verdicts alone."""
+        return cls(vectors, targets, offsets, np.ones(len(targets), bool))
+
+    def __len__(self) -> int:
+        return int(self.judged.sum())
+
+    @property
+    def accepted(self) -> int:
+        return int((self.targets & self.judged).sum())
+
+    @property
+    def tell_enough(self) -> bool:
+        """Whether there are enough of both kinds to hold some back."""
+        return min(self.accepted, len(self) - self.accepted) >= _LEAST_OF_EACH
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What verdicts brought to a label: average precision among the photos judged, by text alone and with its head.
+
+    Each photo is scored by a head that did not see it. The photos are those that were asked, the doubtful ones: on all
+    photos both are higher.   before, after: None where there are too few examples to tell.
+    """
+
+    label: str
+    examples: int
+    accepted: int
+    before: float | None = None
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A probability above which a label is right as often as asked for.
+
+    precision: as estimated.   photos: of the library that lie above.   examples: that the estimate rests on, as many as
+    would be worth the same had they been drawn by chance.
+    """
+
+    threshold: float
+    precision: float
+    photos: int
+    examples: float
+
+
+def train(label: str, examples: Examples, space: Space) -> Head:
+    """Learn a label from examples; from none, a correction of 0."""
+    return space.head(label, _solve(space.features(examples.vectors), examples), len(examples))
+
+
+def held_out(examples: Examples, space: Space) -> Floats:
+    """Return the log odds (N,) of each example by a head that was trained without it, and those of hints as they stand.
+
+    Folds hold the same share of accepted ones; the same examples in the same order give the same folds.
+    """
+    features = space.features(examples.vectors)
+    odds = np.asarray(examples.offsets, np.float64).copy()
+    fold = _folds(examples)
+    for number in range(_FOLDS):
+        left, kept = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
+        if len(left):
+            odds[left] += features[left] @ _solve(features[kept], _part(examples, kept))
+    return odds
+
+
+def gain(label: str, examples: Examples, odds: Floats) -> Gain:
+    """Compare the zero-shot log odds of examples with those of `held_out`."""
+    found = Gain(label, len(examples), examples.accepted)
+    if not examples.tell_enough:
+        return found
+    judged = examples.judged
+    targets = examples.targets[judged]
+    before, after = (average_precision(targets, scores[judged]) for scores in (examples.offsets, odds))
+    return Gain(label, found.examples, found.accepted, before, after)
+
+
+def cut(precision: float, examples: Examples, *, odds: Floats, library: npt.NDArray[np.floating]) -> Cut | None:
+    """Return the lowest threshold above which a label is right as often as asked for; None if no verdicts show one.
+
+    odds: of `held_out`.   library: (M,), the log odds of the library's photos by the label's head.
+    The photos judged are not drawn by chance, but which they are depends on their scores alone: each stands for the
+    photos of the library whose scores are nearest to its own. The estimate is that of Laplace's rule, one right and one
+    wrong added, so nine in ten need eight right ones without a wrong one.
+    """
+    order = np.flatnonzero(examples.judged)
+    order = order[np.argsort(-odds[order], kind="stable")]
+    scores, targets = odds[order], examples.targets[order]
+    if not len(scores) or not len(library):
+        return None
+    between = (scores[:-1] + scores[1:]) / 2
+    ordered = np.sort(library)
+    above = np.append(
+        len(ordered) - np.searchsorted(ordered, between), len(ordered)
+    )  # photos at or above each cut
+    share = np.diff(above, prepend=0).astype(np.float64)
+    total = np.cumsum(share)
+    worth = np.divide(total**2, np.cumsum(share**2), out=np.zeros_like(total), where=total > 0)
+    right = np.divide(np.cumsum(share * targets), total, out=np.zeros_like(total), where=total > 0)
+    estimate = (right * worth + 1) / (worth + 2)
+    good = np.flatnonzero(
+        (estimate[:-1] >= precision) & (worth[:-1] >= _LEAST_WORTH)
+    )  # below are photos like none
+    if not len(good):
+        return None
+    last = int(good[-1])
+    odds_there = float(between[last])
+    return Cut(float(probability(odds_there)), float(estimate[last]), int(above[last]), float(worth[last]))
+
+
+def average_precision(targets: Flags, scores: npt.NDArray[np.floating]) -> float:
+    """Return the mean precision at each right one, best first; nan if there is none."""
+    found = targets[np.argsort(-scores, kind="stable")]
+    precision = np.cumsum(found) / np.arange(1, len(found) + 1)
+    return float(precision[found].mean()) if found.any() else float("nan")
+
+
+def probability(log_odds: npt.ArrayLike) -> Floats:
+    """Return 1 / (1 + e^-x) without overflow."""
+    found: Floats = (1 + np.tanh(np.asarray(log_odds, np.float64) / 2)) / 2
+    return found
+
+
+def _solve(features: Floats, examples: Examples) -> Floats:
+    """Return the most probable parameters (D + 1,) under a prior of unit variance."""
+    from scipy.optimize import minimize
+
+    start = np.zeros(features.shape[1])
+    if not len(features):
+        return start
+    signs = np.where(examples.targets, 1.0, -1.0)
+    weights = np.where(examples.judged, 1.0, HINT_WEIGHT)
+    offsets = np.asarray(examples.offsets, np.float64)
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        margins = signs * (offsets + features @ parameters)
+        wrong = weights * signs * probability(-margins)
+        value = weights @ np.logaddexp(0, -margins) + parameters @ parameters / 2
+        return float(value), parameters - features.T @ wrong
+
+    found: Floats = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS}).x
+    return found
+
+
+def _folds(examples: Examples) -> npt.NDArray[np.int64]:
+    """Number the judged examples by fold, accepted and rejected ones each in turn; -1 for hints."""
+    fold = np.full(len(examples.targets), -1)
+    start = 0
+    for kind in (examples.targets, ~examples.targets):
+        places = np.flatnonzero(kind & examples.judged)
+        fold[places] = (start + np.arange(len(places))) % _FOLDS
+        start += len(places)
+    return fold
+
+
+def _part(examples: Examples, places: npt.NDArray[np.int64]) -> Examples:
+    return Examples(
+        examples.vectors[places], examples.targets[places], examples.offsets[places], examples.judged[places]
+    )

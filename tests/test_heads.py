@@ -1,0 +1,157 @@
+"""Heads: what examples teach, what they promise, and that none is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from search.heads import (
+    HINT_WEIGHT,
+    Cut,
+    Examples,
+    Head,
+    Space,
+    average_precision,
+    cut,
+    gain,
+    held_out,
+    probability,
+    train,
+)
+from search.vectors import normalize
+
+DIM = 24
+
+
+def photos(count: int, seed: int) -> np.ndarray:
+    """Unit rows in a cone, as CLIP's photos are."""
+    random = np.random.default_rng(seed)
+    return normalize((1.5 + random.standard_normal((count, DIM))).astype(np.float32))
+
+
+def right(vectors: np.ndarray) -> np.ndarray:
+    """What is true of photos: whether they lie on one side of the first two axes."""
+    return vectors[:, 0] + vectors[:, 1] > np.median(vectors[:, 0] + vectors[:, 1])
+
+
+@pytest.fixture(scope="module")
+def taught() -> tuple[Examples, Space]:
+    vectors = photos(120, seed=1)
+    return Examples.of(vectors, right(vectors), np.zeros(120)), Space.of(photos(500, seed=2))
+
+
+def test_no_examples_correct_nothing():
+    vectors = photos(5, seed=3)
+    none = Examples.of(np.empty((0, DIM), np.float32), np.empty(0, bool), np.empty(0))
+    head = train("cat", none, Space.of(vectors))
+    assert head.examples == 0
+    assert not head.correction(vectors).any()
+
+
+def test_a_head_orders_photos_that_it_has_not_seen(taught):
+    examples, space = taught
+    unseen = photos(300, seed=4)
+    head = train("cat", examples, space)
+    assert head.examples == 120
+    assert average_precision(right(unseen), head.correction(unseen)) > 0.9
+
+
+def test_the_solution_is_the_most_probable(taught):
+    """At the maximum what examples pull, by their errors, is what the prior pulls back."""
+    examples, space = taught
+    features = space.features(examples.vectors)
+    head = train("cat", examples, space)
+    errors = examples.targets - probability(examples.offsets + head.correction(examples.vectors))
+    parameters = features.T @ errors
+    assert np.allclose(features @ parameters, head.correction(examples.vectors), atol=2e-3)  # L-BFGS stops before
+
+
+def test_an_example_pulls_less_where_the_text_knew_it():
+    vectors, space = photos(1, seed=5), Space.of(photos(100, seed=6))
+    corrections = [
+        train("cat", Examples.of(vectors, np.array([True]), np.array([offset])), space).correction(vectors)[0]
+        for offset in (-2.0, 0.0, 4.0)
+    ]
+    assert corrections[0] > corrections[1] > corrections[2] > 0
+
+
+def test_a_hint_pulls_less_than_a_verdict():
+    vectors, space = photos(1, seed=7), Space.of(photos(100, seed=8))
+    said = Examples.of(vectors, np.array([False]), np.zeros(1))
+    hint = Examples(said.vectors, said.targets, said.offsets, np.array([False]))
+    by_verdict, by_hint = (train("cat", given, space).correction(vectors)[0] for given in (said, hint))
+    assert 2 * HINT_WEIGHT * by_verdict > by_hint > by_verdict  # both push down
+    assert len(hint) == 0
+
+
+def test_held_out_scores_are_of_heads_that_did_not_see_them():
+    """Targets that are chance can't be told of photos held out, however well a head fits those it saw."""
+    vectors = photos(40, seed=9)
+    chance = np.arange(40) % 2 == 0
+    examples, space = Examples.of(vectors, chance, np.zeros(40)), Space.of(vectors)
+    seen = train("cat", examples, space).correction(vectors)
+    assert average_precision(chance, seen) > 0.8
+    assert average_precision(chance, held_out(examples, space)) < 0.65
+
+
+def test_the_gain_is_that_of_photos_held_out(taught):
+    examples, space = taught
+    found = gain("cat", examples, held_out(examples, space))
+    assert (found.examples, found.accepted) == (120, int(examples.targets.sum()))
+    assert found.after > 0.9 > found.before
+
+
+def test_too_few_examples_have_no_gain():
+    vectors = photos(12, seed=10)
+    examples = Examples.of(vectors, np.arange(12) < 2, np.zeros(12))
+    found = gain("cat", examples, held_out(examples, Space.of(vectors)))
+    assert (found.before, found.after) == (None, None)
+
+
+def judged(odds, targets) -> Examples:
+    vectors = photos(len(odds), seed=11)
+    return Examples.of(vectors, np.array(targets, bool), np.array(odds, float))
+
+
+def test_a_cut_is_the_lowest_where_a_label_is_right_as_often_as_asked_for():
+    odds = np.arange(40, 0, -1) / 4.0
+    examples = judged(odds, [True] * 20 + [False] * 20)
+    found = cut(0.9, examples, odds=odds, library=odds)
+    assert isinstance(found, Cut)
+    assert found.photos == 21  # with one right and one wrong added 20 of 21 are 21/23, 20 of 22 are 21/24
+    assert found.precision == pytest.approx(21 / 23)
+    assert found.threshold == pytest.approx(probability(4.875))
+
+
+def test_few_right_ones_promise_nothing():
+    odds = np.arange(10, 0, -1) / 2.0
+    assert cut(0.9, judged(odds, [True] * 5 + [False] * 5), odds=odds, library=odds) is None
+    assert cut(0.8, judged(odds, [True] * 5 + [False] * 5), odds=odds, library=odds) is not None
+
+
+def test_wrong_ones_where_the_librarys_photos_lie_weigh_more():
+    """Two of the twenty likely are wrong; if they stand for most photos, the label is mostly wrong."""
+    odds = np.arange(25, 0, -1) / 2.0
+    targets = [True] * 9 + [False] * 2 + [True] * 9 + [False] * 5
+    evenly = cut(0.75, judged(odds, targets), odds=odds, library=odds)
+    crowd = np.concatenate([odds, np.full(200, odds[9]), np.full(200, odds[10])])
+    crowded = cut(0.75, judged(odds, targets), odds=odds, library=crowd)
+    assert evenly is not None and evenly.photos >= 20
+    assert crowded is None or crowded.photos < 10
+
+
+def test_a_cut_below_every_photo_judged_is_not_promised():
+    odds = np.arange(20, 0, -1) / 2.0
+    found = cut(0.9, judged(odds, [True] * 20), odds=odds, library=np.concatenate([odds, np.full(1000, -5.0)]))
+    assert found is not None and found.photos < 25
+
+
+def test_average_precision_of_known_orders():
+    assert average_precision(np.array([True, False, True]), np.array([3.0, 2, 1])) == pytest.approx(5 / 6)
+    assert np.isnan(average_precision(np.array([False]), np.array([1.0])))
+
+
+def test_a_library_of_one_picture_has_a_space():
+    space = Space.of(np.repeat(photos(1, seed=12), 3, axis=0))
+    assert np.isfinite(space.features(photos(2, seed=13))).all()
+    assert isinstance(space.head("cat", np.zeros(DIM + 1), 0), Head)
