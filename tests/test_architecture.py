@@ -35,7 +35,14 @@ SIBLINGS = {
 THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
-    "platformdirs": {"banks", "cli/viewer", "library", "encoders/conversion", "encoders/exports"},
+    "platformdirs": {
+        "banks",
+        "cli/viewer",
+        "library",
+        "evaluate/pictures",
+        "encoders/conversion",
+        "encoders/exports",
+    },
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
         *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/transaction"),
