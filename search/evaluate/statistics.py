@@ -135,7 +135,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """
     total, few = only_first + only_second, min(only_first, only_second)
     ways = sum(math.comb(total, count) for count in range(few)) * 2 + math.comb(total, few)
-    return min(1.0, ways / 2**total)
+    p: float = ways / 2**total
+    return min(1.0, p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
