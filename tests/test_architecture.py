@@ -57,6 +57,8 @@ THIRD_PARTIES = {
     "pi_heif": {"photos"},
     "rawpy": {"photos/raw"},
     "defusedxml": {"photos/xmp"},
+    "matplotlib": {"cli/report/plots"},
+    "sklearn": {"evaluate/probe"},
     "torch": {
         "encoders/blueprints",
         "encoders/openclip",
