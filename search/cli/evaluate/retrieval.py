@@ -86,7 +86,8 @@ def command(
     )
     if found.truncated:
         settings.talk(
-            f"warning: {found.truncated} captions are cut, {found.truncated_tokens} tokens are beyond what the model reads"
+            f"warning: {found.truncated} captions are longer than the model reads and count as cut; "
+            f"{found.truncated_tokens} tokens are beyond"
         )
     if html is not None:
         report.write(html, f"Retrieval on {captions.name}", _sections(found, captions, name))

@@ -122,7 +122,8 @@ def _measured(
     from search.evaluate.corruptions import CORRUPTIONS
     from search.evaluate.robustness import Robustness, compare_corrupted, compare_styles, corrupted_vectors
 
-    named, skipped = [], []
+    named: list[tuple[Dataset, Vectors]] = []
+    skipped: list[Skip] = []
     with progress_bar(settings) as progress:
         for dataset in datasets:
             seen = pictures.image_vectors(dataset.paths, root=dataset.root, progress=progress)
