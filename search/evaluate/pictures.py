@@ -111,6 +111,12 @@ class Pictures:
         """
         return self._current(lambda: self._image_vectors(paths, root, progress))
 
+    def content_hashes(self, paths: Sequence[str]) -> list[str]:
+        """Return the SHA-256 of each of these photos' files; all must have a vector."""
+        catalog = self._library.catalog
+        known = {photo.path: photo.content_hash for photo in catalog.get(catalog.ids_at(paths))}
+        return [known[path] for path in paths]
+
     def text(self) -> TextHalf | Encoder:
         """Return what encodes texts and knows the model's logit scale: the text half alone where that will do."""
         return self._current(self._text)
