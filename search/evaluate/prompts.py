@@ -273,10 +273,10 @@ def _pairs(source: str, dataset: Dataset) -> dict[str, tuple[str, ...]]:
         return {folder: (line,) for folder, line in zip(dataset.folders, lines, strict=True)}
     found: dict[str, tuple[str, ...]] = {}
     for line in lines:
-        folder, tab, words = (part.strip() for part in line.partition("\t"))
-        if not tab or not words:
+        folder, _, words = line.partition("\t")
+        if not words.strip():
             raise UsageError(f"{source} has a line that is not FOLDER, a tab, words: {line!r}")
-        found[folder] = (*found.get(folder, ()), words)
+        found[folder.strip()] = (*found.get(folder.strip(), ()), words.strip())
     return found
 
 

@@ -67,14 +67,15 @@ def _wording_rows(found: PromptEvaluation) -> list[tuple[str, ...]]:
 def _verdicts(found: PromptEvaluation) -> Iterator[str]:
     """Say which wording is best, and whether that is sure, of each of the others."""
     best = found.best.wording.name
-    yield f"Best: {best}."
+    yield f"Best: “{best}”."
+    photos = len(found.dataset.paths)
     for comparison in found.comparisons:
-        yield f"Against {found.results[comparison.other].wording.name}: {_verdict(comparison, len(found.dataset.paths))}"
+        yield f"Against “{found.results[comparison.other].wording.name}”: {_verdict(comparison, photos)}"
 
 
 def _verdict(comparison: Comparison, photos: int) -> str:
     both = comparison.paired
-    said = f"{_points(both.difference.value)} ({_points(both.difference.low)} to {_points(both.difference.high)})"
+    said = f"{_points(both.difference.value)} ({_bounds(comparison)})"
     p = f"p = {comparison.p:.2g}"
     if comparison.is_sure:
         return f"{said}, {p}: better."
@@ -83,6 +84,11 @@ def _verdict(comparison: Comparison, photos: int) -> str:
     if both.needed <= photos:  # alone it would be sure, among so many comparisons it is not
         return f"{said}, {p}: not distinguishable among so many comparisons."
     return f"{said}, {p}: not distinguishable on {photos} photos; about {both.needed} would be needed."
+
+
+def _bounds(comparison: Comparison) -> str:
+    difference = comparison.paired.difference
+    return f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
 
 
 def _points(share: float) -> str:
@@ -187,8 +193,8 @@ def document(
         ],
         "mistakes": [
             {
-                "class": results.plain(found.dataset.folders[one.true]),
-                "said": results.plain(found.dataset.folders[one.said]),
+                "class": found.dataset.folders[one.true],
+                "said": found.dataset.folders[one.said],
                 "count": one.count,
                 "photos": [_photo(found, found.best, row) for row in one.rows],
             }
@@ -217,10 +223,10 @@ def _result(found: PromptEvaluation, result: WordingResult, model: str) -> dict[
         intervals=results.bounds(figures),
         photos=len(found.dataset.paths),
         classnames=[list(label.words) for label in result.wording.label_set.labels],
-        folders=[results.plain(folder) for folder in found.dataset.folders],
+        folders=list(found.dataset.folders),
         templates=list(result.wording.label_set.templates),
         per_class=[
-            {"class": results.plain(folder), "photos": count, "recall": one.value, "interval": [one.low, one.high]}
+            {"class": folder, "photos": count, "recall": one.value, "interval": [one.low, one.high]}
             for folder, count, one in zip(found.dataset.folders, counts, result.recalls, strict=True)
         ],
         confusion=result.confusion.tolist(),
@@ -244,8 +250,8 @@ def _change(found: PromptEvaluation, one: ChangeResult) -> dict[str, Any]:
         "moved": [
             {
                 **path_fields(found.dataset.paths[row]),
-                "class": results.plain(found.dataset.folders[found.dataset.targets[row]]),
-                "before": results.plain(found.dataset.folders[one.before[row]]),
+                "class": found.dataset.folders[found.dataset.targets[row]],
+                "before": found.dataset.folders[one.before[row]],
                 "after": names[one.after[row]],
                 "probability": float(one.probability[row]),
             }
@@ -287,8 +293,7 @@ def _versus(found: PromptEvaluation) -> report.Table:
     rows = [
         (
             found.results[one.other].wording.name,
-            f"{_points(one.paired.difference.value)} ({100 * one.paired.difference.low:+.1f} to "
-            f"{100 * one.paired.difference.high:+.1f})",
+            f"{_points(one.paired.difference.value)} ({_bounds(one)})",
             str(one.paired.only_first),
             str(one.paired.only_second),
             f"{one.paired.p:.2g}",

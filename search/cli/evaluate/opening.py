@@ -37,9 +37,7 @@ class Opened:
 
 
 @contextmanager
-def opened(
-    settings: Settings, source: str, *, model: str, cache: str | None, no_cache: bool
-) -> Iterator[Opened]:
+def opened(settings: Settings, source: str, *, model: str, cache: str | None, no_cache: bool) -> Iterator[Opened]:
     """Read a data set and the vectors of its photos; say what was left out.
 
     Raises UsageError for fewer than two classes, photos of several classes at once, or none that can be read.

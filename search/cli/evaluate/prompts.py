@@ -22,7 +22,9 @@ _FOLDERS = "folder names"
 
 @as_command("prompts")
 @click.argument("source", metavar="DIR", type=click.Path(exists=True))
-@click.option("--template", "texts", multiple=True, callback=not_empty, metavar="TEXT", help="A wording, {} for the class.")
+@click.option(
+    "--template", "texts", multiple=True, callback=not_empty, metavar="TEXT", help="A wording, {} for the class."
+)
 @click.option(
     "--templates",
     "sets",
@@ -46,10 +48,24 @@ _FOLDERS = "folder names"
     metavar="FILE",
     help="Other names for the classes, in the same order or as FOLDER, a tab, words.",
 )
-@click.option("--add", "added", multiple=True, callback=not_empty, metavar="NAME[=WORDS]", help="See what one more label does.")
-@click.option("--drop", "dropped", multiple=True, callback=not_empty, metavar="CLASS", help="See what a class less does.")
 @click.option(
-    "--split", "parts", multiple=True, callback=not_empty, metavar="CLASS=A,B", help="See what parts in its place do."
+    "--add",
+    "added",
+    multiple=True,
+    callback=not_empty,
+    metavar="NAME[=WORDS]",
+    help="See what one more label does.",
+)
+@click.option(
+    "--drop", "dropped", multiple=True, callback=not_empty, metavar="CLASS", help="See what a class less does."
+)
+@click.option(
+    "--split",
+    "parts",
+    multiple=True,
+    callback=not_empty,
+    metavar="CLASS=A,B",
+    help="See what parts in its place do.",
 )
 @click.option("--save", metavar="FILE", callback=not_empty, help="Write the best wording as a label set (.json).")
 @results.model_options
