@@ -98,6 +98,7 @@ THIRD_PARTIES = {
         "duplicates",
         "library",
         "evaluate",
+        "cli/report/plots",
     },
 }
 

@@ -16,6 +16,7 @@ GENERATOR = '<meta name="generator" content="search">'
 _HOLDS = {".html": "html", ".htm": "html", ".csv": "csv", ".txt": "paths", "": "paths"}
 _HEAD_BYTES = 4096
 _CSV_HEAD = b"query,rank,id,score,"
+_LABELS_HEAD = b'{\n "labels": ['
 
 
 def format_of(file: str, wanted: str = "table") -> str:
@@ -77,6 +78,8 @@ def _is_like(head: bytes, output: str) -> bool:
         return head.startswith(b"<!doctype html>") and GENERATOR.encode() in head
     if output == "csv":
         return head.startswith(_CSV_HEAD)
+    if output == "labels":
+        return head.startswith(_LABELS_HEAD)
     end = b"\0" if output == "print0" else b"\n"
     *whole, last = head.split(end)
     if len(head) < _HEAD_BYTES and last:

@@ -97,8 +97,8 @@ def test_the_command_prints_a_table_json_and_a_page(run, labelled, tmp_path):
     done = run(*arguments, "--html", page)
     assert done.code == 0, done.stderr
     assert "cosine, keeping 95 %" in done.stdout
-    assert page.read_text().count("<polyline") == 6
-    assert "http" not in page.read_text()
+    assert page.read_text().count("<svg") == 3
+    assert "true photos kept" in page.read_text()
     document = run(*arguments, "--json").json
     assert set(document["cut"]) == {"threshold", "kept", "nonsense", "absent", "left_out"}
     assert len(document["relevance"]) > 10

@@ -1,4 +1,4 @@
-"""search evaluate index|relevance|retrieval|robustness|zero-shot"""
+"""search evaluate index|probe|prompts|relevance|retrieval|robustness|zero-shot"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from search.cli.groups import Commands
 
-_COMMANDS = ("index", "relevance", "retrieval", "robustness", "zero-shot")
+_COMMANDS = ("index", "probe", "prompts", "relevance", "retrieval", "robustness", "zero-shot")
 
 
 @click.group("evaluate", cls=Commands, package=__name__, names=_COMMANDS)

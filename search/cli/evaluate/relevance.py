@@ -6,8 +6,8 @@ from typing import TextIO
 
 import click
 
-from search.cli import destination
-from search.cli.options import Settings, as_command, k_option, model_option, not_empty
+from search.cli import report
+from search.cli.options import Settings, as_command, k_option, model_option
 
 
 @as_command("relevance")
@@ -24,7 +24,7 @@ from search.cli.options import Settings, as_command, k_option, model_option, not
     metavar="FILE",
     help="Things that are not there, one a line. [default: some rare ones]",
 )
-@click.option("--html", metavar="FILE", callback=not_empty, help="Write a page with the curves.")
+@report.html_option
 @k_option
 @model_option
 def command(
@@ -49,13 +49,13 @@ def command(
     import tempfile
     from dataclasses import asdict, replace
 
-    from search.cli.curves import page, rows
+    from search.cli.curves import rows, sections
     from search.cli.output import emit_json, emit_table
     from search.cli.progress import progress_bar
     from search.evaluate.relevance import evaluate_relevance
 
     if html is not None:
-        destination.check(html, destination.format_of(html, "html"))
+        report.check(html)
     names = _names(labels) if labels else None
     things = [line.strip() for line in absent if line.strip()] if absent else None
     with tempfile.TemporaryDirectory() as aside, replace(settings, library=aside).open_library(model) as library:
@@ -63,7 +63,7 @@ def command(
             library.index([folder], progress=progress)
         found = evaluate_relevance(library, names=names, absent=things, k=k)
     if html is not None:
-        destination.write(html, "html", [page(found).encode()])
+        report.write(html, f"Relevance of {found.encoder}", sections(found))
     if settings.json:
         emit_json(asdict(found))
         return

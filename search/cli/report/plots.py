@@ -61,7 +61,7 @@ _SETTINGS: dict[Any, Any] = {
 
 def accuracy_intervals(rows: Sequence[tuple[str, Interval]], *, what: str = "accuracy") -> Figure:
     """Plot a value with its interval for each name, from top to bottom."""
-    with _drawing((7.2, 0.9 + 0.36 * len(rows)), f"{what} of {_named(rows)}") as (axes, done):
+    with _drawing((7.2, 0.9 + 0.36 * len(rows)), f"{what}, with 95 % intervals: {_named(rows)}") as (axes, done):
         places = range(len(rows))
         for place, (_, found) in zip(places, rows, strict=True):
             axes.plot([found.low, found.high], [place, place], color=COLOURS[0], linewidth=2, alpha=0.6)
@@ -79,7 +79,8 @@ def few_shot_curve(
 ) -> Figure:
     """Plot accuracy over examples per class, against zero-shot.   every: with all examples, (per class, accuracy)."""
     shots = [*points, *([every] if every else [])]
-    alt = f"accuracy of linear probes: {_values([(str(k), v) for k, v in shots])}; zero-shot {zero_shot.value:.1%}"
+    values = _values([("zero-shot", zero_shot), *((str(count), found) for count, found in shots)])
+    alt = f"accuracy of linear probes by examples per class, and of zero-shot: {values}"
     with _drawing((7.2, _TALL_IN), alt) as (axes, done):
         at = [count for count, _ in shots]
         axes.set_xscale("log", base=2)
@@ -101,17 +102,17 @@ def few_shot_curve(
 
 def robustness_bars(rows: Sequence[tuple[str, Interval]], *, what: str = "accuracy") -> Figure:
     """Plot bars with intervals; the first is the reference, drawn as a line across and named by each drop."""
-    reference = rows[0][1].value
-    with _drawing((7.2, 0.9 + 0.4 * len(rows)), f"{what} of {_named(rows)}") as (axes, done):
+    reference, beside = rows[0][1].value, max(found.high for _, found in rows) + 0.02
+    with _drawing((7.2, 0.9 + 0.4 * len(rows)), f"{what}, with 95 % intervals: {_named(rows)}") as (axes, done):
         for place, (_, found) in enumerate(rows):
             axes.barh(place, found.value, color=COLOURS[0 if place == 0 else 2], height=0.62, alpha=0.75)
             axes.plot([found.low, found.high], [place, place], color=_INK, linewidth=1.2)
             drop = f"  {found.value - reference:+.1%}" if place else ""
-            axes.text(found.high + 0.01, place, f"{found.value:.1%}{drop}", va="center")
+            axes.text(beside, place, f"{found.value:.1%}{drop}", va="center")
         axes.axvline(reference, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.set_yticks(range(len(rows)), [shortened(name, _NAME_COLUMNS) for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(0, max(1.0, max(found.high for _, found in rows)) + 0.22)
+        axes.set_xlim(0, max(1.0, beside + 0.24))
         axes.set_xticks(np.linspace(0, 1, 6))
         _percent(axes.xaxis)
         axes.set_xlabel(what)
@@ -223,7 +224,7 @@ def _marked(number: int) -> str:
 
 
 def _percent(axis: object) -> None:
-    axis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))  # type: ignore[attr-defined]
+    axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))  # type: ignore[attr-defined]
 
 
 def _legend_beside(axes: Axes) -> None:
@@ -240,11 +241,19 @@ def _values(rows: Sequence[tuple[str, Interval]]) -> str:
 
 @contextmanager
 def _drawing(inches: tuple[float, float], alt: str) -> Iterator[tuple[Axes, Callable[[], Figure]]]:
-    """Give axes, and what makes a figure of them in the end, with `alt` as its words."""
+    """Give axes, and what returns the figure once the block is left.   alt: it in words."""
+    svg: list[str] = []
     with mpl.rc_context({**_SETTINGS, "svg.hashsalt": alt}), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that matplotlib's fonts lack: a browser has them
         canvas = Canvas(figsize=inches)
-        yield canvas.add_subplot(), lambda: Figure(_svg(canvas, alt), f"{alt[:1].upper()}{alt[1:]}.")
+        yield canvas.add_subplot(), lambda: Figure(svg[0], _caption(alt))
+        svg.append(_svg(canvas, alt))
+
+
+def _caption(alt: str) -> str:
+    """The words before the figures, which stand in the plot."""
+    what = alt.partition(":")[0]
+    return f"{what[:1].upper()}{what[1:]}."
 
 
 def _svg(canvas: Canvas, alt: str) -> str:
