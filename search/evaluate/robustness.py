@@ -69,12 +69,16 @@ class Robustness:
 def folders_of_styles(source: str, reference: str = "") -> list[str]:
     """Return the folders of styles in a folder, the reference first; none where it is one of classes itself.
 
-    In a folder of styles every folder holds folders, and of their names at least two stand in each.
+    A style is a folder that holds folders, of which at least two are called like those of another style.
     reference: the first style; "": "photo", or the first by name.   Raises UsageError for one that is not there.
     """
-    styles = {entry.name: _folders(entry.path) for entry in os.scandir(source) if _is_folder(entry)}
-    common = set.intersection(*map(set, styles.values())) if styles else set()
-    if len(styles) < 2 or len(common) < 2:
+    inside = {entry.name: _folders(entry.path) for entry in os.scandir(source) if _is_folder(entry)}
+    styles = [
+        name
+        for name, classes in inside.items()
+        if any(len(classes & others) >= 2 for other, others in inside.items() if other != name)
+    ]
+    if not styles:
         return []
     if reference and reference not in styles:
         raise UsageError(f"{source} has no style {reference}", hint=f"there are {', '.join(sorted(styles))}")
@@ -82,8 +86,8 @@ def folders_of_styles(source: str, reference: str = "") -> list[str]:
     return [os.path.join(source, name) for name in sorted(styles, key=lambda name: (name != first, name))]
 
 
-def _folders(path: str) -> list[str]:
-    return [entry.name for entry in os.scandir(path) if _is_folder(entry)]
+def _folders(path: str) -> set[str]:
+    return {entry.name for entry in os.scandir(path) if _is_folder(entry)}
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
