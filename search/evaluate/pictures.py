@@ -140,16 +140,18 @@ class Pictures:
 
     def _best(self) -> str:
         """The name of the model that "auto" stands for; none is loaded where it is plain which."""
-        from search.encoders import RECOMMENDED, resolve_auto
+        from search.encoders import INSTEAD, RECOMMENDED, resolve_auto
         from search.encoders.hub import known_models
 
         if any(known.cached for known in known_models() if known.name == RECOMMENDED):
             return RECOMMENDED
-        encoder, warning = resolve_auto(offline=self._offline)
+        if self._offline:
+            self._notify(INSTEAD)
+            return "builtin"
+        self._loaded, warning = resolve_auto()
         if warning:
             self._notify(warning)
-        self._loaded = encoder
-        return encoder.name
+        return self._loaded.name
 
     def _open(self) -> Library:
         self.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -169,7 +169,8 @@ def _sections(found: Retrieval, captions: Captions, model: str) -> list[report.S
     about = (
         f"{len(captions.paths)} photos with {len(captions.captions)} captions, by {model}. Intervals are of 95 %."
     )
-    cut = f"{found.truncated} captions are longer than the model reads, and count as it reads them: cut."
+    many = str(found.truncated) if found.truncated else "no"
+    cut = f"Of these captions, {many} are longer than the model reads; such count as it reads them: cut."
     header, rows = _length_rows(found)
     series = {f"recall@{k}": [one.recalls[k] for one in found.bins] for k in found.bins[0].recalls}
     plot = plots.recall_by_length(

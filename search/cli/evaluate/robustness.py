@@ -201,7 +201,7 @@ def _style_rows(found: Robustness) -> list[tuple[str, ...]]:
 
 
 def _drop(one: Condition) -> str:
-    return f"{one.drop.value:+.1%} ({one.drop.low:+.1%} to {one.drop.high:+.1%})"
+    return results.percent(one.drop)
 
 
 def _corruption_rows(found: Robustness) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

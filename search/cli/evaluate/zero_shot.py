@@ -12,6 +12,7 @@ from search.cli.options import Settings, as_command
 
 if TYPE_CHECKING:
     from search.evaluate.datasets import Dataset
+    from search.evaluate.statistics import Interval
     from search.evaluate.zero_shot import ZeroShot
     from search.labels import LabelSet
 
@@ -124,12 +125,18 @@ def _tell(found: ZeroShot, dataset: Dataset, model: str) -> None:
     from search.cli.output import emit_table
 
     click.echo(f"{model} on {dataset.name}: {len(dataset.paths)} photos, {len(dataset.folders)} classes")
-    emit_table([(_TITLES[name], results.percent(figure)) for name, figure in found.figures.items()])
+    emit_table([(title, results.percent(figure)) for title, figure in _telling(found)])
     if found.classes:
         click.echo()
         emit_table(_class_rows(found)[:_SHOWN], header=_HEADER, right=(1, 2), giving=3)
     if len(found.classes) > _SHOWN:
         click.echo(f"and {len(found.classes) - _SHOWN} classes more, all better")
+
+
+def _telling(found: ZeroShot) -> list[tuple[str, Interval]]:
+    """The figures that can be anything but 1: of five classes all are among the five best."""
+    few = len(found.confusion) <= 5
+    return [(_TITLES[name], figure) for name, figure in found.figures.items() if not (few and name == "acc5")]
 
 
 _HEADER = ("class", "photos", "said right", "taken for")
@@ -150,9 +157,8 @@ def _class_rows(found: ZeroShot) -> list[tuple[str, ...]]:
 def _sections(found: ZeroShot, dataset: Dataset, model: str) -> list[report.Section]:
     from search.cli.report import plots
 
-    figures = [(_TITLES[name], figure) for name, figure in found.figures.items()]
     about = f"{len(dataset.paths)} photos in {len(dataset.folders)} classes, by {model}. Intervals are of 95 %."
-    sections = [report.Section("Figures", (about, plots.accuracy_intervals(figures)))]
+    sections = [report.Section("Figures", (about, plots.accuracy_intervals(_telling(found))))]
     if found.classes:
         table = report.Table(_HEADER, _class_rows(found), words=frozenset((3,)))
         matrix = plots.confusion_matrix(found.confusion, dataset.classnames)
