@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.evaluate.datasets import Dataset
-    from search.labels import LabelEncoder, Remember
+    from search.labels import LabelEncoder
+    from search.labels.sets import Remember
     from search.types import Vectors
 
     Integers = npt.NDArray[np.int64]
