@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from search import labels
 from search.encoders import load_encoder, recipes
 from search.labels import Classifier, LabelOptions, LabelSet
+from search.labels import classifier as scoring
 
 SIZE = 2048  # of the square product that stands for what the processor can do
 
@@ -57,7 +57,7 @@ def time_scores(classifier: Classifier, photos: int) -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     square = np.random.default_rng(2).standard_normal((SIZE, SIZE), dtype=np.float32)
     ceiling = 2 * SIZE**3 / cpu_seconds(lambda: square @ square)
-    step = max(1, labels._PRODUCT_SCORES // count)
+    step = max(1, scoring._PRODUCT_SCORES // count)
     starts = range(0, photos, step)
     product = cpu_seconds(lambda: [vectors[start : start + step] @ classifier.weights.T for start in starts])
     whole = cpu_seconds(lambda: classifier.label(vectors), 2)

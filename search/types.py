@@ -226,12 +226,21 @@ class LabelScore:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelShare:
+    """A label above others: the sum of the probabilities of those below it."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledPhoto:
-    """A photo's labels, best first."""
+    """A photo's labels, best first.   parents: the labels above them, where one label of many is decided."""
 
     path: str
     labels: tuple[LabelScore, ...]
     id: int | None = None
+    parents: tuple[LabelShare, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +248,7 @@ class Labelling:
     """What `label` did: the set it used, the photos it labelled, the files it could not read.
 
     applied: photos whose labels were written.   truncated_tokens: tokens of prompts beyond what the model reads.
+    label_set, templates_name: what provenance calls them.
     """
 
     encoder: str
@@ -248,6 +258,8 @@ class Labelling:
     skipped: tuple[Skip, ...] = ()
     applied: int = 0
     truncated_tokens: int = 0
+    label_set: str = ""
+    templates_name: str = ""
 
 
 class Stage(StrEnum):

@@ -29,6 +29,7 @@ SIBLINGS = {
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
     ("indexer", "decoding"),  # both have photos decoded by its children
     ("labels", "decoding"),
+    ("labels", "banks"),  # a label by itself is held against unrelated prompts
     ("live", "generations"),  # what an index starts from
 }
 

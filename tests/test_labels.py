@@ -46,10 +46,11 @@ def test_weights_are_the_renormalised_mean_of_unit_prompts(builtin):
     np.testing.assert_allclose(np.linalg.norm(weights, axis=1), 1, atol=1e-6)
 
 
+USUAL = np.array([[0.1, 0.2, 0.3]], np.float32)
+
+
 def classifier(options: LabelOptions, *, bias: float | None = None) -> Classifier:
-    weights = np.eye(3, dtype=np.float32)
-    neutral = np.full((1, 3), 3**-0.5, np.float32)
-    return Classifier(("x", "y", "z"), weights, neutral, 10.0, bias, options)
+    return Classifier(("x", "y", "z"), np.eye(3, dtype=np.float32), lambda: USUAL, 10.0, bias, options)
 
 
 PHOTO = np.array([[0.8, 0.6, 0.0]], np.float32)
@@ -68,10 +69,11 @@ def test_sigmoid_models_use_their_own_scale_and_bias():
     assert [label.probability for label in labels] == pytest.approx([1 / (1 + np.exp(-x)) for x in (1, -1, -7)])
 
 
-def test_softmax_models_hold_each_label_against_any_photo():
-    [labels] = classifier(LabelOptions(multi=True)).label(PHOTO)
-    any_photo = 1.4 * 3**-0.5
-    logits = [10 * (score - any_photo) for score in (0.8, 0.6, 0.0)]
+def test_softmax_models_hold_each_label_against_unrelated_prompts():
+    alone = classifier(LabelOptions(multi=True))
+    [labels] = alone.label(PHOTO)
+    logits = [0.3 * 10 * (score - 0.2) - 2.2 for score in (0.8, 0.6, 0.0)]
+    np.testing.assert_allclose(alone.log_odds(PHOTO), [logits], atol=1e-6)  # fp32
     assert [label.probability for label in labels] == pytest.approx(
         [1 / (1 + np.exp(-x)) for x in logits], abs=1e-6
     )
@@ -90,8 +92,8 @@ def test_no_photos_give_no_labels():
 def test_none_of_these_is_a_class_of_its_own(builtin):
     built = Classifier.build(LabelSet.of(["cat", "dog"]), builtin, LabelOptions(none_of_these=True))
     assert built.names == ("cat", "dog", NONE_OF_THESE)
-    [labels] = built.label(built.neutral)
-    assert labels[0].label == NONE_OF_THESE
+    cat, nothing = built.weights[:1], -built.weights[:1]
+    assert [labels[0].label for labels in built.label(np.concatenate([cat, nothing]))] == ["cat", NONE_OF_THESE]
 
 
 def test_probabilities_survive_large_logits():

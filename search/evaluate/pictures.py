@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from search.encoders import Encoder
     from search.encoders.recipes import TextHalf
-    from search.labels import Remember
+    from search.labels.sets import Remember
     from search.types import Progress, Vectors
 
 T = TypeVar("T")

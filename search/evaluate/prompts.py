@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.evaluate.datasets import Dataset
-    from search.labels import LabelEncoder, Remember
+    from search.labels import LabelEncoder
+    from search.labels.sets import Remember
     from search.types import Vectors
 
     Integers = npt.NDArray[np.int64]
 
-_MISTAKES = 6  # of the worst mistakes: confusions shown, and photos of each
+_CONFUSIONS, _EXAMPLES = 6, 4  # of the worst mistakes, and photos of each
 _NOBODY = -1  # the class of photos that a label stands for, where there is none
 _BLOCK = 4096  # photos whose scores with every class are in memory as probabilities
 
@@ -99,12 +100,12 @@ class PromptEvaluation:
     def mistakes(self, result: WordingResult) -> list[Mistake]:
         """Return the most frequent confusions, with the photos of each that were most surely mistaken."""
         wrong = result.confusion - np.diag(np.diag(result.confusion))
-        pairs = np.dstack(np.unravel_index(np.argsort(-wrong, axis=None, kind="stable"), wrong.shape))[0]
+        order = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
         found = []
-        for true, said in pairs[:_MISTAKES].tolist():
-            rows = np.flatnonzero((self.dataset.targets == true) & (result.predicted == said))
-            if len(rows):
-                surest = rows[np.argsort(-result.probability[rows], kind="stable")][:_MISTAKES]
+        for true, said in zip(*(axis.tolist() for axis in np.unravel_index(order, wrong.shape)), strict=True):
+            if wrong[true, said]:
+                rows = np.flatnonzero((self.dataset.targets == true) & (result.predicted == said))
+                surest = rows[np.argsort(-result.probability[rows], kind="stable")][:_EXAMPLES]
                 found.append(Mistake(true, said, len(rows), tuple(surest.tolist())))
         return found
 

@@ -134,8 +134,11 @@ def mcnemar(only_first: int, only_second: int) -> float:
     level nearly always (Fagerland et al., doi:10.1186/1471-2288-13-91).
     """
     total, few = only_first + only_second, min(only_first, only_second)
-    ways = sum(math.comb(total, count) for count in range(few)) * 2 + math.comb(total, few)
-    p: float = ways / 2**total
+    fewer, ways = 0, 1  # ways to share the photos out: all with a smaller part than seen, and just as seen
+    for count in range(few):
+        fewer += ways
+        ways = ways * (total - count) // (count + 1)
+    p: float = (2 * fewer + ways) / 2**total
     return min(1.0, p)
 
 

@@ -38,7 +38,9 @@ def label(
     """Label photos; `Library.label` has the words.   apply: writes the labels of the library's own photos down."""
     row, encoder = _labelling(seams, paths)
     remember = encoder.remember if isinstance(encoder, recipes.TextHalf) else None
-    classifier = Classifier.build(label_set, encoder, options, remember=remember)
+    classifier = Classifier.build(
+        label_set, encoder, options, bank=lambda: seams.model.bank(row or encoder), remember=remember
+    )
     skipped: list[Skip] = []
     ids, strangers = _whom_to_label(seams, paths, row, skipped)
     known = _label_known(seams, ids, row, classifier)
@@ -58,6 +60,8 @@ def label(
         skipped=tuple(skipped),
         applied=len(known) if apply else 0,
         truncated_tokens=classifier.truncated_tokens,
+        label_set=label_set.name,
+        templates_name=label_set.templates_name,
     )
 
 
@@ -123,6 +127,6 @@ def _label_known(
     for start in range(0, len(ids), _BATCH):
         found, vectors = seams.catalog.embeddings(row, ids[start : start + _BATCH])
         photos = seams.catalog.get(found.tolist())
-        labels = classifier.label(normalize(vectors))
-        labelled += [LabelledPhoto(p.path, best, p.id) for p, best in zip(photos, labels, strict=True)]
+        rows = zip(photos, classifier.classify(normalize(vectors)), strict=True)
+        labelled += [LabelledPhoto(photo.path, best, photo.id, above) for photo, (best, above) in rows]
     return labelled

@@ -163,12 +163,15 @@ class LibraryModel:
 
     # ---- what it makes of unrelated texts
 
-    def bank(self, row: EncoderRow) -> Bank:
-        """Return the model's bank of prompts, made now if need be: once, unless it can be kept nowhere."""
-        if row.fingerprint not in self._banks:
-            known = self._kept_bank(row.fingerprint)
-            self._banks[row.fingerprint] = known or self._made(row, lambda: self.text_tower(row))
-        return self._banks[row.fingerprint]
+    def bank(self, model: EncoderRow | Encoder | TextHalf) -> Bank:
+        """Return a model's bank of prompts, made now if need be: once, unless it can be kept nowhere.
+
+        model: what the catalog knows of it, or itself where it made none of the library's vectors.
+        """
+        if model.fingerprint not in self._banks:
+            known = self._kept_bank(model.fingerprint)
+            self._banks[model.fingerprint] = known or self._made(model, lambda: self._tower(model))
+        return self._banks[model.fingerprint]
 
     def save_bank(self) -> None:
         """Make the loaded model's bank unless it is there: a query should not have to."""
@@ -182,13 +185,18 @@ class LibraryModel:
         """Return a bank that ships, or was kept beside the library or for all libraries that can't be written to."""
         return banks.load(self._recipes, fingerprint) or banks.load(banks.default_cache(), fingerprint)
 
-    def _made(self, row: EncoderRow, tower: Callable[[], TextTower]) -> Bank:
-        self._notify(f"learning what {row.name} makes of texts that fit nothing; this happens once")
+    def _tower(self, model: EncoderRow | Encoder | TextHalf) -> TextTower:
+        from search.catalog import EncoderRow
+
+        return self.text_tower(model) if isinstance(model, EncoderRow) else model
+
+    def _made(self, model: EncoderRow | Encoder | TextHalf, tower: Callable[[], TextTower]) -> Bank:
+        self._notify(f"learning what {model.name} makes of texts that fit nothing; this happens once")
         bank = banks.make(tower())
         beside = self._recipes
         writable = beside and not self.catalog.is_newer and os.access(beside.parent, os.W_OK)
         with contextlib.suppress(OSError):
-            banks.save(bank, beside if beside and writable else banks.default_cache(), row.fingerprint)
+            banks.save(bank, beside if beside and writable else banks.default_cache(), model.fingerprint)
         return bank
 
     @property

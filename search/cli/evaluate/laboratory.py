@@ -58,7 +58,7 @@ def _wording_rows(found: PromptEvaluation) -> list[tuple[str, ...]]:
             result.wording.name,
             results.percent(result.accuracy),
             results.percent(result.mean_per_class_recall),
-            "–" if result.acc5 != result.acc5 else f"{result.acc5:.1%}",
+            f"{result.acc5:.1%}" if len(found.dataset.folders) > 5 else "–",
         )
         for number, result in enumerate(found.results, 1)
     ]

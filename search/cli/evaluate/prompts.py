@@ -157,7 +157,7 @@ def _wordings(
 def _usual_sets() -> list[str]:
     from search.labels import built_in
 
-    return [name for name in ("imagenet-7", "imagenet-80") if name in built_in("templates")]
+    return [name for name in ("imagenet7", "imagenet80") if name in built_in("templates")]
 
 
 def _called(source: str) -> str:

@@ -16,7 +16,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from search.cli.columns import shortened
 from search.cli.report import Figure
@@ -25,6 +25,7 @@ from search.cli.sheet import text
 if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
     from search.evaluate.statistics import Interval
 
@@ -113,8 +114,8 @@ def robustness_bars(rows: Sequence[tuple[str, Interval]], *, what: str = "accura
         axes.set_yticks(range(len(rows)), [shortened(name, _NAME_COLUMNS) for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(0, max(1.0, beside + 0.24))
-        axes.set_xticks(np.linspace(0, 1, 6))
         _percent(axes.xaxis)
+        axes.set_xticks(np.linspace(0, 1, 6))
         axes.set_xlabel(what)
     return done()
 
@@ -223,8 +224,9 @@ def _marked(number: int) -> str:
     return "osD^vP"[number % 6] + "-"
 
 
-def _percent(axis: object) -> None:
-    axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))  # type: ignore[attr-defined]
+def _percent(axis: Axis) -> None:
+    axis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.4g} %")
 
 
 def _legend_beside(axes: Axes) -> None:
