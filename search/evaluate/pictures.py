@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from search.encoders import Encoder
     from search.encoders.recipes import TextHalf
     from search.labels.sets import Remember
+    from search.relevance import Bank
     from search.types import Progress, Vectors
 
 T = TypeVar("T")
@@ -76,10 +77,10 @@ class Pictures:
     ) -> None:
         self._notify = notify or (lambda _: None)
         self._offline = offline
-        self._temporary = None if place else tempfile.TemporaryDirectory(prefix="search-")
-        self._place = place or Path(self._temporary.name if self._temporary else "")
         self._loaded: Encoder | None = None
         self._name = canonical_name(model) if model != AUTO else self._best()
+        self._temporary = None if place else tempfile.TemporaryDirectory(prefix="search-")
+        self._place = place or Path(self._temporary.name if self._temporary else "")
         self._library = self._open()
 
     def __enter__(self) -> Pictures:
@@ -125,6 +126,10 @@ class Pictures:
         """Return what keeps the class weights of whole label sets, None where the model has no such memory."""
         half = self.text()
         return half.remember if isinstance(half, recipes.TextHalf) else None
+
+    def bank(self) -> Bank:
+        """Return what the model makes of unrelated prompts.   Raises LibraryError before there is a vector."""
+        return self._current(lambda: self._library.model.bank(self._library.model.answering()))
 
     def encoder(self) -> Encoder:
         """Return the whole model."""
