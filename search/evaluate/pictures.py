@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from search.encoders import canonical_name, recipes
-from search.errors import DamagedLibrary, EncoderMismatch, NewerLibrary, OldLibrary
+from search.errors import DamagedLibrary, EncoderMismatch, NewerLibrary, OldLibrary, StorageError
 from search.library import Library
 from search.library.model import AUTO
 from search.types import Skip, SkipReason
@@ -159,7 +159,12 @@ class Pictures:
         return self._loaded.name
 
     def _open(self) -> Library:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"can't keep vectors in {self.folder.parent}: {error.strerror}", hint="give another place, or none"
+            ) from error
         library = Library.open(self.folder, model=self._name, offline=self._offline, notify=self._notify)
         library.model.loaded = self._loaded
         return library

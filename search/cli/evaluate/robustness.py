@@ -74,10 +74,9 @@ def command(
     datasets = _datasets(settings, folders, reference)
     for dataset in datasets:
         results.tell_empty(settings, dataset)
-    common, beside = in_common(datasets)
+    common, beside = in_common([results.named(datasets[0], names), *datasets[1:]])
     for style, left in beside.items():
         settings.talk(f"of {style} these classes are left out, not all have them: {', '.join(left)}")
-    common = [results.named(dataset, names) for dataset in common]
     wanted = corruptions if corruptions is not None else () if len(common) > 1 else None
     with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
         labels = results.labels_of(common[0], templates, template_source)
