@@ -109,3 +109,12 @@ def test_a_photo_is_not_overwritten_by_a_label_set(prompts, tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps({"mine": 1}))
     assert prompts("--save", tmp_path / "mine.json").code == 2
     assert json.loads((tmp_path / "mine.json").read_text()) == {"mine": 1}
+
+
+def test_files_of_one_name_are_told_apart(prompts, tmp_path):
+    files = [tmp_path / folder / "said.txt" for folder in ("a", "b")]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_text(f"bricks {number}\na cat\na rocket\na temple\n")
+    found = prompts("--captions", files[0], "--captions", files[1], "--json").json
+    assert [one["wording"] for one in found["results"]] == [str(file) for file in files]
