@@ -55,6 +55,21 @@ class Dataset:
             raise UsageError(f"{os.fspath(source)} holds no photo of a class", hint=_WANTED)
         return found
 
+    @classmethod
+    def by_folder(cls, source: str | os.PathLike[str]) -> Dataset:
+        """Read a folder, however deep: a photo's class is the name of the folder it is in, as in folders of styles.
+
+        Raises UsageError where that gives no photo.
+        """
+        root = os.path.realpath(os.path.expanduser(source))
+        paths = [file.path for file in scan(root, WALK)]
+        if not paths:
+            raise UsageError(f"{os.fspath(source)} holds no photo of a class", hint=_WANTED)
+        inside: dict[str, list[str]] = {}
+        for path in paths:
+            inside.setdefault(os.path.basename(os.path.dirname(path)), []).append(path)
+        return _of_classes(root, inside)
+
     def named(self, names: Mapping[str, str] | Sequence[str]) -> Dataset:
         """Return it with classes called otherwise: by the folder's name, or all of them in order.
 
@@ -109,7 +124,12 @@ def _of_folder(root: str) -> Dataset:
         folder, separator, _ = os.path.relpath(file.path, root).partition(os.sep)
         if separator and folder in inside:
             inside[folder].append(file.path)
-    folders = [name for name in classes if inside[name]]
+    return _of_classes(root, inside)
+
+
+def _of_classes(root: str, inside: Mapping[str, Sequence[str]]) -> Dataset:
+    """A data set of the photos of each class."""
+    folders = sorted(name for name in inside if inside[name])
     return Dataset(
         name=os.path.basename(root) or root,
         classnames=tuple(spoken(_text(folder)) for folder in folders),
@@ -117,7 +137,7 @@ def _of_folder(root: str) -> Dataset:
         targets=np.repeat(np.arange(len(folders), dtype=np.int64), [len(inside[folder]) for folder in folders]),
         folders=tuple(folders),
         root=root,
-        empty=tuple(name for name in classes if not inside[name]),
+        empty=tuple(sorted(name for name in inside if not inside[name])),
     )
 
 
@@ -145,13 +165,14 @@ def _of_table(file: str) -> Dataset:
 class Captions:
     """Photos and what is said of them.
 
-    paths: (N,).   captions: (M,).   owners: (M,) int64, the photo that each is of.
+    paths: (N,).   captions: (M,).   owners: (M,) int64, the photo that each is of.   root: as in Dataset.
     """
 
     name: str
     paths: tuple[str, ...]
     captions: tuple[str, ...]
     owners: npt.NDArray[np.int64]
+    root: str = ""
 
     @classmethod
     def of(cls, source: str | os.PathLike[str]) -> Captions:

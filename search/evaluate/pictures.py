@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from search.encoders import canonical_name, recipes
-from search.errors import DamagedLibrary, EncoderMismatch, NewerLibrary, OldLibrary
+from search.errors import DamagedLibrary, EncoderMismatch, NewerLibrary, OldLibrary, StorageError
 from search.library import Library
 from search.library.model import AUTO
 from search.types import Skip, SkipReason
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from search.encoders import Encoder
     from search.encoders.recipes import TextHalf
     from search.labels.sets import Remember
+    from search.relevance import Bank
     from search.types import Progress, Vectors
 
 T = TypeVar("T")
@@ -76,10 +77,10 @@ class Pictures:
     ) -> None:
         self._notify = notify or (lambda _: None)
         self._offline = offline
-        self._temporary = None if place else tempfile.TemporaryDirectory(prefix="search-")
-        self._place = place or Path(self._temporary.name if self._temporary else "")
         self._loaded: Encoder | None = None
         self._name = canonical_name(model) if model != AUTO else self._best()
+        self._temporary = None if place else tempfile.TemporaryDirectory(prefix="search-")
+        self._place = place or Path(self._temporary.name if self._temporary else "")
         self._library = self._open()
 
     def __enter__(self) -> Pictures:
@@ -126,6 +127,10 @@ class Pictures:
         half = self.text()
         return half.remember if isinstance(half, recipes.TextHalf) else None
 
+    def bank(self) -> Bank:
+        """Return what the model makes of unrelated prompts.   Raises LibraryError before there is a vector."""
+        return self._current(lambda: self._library.model.bank(self._library.model.answering()))
+
     def encoder(self) -> Encoder:
         """Return the whole model."""
 
@@ -154,7 +159,12 @@ class Pictures:
         return self._loaded.name
 
     def _open(self) -> Library:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"can't keep vectors in {self.folder.parent}: {error.strerror}", hint="give another place, or none"
+            ) from error
         library = Library.open(self.folder, model=self._name, offline=self._offline, notify=self._notify)
         library.model.loaded = self._loaded
         return library

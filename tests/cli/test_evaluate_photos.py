@@ -166,7 +166,10 @@ def test_corruptions_spoil_the_photos_at_five_strengths(evaluate, here):
 def test_classes_that_not_all_styles_have_are_left_out_and_told(evaluate, here, tmp_path, make_photo):
     make_photo(tmp_path / "other" / "cat" / "1.png", 1)
     make_photo(tmp_path / "other" / "rocket" / "1.png", 2)
-    outcome = evaluate("robustness", here / "styles" / "photos", tmp_path / "other", "--json")
+    (tmp_path / "names.txt").write_text("cat\ta tabby\ntemple\ta palace\n")
+    arguments = (here / "styles" / "photos", tmp_path / "other", "--labels", tmp_path / "names.txt")
+    outcome = evaluate("robustness", *arguments, "--json")
+    assert outcome.json["classnames"] == ["a tabby", "rocket"]
     assert outcome.json["folders"] == ["cat", "rocket"]
     assert outcome.json["left_out"] == {"photos": ["brick_wall", "temple"]}
     assert "not all have them: brick_wall, temple" in outcome.stderr

@@ -158,3 +158,17 @@ def test_captions_of_a_photo_stand_in_lines_of_their_own(tmp_path):
     with pytest.raises(UsageError, match="holds no captions"):
         table.write_text("image\tcaption\n")
         Captions.of(table)
+
+
+def test_a_class_may_lie_in_several_folders_of_its_name(tmp_path, make_photo):
+    for number, folder in enumerate(("photo/cat", "photo/dog", "art/cat")):
+        make_photo(tmp_path / "styles" / folder / f"{number}.png", number)
+    found = Dataset.by_folder(tmp_path / "styles")
+    assert (found.folders, names(found)) == (
+        ("cat", "dog"),
+        ["art/cat/2.png", "photo/cat/0.png", "photo/dog/1.png"],
+    )
+    assert found.targets.tolist() == [0, 0, 1]
+    with pytest.raises(UsageError, match="holds no photo"):
+        (tmp_path / "none").mkdir()
+        Dataset.by_folder(tmp_path / "none")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from search.errors import StorageError
 from search.evaluate.datasets import Dataset
 from search.evaluate.pictures import Pictures
 from search.types import SkipReason
@@ -90,6 +91,12 @@ def test_nothing_is_kept_where_there_is_no_place(open_pictures, photos, counting
         assert not folder.exists()
     assert counting.images == 4
     assert not (tmp_path / "kept").exists()
+
+
+def test_a_place_that_is_no_folder_is_told(open_pictures, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="can't keep vectors in"):
+        open_pictures(place=tmp_path / "file" / "kept")
 
 
 def test_each_model_has_a_place_of_its_own(open_pictures, tiny_model):

@@ -48,16 +48,13 @@ def opened(settings: Settings, source: str, *, model: str, cache: str | None, no
 
 
 def _seen(settings: Settings, source: str, pictures: Pictures) -> tuple[Dataset, Vectors, tuple[Skip, ...]]:
-    from search.cli.progress import progress_bar
     from search.evaluate.datasets import Dataset
 
     whole = Dataset.of(source)
     results.tell_empty(settings, whole)
     if whole.truth is not None:
         raise UsageError(f"photos of {source} are of several classes at once", hint="give one label a photo")
-    with progress_bar(settings) as progress:
-        seen = pictures.image_vectors(whole.paths, root=whole.root, progress=progress)
-    results.tell_skipped(settings, seen.skipped)
+    seen = results.seen(settings, pictures, whole)
     left = whole.take(seen.rows)
     dataset = left.only([folder for place, folder in enumerate(left.folders) if (left.targets == place).any()])
     if len(dataset.folders) < 2:

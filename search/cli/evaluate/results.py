@@ -13,8 +13,8 @@ import click
 from search.cli.options import Settings, completed_by, not_empty
 
 if TYPE_CHECKING:
-    from search.evaluate.datasets import Dataset
-    from search.evaluate.pictures import Pictures
+    from search.evaluate.datasets import Captions, Dataset
+    from search.evaluate.pictures import Pictures, Seen
     from search.evaluate.statistics import Interval
     from search.labels import LabelSet
     from search.types import Skip
@@ -98,17 +98,30 @@ def _own_model(settings: Settings) -> str:
     return "auto"
 
 
+def seen(settings: Settings, pictures: Pictures, photos: Dataset | Captions) -> Seen:
+    """Return the vectors of a data set's photos, and tell which can't be read.   Raises UsageError where none can."""
+    from search.cli.progress import progress_bar
+    from search.errors import UsageError
+
+    with progress_bar(settings) as progress:
+        found = pictures.image_vectors(photos.paths, root=photos.root, progress=progress)
+    tell_skipped(settings, found.skipped)
+    if not len(found.rows):
+        raise UsageError(f"no photo of {photos.name} can be read")
+    return found
+
+
 def named(dataset: Dataset, file: str | None) -> Dataset:
     """Return a data set whose classes are called what a file says: FOLDER, a tab, words; or all of them in order.
 
     CLIP_benchmark's JSON of class names is all of them in order.   Raises UsageError.
     """
-    from search.labels import load_labels
+    from search.labels import load_classnames
 
     if file is None:
         return dataset
     if file.partition("#")[0].endswith(".json"):
-        return dataset.named([label.name for label in load_labels(file)])
+        return dataset.named(load_classnames(file))
     lines = _lines(file)
     if not any("\t" in line for line in lines):
         return dataset.named(lines)

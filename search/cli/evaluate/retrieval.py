@@ -57,8 +57,6 @@ def command(
       search evaluate retrieval ~/flickr/captions.tsv --recall-k 1,5
     """
     from search.cli.output import emit_json, skip_document
-    from search.cli.progress import progress_bar
-    from search.errors import UsageError
     from search.evaluate.datasets import Captions
     from search.evaluate.retrieval import embed, evaluate_retrieval
 
@@ -66,11 +64,7 @@ def command(
         report.check(html)
     whole = Captions.of(source)
     with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
-        with progress_bar(settings) as progress:
-            seen = pictures.image_vectors(whole.paths, progress=progress)
-        results.tell_skipped(settings, seen.skipped)
-        if not len(seen.rows):
-            raise UsageError(f"no photo of {source} can be read")
+        seen = results.seen(settings, pictures, whole)
         captions = whole.take(seen.rows)
         texts, lengths = embed(captions.captions, pictures)
         context_length = pictures.text().context_length

@@ -74,17 +74,15 @@ def command(
     datasets = _datasets(settings, folders, reference)
     for dataset in datasets:
         results.tell_empty(settings, dataset)
-    common, beside = in_common(datasets)
+    common, beside = in_common([results.named(datasets[0], names), *datasets[1:]])
     for style, left in beside.items():
         settings.talk(f"of {style} these classes are left out, not all have them: {', '.join(left)}")
-    common = [results.named(dataset, names) for dataset in common]
     wanted = corruptions if corruptions is not None else () if len(common) > 1 else None
     with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
         labels = results.labels_of(common[0], templates, template_source)
         weights, _ = labels.embed(pictures.text(), pictures.remember())
         found, skipped = _measured(settings, pictures, common, weights, wanted)
         name = pictures.model
-    results.tell_skipped(settings, skipped)
     if html is not None:
         report.write(html, f"Robustness on {common[0].name}", _sections(found, name))
     if settings.json:
@@ -118,25 +116,17 @@ def _measured(
     corruptions: Sequence[str] | None,
 ) -> tuple[Robustness, list[Skip]]:
     from search.cli.progress import progress_bar
-    from search.errors import UsageError
     from search.evaluate.corruptions import CORRUPTIONS
     from search.evaluate.robustness import Robustness, compare_corrupted, compare_styles, corrupted_vectors
 
-    named: list[tuple[Dataset, Vectors]] = []
-    skipped: list[Skip] = []
-    with progress_bar(settings) as progress:
-        for dataset in datasets:
-            seen = pictures.image_vectors(dataset.paths, root=dataset.root, progress=progress)
-            skipped += seen.skipped
-            if not len(seen.rows):
-                raise UsageError(f"no photo of {dataset.name} can be read")
-            named.append((dataset.take(seen.rows), seen.vectors))
+    found = [results.seen(settings, pictures, dataset) for dataset in datasets]
+    named = [(dataset.take(one.rows), one.vectors) for dataset, one in zip(datasets, found, strict=True)]
     reference, clean = named[0]
     names = tuple(CORRUPTIONS) if corruptions is None else corruptions
     with progress_bar(settings) as progress:
         spoiled = corrupted_vectors(pictures, reference.paths, names, progress=progress) if names else {}
     corrupted = compare_corrupted(reference, clean, spoiled, weights)
-    return Robustness(compare_styles(named, weights), corrupted), skipped
+    return Robustness(compare_styles(named, weights), corrupted), [skip for one in found for skip in one.skipped]
 
 
 def _document(

@@ -53,8 +53,6 @@ def command(
       search evaluate zero-shot ~/flowers --template "a photo of a {}, a type of flower."
     """
     from search.cli.output import emit_json, skip_document
-    from search.cli.progress import progress_bar
-    from search.errors import UsageError
     from search.evaluate.datasets import Dataset
     from search.evaluate.zero_shot import evaluate_zero_shot
 
@@ -64,11 +62,7 @@ def command(
     results.tell_empty(settings, whole)
     labels = results.labels_of(whole, templates, template_source)
     with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
-        with progress_bar(settings) as progress:
-            seen = pictures.image_vectors(whole.paths, root=whole.root, progress=progress)
-        results.tell_skipped(settings, seen.skipped)
-        if not len(seen.rows):
-            raise UsageError(f"no photo of {source} can be read")
+        seen = results.seen(settings, pictures, whole)
         dataset = whole.take(seen.rows)
         weights, beyond = labels.embed(pictures.text(), pictures.remember())
         name = pictures.model
