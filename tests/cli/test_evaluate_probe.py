@@ -19,9 +19,9 @@ def colours(tmp_path_factory):
 
 
 @pytest.fixture
-def probe(run, colours, tmp_path):
+def probe(run, colours):
     def probe_(*arguments):
-        cache = ("--cache", tmp_path / "cache")
+        cache = ("--cache", colours.parent / f"{colours.name}-cache")
         return run("evaluate", "probe", colours, "--model", "builtin", *cache, "--seeds", "2", *arguments)
 
     return probe_

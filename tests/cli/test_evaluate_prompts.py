@@ -9,10 +9,10 @@ import pytest
 SUBJECTS = {"cat": "cat", "brick_wall": "brick wall", "rocket": "rocket", "temple": "temple"}
 
 
-@pytest.fixture
-def labelled(photographs, tmp_path) -> Path:
-    """Four photographs by class, one of them in the wrong folder."""
-    folder = tmp_path / "labelled"
+@pytest.fixture(scope="module")
+def labelled(photographs, tmp_path_factory) -> Path:
+    """Four photographs by class, and one of them again in a wrong folder."""
+    folder = tmp_path_factory.mktemp("laboratory") / "labelled"
     for name, subject in SUBJECTS.items():
         (folder / name).mkdir(parents=True)
         (folder / name / photographs[subject].name).write_bytes(photographs[subject].read_bytes())
@@ -21,11 +21,12 @@ def labelled(photographs, tmp_path) -> Path:
 
 
 @pytest.fixture
-def prompts(run, labelled, tmp_path):
+def prompts(run, labelled):
+    """Run the command; the vectors of the photos are made once for all tests."""
+
     def prompts_(*arguments):
-        return run(
-            "evaluate", "prompts", labelled, "--model", "builtin", "--cache", tmp_path / "cache", *arguments
-        )
+        cache = ("--cache", labelled.parent / "cache")
+        return run("evaluate", "prompts", labelled, "--model", "builtin", *cache, *arguments)
 
     return prompts_
 
@@ -96,7 +97,7 @@ def test_other_names_are_compared_with_the_folders(prompts, tmp_path):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--split", "cat=kitten"),
+        ("--template", "{}", "--split", "cat=kitten"),
         ("--save", "label.txt"),
         ("--template", " "),
     ],
@@ -109,3 +110,12 @@ def test_a_photo_is_not_overwritten_by_a_label_set(prompts, tmp_path):
     (tmp_path / "mine.json").write_text(json.dumps({"mine": 1}))
     assert prompts("--save", tmp_path / "mine.json").code == 2
     assert json.loads((tmp_path / "mine.json").read_text()) == {"mine": 1}
+
+
+def test_files_of_one_name_are_told_apart(prompts, tmp_path):
+    files = [tmp_path / folder / "said.txt" for folder in ("a", "b")]
+    for number, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_text(f"bricks {number}\na cat\na rocket\na temple\n")
+    found = prompts("--captions", files[0], "--captions", files[1], "--json").json
+    assert [one["wording"] for one in found["results"]] == [str(file) for file in files]

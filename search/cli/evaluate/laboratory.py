@@ -76,7 +76,7 @@ def _verdicts(found: PromptEvaluation) -> Iterator[str]:
 def _verdict(comparison: Comparison, photos: int) -> str:
     both = comparison.paired
     said = f"{_points(both.difference.value)} ({_bounds(comparison)})"
-    p = f"p = {comparison.p:.2g}"
+    p = f"corrected p = {comparison.p:.2g}"
     if comparison.is_sure:
         return f"{said}, {p}: better."
     if both.needed is None:

@@ -21,7 +21,7 @@ _FOLDERS = "folder names"
 
 
 @as_command("prompts")
-@click.argument("source", metavar="DIR", type=click.Path(exists=True))
+@click.argument("source", metavar="DIR|CSV", type=click.Path(exists=True))
 @click.option(
     "--template", "texts", multiple=True, callback=not_empty, metavar="TEXT", help="A wording, {} for the class."
 )
@@ -142,15 +142,17 @@ def _wordings(
     from search.evaluate.prompts import read_captions, read_names, spoken_names, wordings_of
     from search.labels import DEFAULT_TEMPLATES, load_templates
 
-    names = {_FOLDERS: spoken_names(dataset), **{_called(file): read_names(file, dataset) for file in labels}}
+    called = _called([*sets, *captions, *labels])
+    names = {_FOLDERS: spoken_names(dataset), **{called[file]: read_names(file, dataset) for file in labels}}
     if not texts and not sets and not captions:
         texts = DEFAULT_TEMPLATES if labels else _DEFAULT
         sets = () if labels else _usual_sets()
+        called |= _called(sets)
     return wordings_of(
         dataset,
-        templates={**{text: (text,) for text in texts}, **{_called(name): load_templates(name) for name in sets}},
+        templates={**{text: (text,) for text in texts}, **{called[name]: load_templates(name) for name in sets}},
         names=names if labels else None,
-        captions={_called(file): read_captions(file, dataset) for file in captions},
+        captions={called[file]: read_captions(file, dataset) for file in captions},
     )
 
 
@@ -160,10 +162,11 @@ def _usual_sets() -> list[str]:
     return [name for name in ("imagenet7", "imagenet80") if name in built_in("templates")]
 
 
-def _called(source: str) -> str:
-    """What a wording from a file is called; a built-in set by its own name."""
-    file, _, name = source.partition("#")
-    return name or Path(file).stem
+def _called(sources: Sequence[str]) -> dict[str, str]:
+    """What wordings from files are called: the file's name without its ending, all of it where two are alike."""
+    short = {source: source.partition("#")[2] or Path(source).stem for source in sources}
+    names = list(short.values())
+    return {source: name if names.count(name) == 1 else source for source, name in short.items()}
 
 
 def _changes(
