@@ -36,7 +36,14 @@ SIBLINGS = {
 THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
-    "platformdirs": {"banks", "cli/viewer", "library", "encoders/conversion", "encoders/exports"},
+    "platformdirs": {
+        "banks",
+        "cli/viewer",
+        "library",
+        "evaluate/pictures",
+        "encoders/conversion",
+        "encoders/exports",
+    },
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
         *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/tagging"),
@@ -52,6 +59,8 @@ THIRD_PARTIES = {
     "pi_heif": {"photos"},
     "rawpy": {"photos/raw"},
     "defusedxml": {"photos/xmp"},
+    "matplotlib": {"cli/report/plots"},
+    "sklearn": {"evaluate/probe"},
     "torch": {
         "encoders/blueprints",
         "encoders/openclip",
@@ -93,6 +102,7 @@ THIRD_PARTIES = {
         "duplicates",
         "library",
         "evaluate",
+        "cli/report/plots",
     },
 }
 

@@ -15,7 +15,12 @@ GENERATOR = '<meta name="generator" content="search">'
 
 _HOLDS = {".html": "html", ".htm": "html", ".csv": "csv", ".txt": "paths", "": "paths"}
 _HEAD_BYTES = 4096
-_HEADS = {"csv": b"query,rank,id,score,", "labels csv": b"path,label,state,", "labels json": b'{"photos": ['}
+_HEADS = {
+    "csv": b"query,rank,id,score,",
+    "labels": b'{\n "labels": [',
+    "labels csv": b"path,label,state,",
+    "labels json": b'{"photos": [',
+}
 
 
 def format_of(file: str, wanted: str = "table") -> str:

@@ -29,7 +29,10 @@ def commands() -> list[tuple[str, click.Command]]:
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         if isinstance(command, click.Group):
-            found += [(f"{name} {inner}", command.commands[inner]) for inner in sorted(command.commands)]
+            inside = (
+                (inner, command.get_command(context, inner)) for inner in sorted(command.list_commands(context))
+            )
+            found += [(f"{name} {inner}", one) for inner, one in inside if one]
         elif command:
             found.append((name, command))
     return found

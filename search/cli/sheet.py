@@ -104,12 +104,35 @@ def photo_details(photo: Photo) -> tuple[str, ...]:
 
 def contact_sheet(sections: Sequence[Section], *, title: str = "Search") -> Iterator[str]:
     """Yield an HTML document in parts as its pictures are made; one that can't be read now is named as missing."""
-    style, script = (data_path("sheet", f"sheet.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    yield _HEAD.format(policy=_policy(style, script), title=_text(title), style=style, generator=GENERATOR)
-    with closing(_ahead(_picture, (tile.path for section in sections for tile in section.tiles))) as pictures:
+    yield from document(title, _sections(sections))
+
+
+def document(title: str, body: Iterable[str], *, styles: Sequence[str] = ("sheet",)) -> Iterator[str]:
+    """Yield the parts of a body as a document with the house's look.   styles: names of files of data/sheet."""
+    style = "".join(data_path("sheet", f"{name}.css").read_text(encoding="utf-8") for name in styles)
+    script = data_path("sheet", "sheet.js").read_text(encoding="utf-8")
+    yield _HEAD.format(policy=_policy(style, script), title=text(title), style=style, generator=GENERATOR)
+    yield from body
+    yield _FOOT.format(script=script)
+
+
+def pictures_of(tiles: Iterable[Tile]) -> Generator[str]:
+    """Yield the picture of each tile, made a few ahead; empty where it can't be read now."""
+    return _ahead(_picture, (tile.path for tile in tiles))
+
+
+def grid(tiles: Iterable[Tile], pictures: Iterator[str]) -> Iterator[str]:
+    """Yield tiles beside one another.   pictures: theirs come next."""
+    yield "<ol>\n"
+    for tile in tiles:
+        yield _tile(tile, next(pictures))
+    yield "</ol>\n"
+
+
+def _sections(sections: Sequence[Section]) -> Iterator[str]:
+    with closing(pictures_of(tile for section in sections for tile in section.tiles)) as pictures:
         for section in sections:
             yield from _section(section, pictures)
-    yield _FOOT.format(script=script)
 
 
 def _policy(style: str, script: str) -> str:
@@ -120,28 +143,25 @@ def _policy(style: str, script: str) -> str:
 
 
 def _section(section: Section, pictures: Iterator[str]) -> Iterator[str]:
-    yield f"<section>\n<h2>{_text(section.title)}</h2>\n"
+    yield f"<section>\n<h2>{text(section.title)}</h2>\n"
     if section.note:
-        yield f'<p class="note">{_text(section.note)}</p>\n'
+        yield f'<p class="note">{text(section.note)}</p>\n'
     if section.tiles:
-        yield "<ol>\n"
-        for tile in section.tiles:
-            yield _tile(tile, next(pictures))
-        yield "</ol>\n"
+        yield from grid(section.tiles, pictures)
     else:
-        yield f'<p class="none">{_text(section.empty)}</p>\n'
+        yield f'<p class="none">{text(section.empty)}</p>\n'
     yield "</section>\n"
 
 
 def _tile(tile: Tile, picture: str) -> str:
-    name = _text(os.path.basename(tile.path))
+    name = text(os.path.basename(tile.path))
     link = escape("file://" + quote(os.fsencode(tile.path)))
     shown = (
         f'<img src="{picture}" alt="{name}" decoding="async">'
         if picture
         else '<span class="missing">not readable now</span>'
     )
-    badge = f'<span class="badge">{_text(tile.badge)}</span>' if tile.badge else ""
+    badge = f'<span class="badge">{text(tile.badge)}</span>' if tile.badge else ""
     return (
         f'<li><figure><a class="photo" href="{link}" title="{name}">{shown}{badge}</a>\n'
         f'<figcaption><p class="name"><bdi>{name}</bdi></p>{_caption(tile)}</figcaption></figure></li>\n'
@@ -149,11 +169,11 @@ def _tile(tile: Tile, picture: str) -> str:
 
 
 def _caption(tile: Tile) -> str:
-    figures = _text(tile.figures) + (_bar(tile.relevance) if tile.relevance is not None else "")
-    labels = "".join(f"<span>{_text(label)}</span>" for label in tile.labels)
+    figures = text(tile.figures) + (_bar(tile.relevance) if tile.relevance is not None else "")
+    labels = "".join(f"<span>{text(label)}</span>" for label in tile.labels)
     return (
         (f'<p class="figures">{figures}</p>' if figures else "")
-        + "".join(f'<p class="quiet"><bdi>{_text(line)}</bdi></p>' for line in tile.details)
+        + "".join(f'<p class="quiet"><bdi>{text(line)}</bdi></p>' for line in tile.details)
         + (f'<p class="labels">{labels}</p>' if labels else "")
     )
 
@@ -203,6 +223,6 @@ def _ahead(make: Callable[[str], str], paths: Iterable[str]) -> Generator[str]:
             pool.shutdown(cancel_futures=True)
 
 
-def _text(text: str) -> str:
-    """Text for a page: escaped, and what is no UTF-8 or would hide or reorder it made visible."""
-    return escape(printable(text))
+def text(words: str) -> str:
+    """Return text for a page: escaped, and what is no UTF-8 or would hide or reorder it made visible."""
+    return escape(printable(words))

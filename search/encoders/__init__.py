@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMS",
+    "INSTEAD",
     "INT8",
     "RECOMMENDED",
     "Encoder",
@@ -44,6 +45,11 @@ __all__ = [
 
 RECOMMENDED = "ViT-B-32-256/datacomp_s34b_b86k"
 FORMS = ("builtin", "ARCH/PRETRAINED", "hf-hub:ORG/NAME", "dir:PATH", "clip:FILE.pt", "longclip:FILE.pt")
+INSTEAD = (
+    f"the recommended model {RECOMMENDED} is not on this machine and can't be fetched now, so the small built-in model "
+    f"answers; for much better results connect once and run `search models download {RECOMMENDED}`"
+)
+"""What is said where the built-in model answers because the recommended one can't be had."""
 INT8 = "+int8"  # behind a model's name
 _FILE_SOURCES = ("dir", "clip", "longclip")
 
@@ -183,12 +189,7 @@ def resolve_auto(
         )
         return encoder, None
     except ModelUnavailable:
-        warning = (
-            f"the recommended model {RECOMMENDED} is not on this machine and can't be fetched now, so the "
-            "small built-in model answers; for much better results connect once and run "
-            f"`search models download {RECOMMENDED}`"
-        )
-        return load_encoder("builtin", device=device, trust_checkpoint=trust_checkpoint), warning
+        return load_encoder("builtin", device=device, trust_checkpoint=trust_checkpoint), INSTEAD
 
 
 def parse_name(name: str) -> tuple[str, str]:

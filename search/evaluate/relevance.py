@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search.banks import lines
-from search.errors import LibraryError
+from search.errors import UsageError
 from search.relevance import BACKGROUND, DEFAULT_CUT, TOGETHER, calibrate
 from search.resources import data_path
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from search.library import Library
+    from search.evaluate.datasets import Dataset
+    from search.evaluate.pictures import Pictures
     from search.relevance import Bank
     from search.types import Vectors
 
@@ -78,52 +78,49 @@ class _Asked:
 
 
 def evaluate_relevance(
-    library: Library,
+    pictures: Pictures,
+    dataset: Dataset,
+    vectors: Vectors,
     *,
-    names: Mapping[str, str] | None = None,
     absent: Sequence[str] | None = None,
     k: int = 10,
 ) -> RelevanceEvaluation:
-    """Ask a library for what is in it and what is not; a photo's class is the name of its folder.
+    """Ask photos of known classes for what is in them and what is not.
 
-    names: what to ask a class by, where the folder's name won't do.   absent: names of things, of which those near to
-    a class are not asked for.   Raises LibraryError for fewer than two classes.
+    vectors: (N, D) of the data set's photos.   absent: names of things, of which those near to a class are not asked
+    for.   Raises UsageError for fewer than two classes.
     """
-    index = library.vector_index()
-    ids, vectors = index.sample(len(index))
-    photos = {photo.id: photo for photo in library.catalog.get(ids.tolist())}
-    classes = np.array([PurePath(photos[id_].path).parent.name for id_ in ids.tolist()])
-    known = sorted(set(classes.tolist()))
+    classes, known = dataset.targets, np.unique(dataset.targets).tolist()
     if len(known) < 2:
-        raise LibraryError("the photos are of one class", hint="give a folder with a folder for each class")
-    row = library.model.answering()
-    asking = _Asking(vectors, classes, library.model.bank(row), k)
-    spoken = [(names or {}).get(name, name.replace("_", " ")) for name in known]
+        raise UsageError("the photos are of one class", hint="give a folder with a folder for each class")
+    encode = pictures.text().encode_texts
+    asking = _Asking(vectors, classes, pictures.bank(), k)
     others = list(absent if absent is not None else lines(data_path("bank", "absent.txt")))
     nonsense = list(_nonsense(others))
-    named, strange = library.text_vectors(spoken), library.text_vectors(others)
-    strange = strange[(strange @ named.T).max(axis=1) < _UNLIKE] if len(strange) else strange
+    named = encode([dataset.classnames[number] for number in known])
+    strange = encode(others) if others else named[:0]
+    strange = strange[(strange @ named.T).max(axis=1) < _UNLIKE]
     asked = [
-        *(asking(PRESENT, vector, name) for vector, name in zip(named, known, strict=True)),
-        *(asking(LEFT_OUT, vector, name) for vector, name in zip(named, known, strict=True)),
+        *(asking(PRESENT, vector, number) for vector, number in zip(named, known, strict=True)),
+        *(asking(LEFT_OUT, vector, number) for vector, number in zip(named, known, strict=True)),
         *(asking(ABSENT, vector) for vector in strange),
-        *(asking(NONSENSE, vector) for vector in library.text_vectors(nonsense)),
+        *(asking(NONSENSE, vector) for vector in encode(nonsense)),
     ]
-    return _evaluated(asked, row.name, len(ids), len(known))
+    return _evaluated(asked, pictures.model, len(vectors), len(known))
 
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """Photos to ask for: (N, D) vectors, (N,) classes."""
+    """Photos to ask for: (N, D) vectors, (N,) classes by number."""
 
     vectors: Vectors
-    classes: npt.NDArray[np.str_]
+    classes: npt.NDArray[np.int64]
     bank: Bank | None
     k: int
 
-    def __call__(self, kind: str, vector: Vectors, name: str = "") -> _Asked:
+    def __call__(self, kind: str, vector: Vectors, number: int = -1) -> _Asked:
         """Ask as a query would be answered, among all photos or, if they are left out, those of other classes."""
-        rows, true = self.vectors, self.classes == name
+        rows, true = self.vectors, self.classes == number
         if kind == LEFT_OUT:
             rows, true = rows[~true], true[~true]
         scores = rows @ vector

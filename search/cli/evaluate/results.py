@@ -1,0 +1,186 @@
+"""What all evaluations of photos share: options, where vectors are kept, and CLIP_benchmark's result document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from search.cli.options import Settings, completed_by, not_empty
+
+if TYPE_CHECKING:
+    from search.evaluate.datasets import Captions, Dataset
+    from search.evaluate.pictures import Pictures, Seen
+    from search.evaluate.statistics import Interval
+    from search.labels import LabelSet
+    from search.types import Skip
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TOLD = 5  # skipped photos that are told one by one
+
+_MODEL = (
+    click.option(
+        "--model",
+        metavar="NAME",
+        default="auto",
+        shell_complete=completed_by("models"),
+        help="The model; see `search models list`. [default: your library's, else the recommended]",
+    ),
+    click.option(
+        "--cache",
+        metavar="DIR",
+        callback=not_empty,
+        shell_complete=completed_by("folders"),
+        help="Where vectors are kept for the next time. [default: your cache folder]",
+    ),
+    click.option("--no-cache", is_flag=True, help="Keep nothing."),
+)
+_CLASSES = (
+    click.option(
+        "--labels",
+        "names",
+        metavar="FILE",
+        callback=not_empty,
+        help="What prompts call the classes: FOLDER, a tab, words; or one a line in order.",
+    ),
+    click.option("--template", "templates", multiple=True, metavar="TEXT", help="A prompt, {} for the class."),
+    click.option(
+        "--templates",
+        "template_source",
+        shell_complete=completed_by("template_sets"),
+        metavar="FILE|SET",
+        help="Prompts one a line, JSON, or a built-in set.",
+    ),
+)
+
+
+def model_options(function: F) -> F:
+    """Add `model`, `cache` and `no_cache`: the parameters of `pictures`."""
+    return _with(function, _MODEL)
+
+
+def class_options(function: F) -> F:
+    """Add `names`, `templates` and `template_source`: the parameters of `named` and `labels_of`."""
+    return _with(function, _CLASSES)
+
+
+def _with(function: F, options: Sequence[Callable[[F], F]]) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def pictures(settings: Settings, model: str, *, cache: str | None, no_cache: bool) -> Iterator[Pictures]:
+    """Open the model that is meant, with the vectors that are kept of it."""
+    from search.evaluate.pictures import Pictures, default_place
+
+    if cache and no_cache:
+        raise click.UsageError("--cache and --no-cache can't both be meant")
+    place = None if no_cache else Path(cache).expanduser().absolute() if cache else default_place()
+    name = _own_model(settings) if model == "auto" else model
+    with Pictures(name, place=place, offline=settings.offline, notify=settings.talk) as found:
+        yield found
+
+
+def _own_model(settings: Settings) -> str:
+    """The model of the user's library, "auto" without one."""
+    from search.errors import LibraryError
+
+    with suppress(LibraryError), settings.open_library() as library:
+        row = library.catalog.encoder() if library.catalog.exists() else None
+        return row.name if row else "auto"
+    return "auto"
+
+
+def seen(settings: Settings, pictures: Pictures, photos: Dataset | Captions) -> Seen:
+    """Return the vectors of a data set's photos, and tell which can't be read.   Raises UsageError where none can."""
+    from search.cli.progress import progress_bar
+    from search.errors import UsageError
+
+    with progress_bar(settings) as progress:
+        found = pictures.image_vectors(photos.paths, root=photos.root, progress=progress)
+    tell_skipped(settings, found.skipped)
+    if not len(found.rows):
+        raise UsageError(f"no photo of {photos.name} can be read")
+    return found
+
+
+def named(dataset: Dataset, file: str | None) -> Dataset:
+    """Return a data set whose classes are called what a file says: FOLDER, a tab, words; or all of them in order.
+
+    CLIP_benchmark's JSON of class names is all of them in order.   Raises UsageError.
+    """
+    from search.labels import load_classnames
+
+    if file is None:
+        return dataset
+    if file.partition("#")[0].endswith(".json"):
+        return dataset.named(load_classnames(file))
+    lines = _lines(file)
+    if not any("\t" in line for line in lines):
+        return dataset.named(lines)
+    pairs = [line.split("\t") for line in lines]
+    if any(len(pair) != 2 for pair in pairs):
+        raise click.UsageError(f"{file} has a line that is not FOLDER, a tab, words")
+    return dataset.named({folder.strip(): words.strip() for folder, words in pairs})
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        lines = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise click.UsageError(f"can't read {file}: {error.strerror}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def labels_of(dataset: Dataset, templates: Sequence[str], template_source: str | None) -> LabelSet:
+    """Return the classes of a data set with the prompts that were asked for."""
+    from search.evaluate.zero_shot import label_set
+    from search.labels import load_templates
+
+    found = load_templates(template_source) if template_source else []
+    if isinstance(found, dict):
+        if templates:
+            raise click.UsageError(f"{template_source} has whole sentences; --template has no place beside them")
+        return label_set(dataset, prompts=found)
+    return label_set(dataset, [*templates, *found])
+
+
+def document(
+    dataset: str, model: str, task: str, metrics: Mapping[str, float | None], **more: object
+) -> dict[str, Any]:
+    """Return a result in CLIP_benchmark's shape, and what more there is; what is no number becomes null."""
+    architecture, _, tag = model.partition("/") if ":" not in model else (model, "", "")
+    figures = {name: None if value is None or math.isnan(value) else value for name, value in metrics.items()}
+    head = {"dataset": dataset, "model": architecture, "pretrained": tag, "task": task, "metrics": figures}
+    return {**head, "language": "en", **more}
+
+
+def bounds(figures: Mapping[str, Interval]) -> dict[str, list[float]]:
+    """Return the intervals of figures for JSON: [low, high] of 95 %."""
+    return {name: [found.low, found.high] for name, found in figures.items()}
+
+
+def percent(found: Interval) -> str:
+    """Return a share with its interval in words."""
+    return f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})"
+
+
+def tell_skipped(settings: Settings, skipped: Sequence[Skip]) -> None:
+    """Tell which photos were left out of the figures, some by name."""
+    for skip in skipped[:_TOLD]:
+        settings.talk(f"skipped {skip.path}: {skip.reason}: {skip.detail}")
+    if len(skipped) > _TOLD:
+        settings.talk(f"and {len(skipped) - _TOLD} more were skipped")
+
+
+def tell_empty(settings: Settings, dataset: Dataset) -> None:
+    """Tell which classes were left out because no photo is of them."""
+    if dataset.empty:
+        settings.talk(f"no photo is of {', '.join(dataset.empty)}; left out")

@@ -1,0 +1,229 @@
+"""Photos of which one knows what they show: folders of classes, tables of labels, tables of captions."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search.errors import UsageError
+from search.photos.scan import ScanOptions, scan
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+WALK = ScanOptions(follow_symlinks=True)  # data sets are often farms of links
+_WORDNET = re.compile(r"n\d{8}[_ -]+(?=\S)")
+_IMAGE_HEADS = frozenset(("image", "path", "file", "filename", "filepath", "image_path"))
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Photos and the class of each.
+
+    classnames: (C,) what prompts call the classes.   paths: (N,).   targets: (N,) int64, places in classnames.
+    folders: (C,) what the classes are called where they come from.   root: the folder that holds all photos, "" if
+    that is not known.   truth: (N, C) bool where a photo may be of several classes, else None; targets then has the
+    first of each.   empty: classes left out, because no photo is of them.
+    """
+
+    name: str
+    classnames: tuple[str, ...]
+    paths: tuple[str, ...]
+    targets: npt.NDArray[np.int64]
+    folders: tuple[str, ...] = ()
+    root: str = ""
+    truth: npt.NDArray[np.bool_] | None = None
+    empty: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source: str | os.PathLike[str]) -> Dataset:
+        """Read a folder of class folders, classes sorted by name, or a CSV of path and label (`a;b` for several).
+
+        Paths in a CSV are relative to it; a first line "path,label" is none of the photos.
+        Raises UsageError where that gives no photo.
+        """
+        path = os.path.realpath(os.path.expanduser(source))
+        found = _of_folder(path) if os.path.isdir(path) else _of_table(path)
+        if not found.paths:
+            raise UsageError(f"{os.fspath(source)} holds no photo of a class", hint=_WANTED)
+        return found
+
+    @classmethod
+    def by_folder(cls, source: str | os.PathLike[str]) -> Dataset:
+        """Read a folder, however deep: a photo's class is the name of the folder it is in, as in folders of styles.
+
+        Raises UsageError where that gives no photo.
+        """
+        root = os.path.realpath(os.path.expanduser(source))
+        paths = [file.path for file in scan(root, WALK)]
+        if not paths:
+            raise UsageError(f"{os.fspath(source)} holds no photo of a class", hint=_WANTED)
+        inside: dict[str, list[str]] = {}
+        for path in paths:
+            inside.setdefault(os.path.basename(os.path.dirname(path)), []).append(path)
+        return _of_classes(root, inside)
+
+    def named(self, names: Mapping[str, str] | Sequence[str]) -> Dataset:
+        """Return it with classes called otherwise: by the folder's name, or all of them in order.
+
+        Raises UsageError for a name that is no folder's, or another number of names than of classes.
+        """
+        if not isinstance(names, Mapping):
+            if len(names) != len(self.folders):
+                raise UsageError(f"there are {len(names)} names for {len(self.folders)} classes")
+            return replace(self, classnames=tuple(names))
+        if strange := sorted(set(names) - {*self.folders, *self.empty}):
+            raise UsageError(
+                f"{strange[0]} is no class of {self.name}", hint=f"there are {', '.join(self.folders)}"
+            )
+        pairs = zip(self.folders, self.classnames, strict=True)
+        return replace(self, classnames=tuple(names.get(folder, name) for folder, name in pairs))
+
+    def take(self, rows: Sequence[int] | npt.NDArray[Any]) -> Dataset:
+        """Return it with only some of its photos, in this order; classes stay."""
+        chosen = np.asarray(rows, np.int64)
+        return replace(
+            self,
+            paths=tuple(self.paths[row] for row in chosen.tolist()),
+            targets=self.targets[chosen],
+            truth=None if self.truth is None else self.truth[chosen],
+        )
+
+    def only(self, folders: Sequence[str]) -> Dataset:
+        """Return it with only the photos of some classes, numbered in the order given."""
+        places = {self.folders.index(folder): new for new, folder in enumerate(folders)}
+        rows = [row for row, target in enumerate(self.targets.tolist()) if target in places]
+        return replace(
+            self.take(rows),
+            targets=np.array([places[self.targets[row]] for row in rows], np.int64),
+            classnames=tuple(self.classnames[old] for old in places),
+            folders=tuple(folders),
+            truth=None if self.truth is None else self.truth[rows][:, list(places)],
+        )
+
+
+_WANTED = "give a folder that holds a folder of photos for each class, or a CSV of path and label"
+
+
+def spoken(folder: str) -> str:
+    """Return what a class folder is called in a prompt: no WordNet number before it, blanks for underscores."""
+    return _WORDNET.sub("", folder).replace("_", " ").strip() or folder
+
+
+def _of_folder(root: str) -> Dataset:
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
+    inside: dict[str, list[str]] = {name: [] for name in classes}
+    for file in scan(root, WALK):
+        folder, separator, _ = os.path.relpath(file.path, root).partition(os.sep)
+        if separator and folder in inside:
+            inside[folder].append(file.path)
+    return _of_classes(root, inside)
+
+
+def _of_classes(root: str, inside: Mapping[str, Sequence[str]]) -> Dataset:
+    """A data set of the photos of each class."""
+    folders = sorted(name for name in inside if inside[name])
+    return Dataset(
+        name=os.path.basename(root) or root,
+        classnames=tuple(spoken(_text(folder)) for folder in folders),
+        paths=tuple(path for folder in folders for path in inside[folder]),
+        targets=np.repeat(np.arange(len(folders), dtype=np.int64), [len(inside[folder]) for folder in folders]),
+        folders=tuple(folders),
+        root=root,
+        empty=tuple(sorted(name for name in inside if not inside[name])),
+    )
+
+
+def _of_table(file: str) -> Dataset:
+    rows = [(path, tuple(filter(None, map(str.strip, label.split(";"))))) for path, label in _pairs(file)]
+    if twice := _twice([path for path, _ in rows]):
+        raise UsageError(f"{file} names {twice} twice", hint="several labels of a photo stand in one line: a;b")
+    folders = tuple(sorted({label for _, labels in rows for label in labels}))
+    place = {folder: number for number, folder in enumerate(folders)}
+    several = any(len(labels) != 1 for _, labels in rows)
+    truth = np.zeros((len(rows), len(folders)), np.bool_)
+    for row, (_, labels) in enumerate(rows):
+        truth[row, [place[label] for label in labels]] = True
+    return Dataset(
+        name=Path(file).stem,
+        classnames=tuple(spoken(_text(folder)) for folder in folders),
+        paths=tuple(path for path, _ in rows),
+        targets=np.array([place[labels[0]] if labels else -1 for _, labels in rows], np.int64),
+        folders=folders,
+        truth=truth if several else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Captions:
+    """Photos and what is said of them.
+
+    paths: (N,).   captions: (M,).   owners: (M,) int64, the photo that each is of.   root: as in Dataset.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    captions: tuple[str, ...]
+    owners: npt.NDArray[np.int64]
+    root: str = ""
+
+    @classmethod
+    def of(cls, source: str | os.PathLike[str]) -> Captions:
+        """Read a table of image and caption, `.tsv` or CSV, as many lines an image as it has captions.
+
+        Paths are relative to it; a first line "image,caption" is none of them.   Raises UsageError for none.
+        """
+        file = os.path.realpath(os.path.expanduser(source))
+        rows = [(path, caption) for path, caption in _pairs(file) if caption]
+        if not rows:
+            raise UsageError(f"{os.fspath(source)} holds no captions")
+        place = {path: number for number, path in enumerate(dict.fromkeys(path for path, _ in rows))}
+        owners = np.array([place[path] for path, _ in rows], np.int64)
+        return cls(Path(file).stem, tuple(place), tuple(_text(caption) for _, caption in rows), owners)
+
+    def take(self, rows: Sequence[int] | npt.NDArray[Any]) -> Captions:
+        """Return it with only some of its photos, in this order, and their captions."""
+        place = {old: new for new, old in enumerate(np.asarray(rows, np.int64).tolist())}
+        kept = [row for row, owner in enumerate(self.owners.tolist()) if owner in place]
+        return replace(
+            self,
+            paths=tuple(self.paths[old] for old in place),
+            captions=tuple(self.captions[row] for row in kept),
+            owners=np.array([place[int(self.owners[row])] for row in kept], np.int64),
+        )
+
+
+def _pairs(file: str) -> Iterator[tuple[str, str]]:
+    """Yield path, made absolute, and the text beside it from the lines of a table; names that are no text survive."""
+    folder, is_tsv = os.path.dirname(file), file.lower().endswith((".tsv", ".tab"))
+    try:
+        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as table:
+            if is_tsv:
+                lines: Iterator[list[str]] = iter([line.split("\t") for line in table.read().splitlines()])
+            else:
+                lines = iter(list(csv.reader(table)))
+    except (OSError, csv.Error) as error:
+        raise UsageError(f"can't read {file}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not any(line) or (number == 1 and line[0].strip().lower() in _IMAGE_HEADS):
+            continue
+        if len(line) != 2 or not line[0].strip():
+            raise UsageError(f"line {number} of {file} is not two columns, a path and what it is")
+        yield os.path.realpath(os.path.join(folder, line[0].strip())), line[1].strip()
+
+
+def _text(name: str) -> str:
+    """Return a name as text that a model can read, whatever its bytes."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
+
+
+def _twice(paths: Sequence[str]) -> str:
+    seen: set[str] = set()
+    return next((path for path in paths if path in seen or seen.add(path)), "")  # type: ignore[func-returns-value]

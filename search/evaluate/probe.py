@@ -1,0 +1,279 @@
+"""Zero-shot against linear probes: how many labelled photos a class are worth what the words are worth.
+
+Logistic regression by L-BFGS on image vectors, as in the CLIP paper (arXiv:2103.00020, appendix A.3): at most 1,000
+iterations, the strength of its regularisation chosen on photos that neither train nor test it, first among seven
+powers of ten, then among ever finer ones around the best, down to eight a decade. What differs: vectors are unit rows,
+and the photos to choose by are the same for every number of examples; a user with four labels a class has none.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from search.errors import UsageError
+from search.evaluate.metrics import mean_per_class_recall, top_k_accuracy
+from search.evaluate.statistics import Interval, crossed, share
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from search.types import Vectors
+
+    Integers = npt.NDArray[np.int64]
+    Scores = npt.NDArray[np.float64]
+
+SHOTS: tuple[int | None, ...] = (1, 2, 4, 8, 16, None)
+"""Examples of each class; None: all there are."""
+
+_COARSE = range(-6, 7, 2)  # powers of ten
+_FINEST = 1 / 8  # of a decade
+_ITERATIONS = 1000
+_VALIDATION = 0.25  # of the photos to train with, to choose by
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeOptions:
+    """shots: as SHOTS.   seeds: how many draws of examples each.   test_share: of each class, where no test set is.
+
+    seed: of the split and the draws.
+    """
+
+    shots: tuple[int | None, ...] = SHOTS
+    seeds: int = 3
+    test_share: float = 0.4
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One probe, tested.   seed: its draw.   c: the inverse strength of regularisation."""
+
+    seed: int
+    c: float
+    acc1: float
+    acc5: float
+    mean_per_class_recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """Probes of one number of examples.
+
+    shots: of each class, None for all.   examples: photos trained with, all classes together.   accuracy: the mean of
+    the trainings, as other draws and other photos would have it.   against: its difference from zero-shot.
+    """
+
+    shots: int | None
+    examples: int
+    trainings: tuple[Training, ...]
+    accuracy: Interval
+    against: Interval
+
+    @property
+    def acc5(self) -> float:
+        return float(np.mean([training.acc5 for training in self.trainings]))
+
+    @property
+    def mean_per_class_recall(self) -> float:
+        return float(np.mean([training.mean_per_class_recall for training in self.trainings]))
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeEvaluation:
+    """zero_shot: accuracy on the photos tested with; zero_shot_acc5 and zero_shot_recall likewise.
+
+    train, validation, test: photos of each part.
+    """
+
+    classes: int
+    zero_shot: Interval
+    zero_shot_acc5: float
+    zero_shot_recall: float
+    results: tuple[ProbeResult, ...]
+    train: int
+    validation: int
+    test: int
+
+    @property
+    def matching(self) -> ProbeResult | None:
+        """The fewest examples whose probes do as well as zero-shot on average."""
+        return next((result for result in self.results if result.against.value >= 0), None)
+
+    @property
+    def overtaking(self) -> ProbeResult | None:
+        """The fewest examples from which on probes are better beyond doubt."""
+        sure = None
+        for result in reversed(self.results):
+            if result.against.low <= 0:
+                break
+            sure = result
+        return sure
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Photos whose class is known: (N, D) unit rows, (N,) places of classes."""
+
+    vectors: Vectors
+    targets: Integers
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, rows: npt.NDArray[Any]) -> Examples:
+        return Examples(self.vectors[rows], self.targets[rows])
+
+
+def evaluate_probe(
+    photos: Examples,
+    weights: Vectors,
+    *,
+    test: Examples | None = None,
+    options: ProbeOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ProbeEvaluation:
+    """Train probes on few and on all photos, and hold them against zero-shot on photos that no probe has seen.
+
+    weights: (C, D) of the classes' prompts.   test: photos to test with; None: a part of each class.
+    progress: told what begins.   Raises UsageError for a class of too few photos, or without scikit-learn.
+    """
+    require()
+    how = options or ProbeOptions()
+    random = np.random.default_rng(how.seed)
+    _check(photos, len(weights), least=2 if test else 3)
+    left, tested = (photos, test) if test else _split(photos, how.test_share, random)
+    train, validation = _split(left, _VALIDATION, random)
+    zero = tested.vectors @ weights.T
+    right = zero.argmax(axis=1) == tested.targets
+    results = []
+    for shots in _shots(train, how.shots):
+        if progress:
+            progress("all examples" if shots is None else f"{shots} examples a class")
+        results.append(_probes(train, validation, tested, right, shots=shots, how=how))
+    return ProbeEvaluation(
+        classes=len(weights),
+        zero_shot=share(right, seed=how.seed),
+        zero_shot_acc5=top_k_accuracy(zero, tested.targets, 5),
+        zero_shot_recall=mean_per_class_recall(zero.argmax(axis=1).astype(np.int64), tested.targets),
+        results=tuple(results),
+        train=len(train),
+        validation=len(validation),
+        test=len(tested),
+    )
+
+
+def require() -> None:
+    """Raise UsageError unless scikit-learn is there."""
+    if find_spec("sklearn") is None:
+        raise UsageError("probes need scikit-learn", hint="pip install 'search[evaluate]'")
+
+
+def _check(photos: Examples, classes: int, *, least: int) -> None:
+    counts = np.bincount(photos.targets, minlength=classes)
+    if counts.min() < least:
+        raise UsageError(
+            f"a class has {counts.min()} photos; {least} are needed, to train with, to choose by and to test with"
+        )
+
+
+def _split(photos: Examples, part: float, random: np.random.Generator) -> tuple[Examples, Examples]:
+    """Set a part of each class aside, at least one photo, and leave at least one."""
+    aside = []
+    for place in np.unique(photos.targets):
+        rows = random.permutation(np.flatnonzero(photos.targets == place))
+        aside.append(rows[: min(max(1, round(part * len(rows))), len(rows) - 1)])
+    chosen = np.zeros(len(photos), np.bool_)
+    chosen[np.concatenate(aside)] = True
+    return photos.take(~chosen), photos.take(chosen)
+
+
+def _shots(train: Examples, wanted: Sequence[int | None]) -> list[int | None]:
+    """The numbers of examples that every class has; all of them last."""
+    most = int(np.bincount(train.targets).min())
+    few = sorted({shots for shots in wanted if shots is not None and shots <= most})
+    return [*few, None] if None in wanted or not few else [*few]
+
+
+def _probes(
+    train: Examples,
+    validation: Examples,
+    test: Examples,
+    zero_shot: npt.NDArray[np.bool_],
+    *,
+    shots: int | None,
+    how: ProbeOptions,
+) -> ProbeResult:
+    trainings, right, c = [], [], 0.0
+    examples = train
+    for seed in range(how.seed, how.seed + (how.seeds if shots else 1)):
+        if shots:
+            examples = _drawn(train, shots, seed)
+        c = c or _chosen(examples, validation)  # chosen once: what fits is a matter of how many examples there are
+        whole = examples if shots else _joined(train, validation)
+        scores = _scores(whole, test.vectors, c)
+        predicted = scores.argmax(axis=1).astype(np.int64)
+        right.append(predicted == test.targets)
+        trainings.append(
+            Training(
+                seed=seed,
+                c=c,
+                acc1=float(right[-1].mean()),
+                acc5=top_k_accuracy(scores, test.targets, 5),
+                mean_per_class_recall=mean_per_class_recall(predicted, test.targets),
+            )
+        )
+    rows = np.stack(right).astype(np.int8)  # (S, N)
+    return ProbeResult(
+        shots=shots,
+        examples=len(whole),
+        trainings=tuple(trainings),
+        accuracy=crossed(rows, seed=how.seed),
+        against=crossed(rows - zero_shot.astype(np.int8), seed=how.seed),
+    )
+
+
+def _drawn(train: Examples, shots: int, seed: int) -> Examples:
+    """Draw examples of each class; of one seed more examples hold the fewer."""
+    random = np.random.default_rng(seed)
+    classes = np.unique(train.targets)
+    rows = [random.permutation(np.flatnonzero(train.targets == place))[:shots] for place in classes]
+    return train.take(np.concatenate(rows))
+
+
+def _joined(one: Examples, other: Examples) -> Examples:
+    return Examples(np.concatenate([one.vectors, other.vectors]), np.concatenate([one.targets, other.targets]))
+
+
+def _chosen(examples: Examples, validation: Examples) -> float:
+    """Return the C that does best on the photos to choose by, searched from coarse to fine."""
+    known: dict[float, float] = {}
+
+    def quality(power: float) -> float:
+        if power not in known:
+            scores = _scores(examples, validation.vectors, 10**power)
+            known[power] = top_k_accuracy(scores, validation.targets, 1)
+        return known[power]
+
+    best, step = max(map(float, _COARSE), key=quality), 2.0
+    while step > _FINEST:
+        step /= 2
+        near = [power for power in (best, best - step, best + step) if abs(power) <= -_COARSE[0]]
+        best = max(near, key=quality)  # of equal ones what stood before stays
+    return float(10**best)
+
+
+def _scores(examples: Examples, vectors: Vectors, c: float) -> Scores:
+    """Train a probe and return (N, C) log probabilities of other vectors."""
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # at the weakest regularisation a thousand iterations may not do
+        probe = LogisticRegression(C=c, max_iter=_ITERATIONS).fit(np.float64(examples.vectors), examples.targets)
+    scores: Scores = probe.predict_log_proba(np.float64(vectors))
+    return scores
