@@ -296,9 +296,14 @@ class Account:
             sweep(Path(folder))
 
     def _check_there(self, wish: Wish) -> None:
-        """Raise PhotoError where a photo is not there; what is ours beside it can be taken out all the same."""
+        """Raise PhotoError where a photo is not there; what is ours beside it can be taken out all the same.
+
+        Where its folder is not there either, the drive may be away, unless indexing has found that it is gone.
+        """
         photo = wish.photo
-        if os.path.lexists(photo.path) or (not wish.tags and os.path.isdir(os.path.dirname(photo.path))):
+        if os.path.lexists(photo.path):
+            return
+        if not wish.tags and (photo.gone_at is not None or os.path.isdir(os.path.dirname(photo.path))):
             return
         if photo.root not in self._online:
             self._online[photo.root] = os.path.lexists(photo.root)
