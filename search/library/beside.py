@@ -316,22 +316,25 @@ class Account:
         self.journal.remember(steps)
         reach("sidecars.remembered")
         done: list[_Step] = []
+        failed: list[_Step] = []
         try:
-            for step in steps:
+            for number, step in enumerate(steps):
                 try:
                     _replace(step)
                 except (PhotoError, OSError) as error:
                     if isinstance(error, OSError) and error.errno in _FULL:
+                        failed += steps[number:]
                         raise StorageError(
                             f"can't write {step.path}: {error.strerror}", hint="what was written before is there"
                         ) from error
+                    failed.append(step)
                     self._skipped.append(_skip(step, error))
                 else:
                     done.append(step)
                     self._count(step)
                     reach("sidecars.replaced")
-        finally:
-            self.journal.conclude(done, [step for step in steps if not any(step is one for one in done)], stale)
+        finally:  # of steps that an interruption left out nobody knows how far they came: they stay remembered
+            self.journal.conclude(done, failed, stale)
 
     def _count(self, step: _Step) -> None:
         if not step.changes:
