@@ -402,6 +402,18 @@ def test_photos_of_a_drive_that_is_away_are_skipped(home: Home):
     assert len(report.skipped) == 3
 
 
+def test_an_undo_waits_for_a_folder_that_is_away_and_not_for_one_that_is_gone(home: Home, builtin):
+    home.library.model.loaded = builtin
+    home.propose(LABELS)
+    run = home.library.tags.export().run
+    (home.album / "sub").rename(home.album.parent / "away")
+    undone = home.library.tags.undo(run)
+    assert [(Path(skip.path).name, skip.reason) for skip in undone.skipped] == [("d.jpg", "missing")]
+    assert home.library.index([home.album]).gone == 1
+    assert home.library.tags.undo(run).skipped == ()
+    assert home.library.catalog.sidecars() == []
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="whoever runs this may write anywhere")
 def test_a_folder_that_can_not_be_written_to_is_told(home: Home):
     home.propose(LABELS)

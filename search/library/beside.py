@@ -296,9 +296,14 @@ class Account:
             sweep(Path(folder))
 
     def _check_there(self, wish: Wish) -> None:
-        """Raise PhotoError where a photo is not there; what is ours beside it can be taken out all the same."""
+        """Raise PhotoError where a photo is not there; what is ours beside it can be taken out all the same.
+
+        Where its folder is not there either, the drive may be away, unless indexing has found that it is gone.
+        """
         photo = wish.photo
-        if os.path.lexists(photo.path) or (not wish.tags and os.path.isdir(os.path.dirname(photo.path))):
+        if os.path.lexists(photo.path):
+            return
+        if not wish.tags and (photo.gone_at is not None or os.path.isdir(os.path.dirname(photo.path))):
             return
         if photo.root not in self._online:
             self._online[photo.root] = os.path.lexists(photo.root)
@@ -311,22 +316,25 @@ class Account:
         self.journal.remember(steps)
         reach("sidecars.remembered")
         done: list[_Step] = []
+        failed: list[_Step] = []
         try:
-            for step in steps:
+            for number, step in enumerate(steps):
                 try:
                     _replace(step)
                 except (PhotoError, OSError) as error:
                     if isinstance(error, OSError) and error.errno in _FULL:
+                        failed += steps[number:]
                         raise StorageError(
                             f"can't write {step.path}: {error.strerror}", hint="what was written before is there"
                         ) from error
+                    failed.append(step)
                     self._skipped.append(_skip(step, error))
                 else:
                     done.append(step)
                     self._count(step)
                     reach("sidecars.replaced")
-        finally:
-            self.journal.conclude(done, [step for step in steps if not any(step is one for one in done)], stale)
+        finally:  # of steps that an interruption left out nobody knows how far they came: they stay remembered
+            self.journal.conclude(done, failed, stale)
 
     def _count(self, step: _Step) -> None:
         if not step.changes:
