@@ -172,3 +172,11 @@ def test_a_class_may_lie_in_several_folders_of_its_name(tmp_path, make_photo):
     with pytest.raises(UsageError, match="holds no photo"):
         (tmp_path / "none").mkdir()
         Dataset.by_folder(tmp_path / "none")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_table_may_name_files_whose_names_are_no_text(tmp_path):
+    (tmp_path / "set.tsv").write_bytes(b"caf\xe9.jpg\tein caf\xe9\n")
+    found = Captions.of(tmp_path / "set.tsv")
+    assert os.path.basename(os.fsencode(found.paths[0])) == b"caf\xe9.jpg"
+    assert found.captions == ("ein caf\ufffd",)
