@@ -110,7 +110,7 @@ def test_the_examples_of_the_docs_run(run, classes, photographs, tmp_path, monke
     classes.rename(tmp_path / "sorted")
     assert run("index", "photos", "--model", "builtin").code == 0
     commands = re.findall(r"^\$ search (.*)$", text, re.MULTILINE)
-    assert len(commands) == 8
+    assert len(commands) == 9
     for command in commands:
         done = run(*shlex.split(command))
         assert (done.code, bool(done.stdout)) == (0, True), command
