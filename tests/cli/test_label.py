@@ -98,6 +98,19 @@ def test_published_sentences_bring_their_labels_along(run, photographs, tmp_path
     assert done["photos"][0]["labels"][0]["label"] == "cat"
 
 
+def test_without_a_library_a_models_bank_is_kept_in_the_users_cache(
+    run, tiny_model, make_photo, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photo = make_photo(tmp_path / "photo.png", 1)
+    arguments = ("label", photo, "--label", "dog", "--multi", "--threshold", "0", "--model", tiny_model, "--json")
+    first, again = run(*arguments), run(*arguments)
+    assert ("happens once" in first.stderr, "happens once" in again.stderr) == (True, False)
+    assert first.json == again.json
+    assert [file.suffix for file in (tmp_path / "cache" / "search" / "banks").iterdir()] == [".npy"]
+    assert not (tmp_path / "library").exists()
+
+
 DOCS = Path(__file__).parents[2] / "docs" / "labels.md"
 
 
