@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -86,16 +85,6 @@ def test_one_by_one_nothing_that_fits_is_told(run, photographs):
     arguments = ("label", photographs["temple"], "--label", "a hamster", "--multi", "--none-of-these")
     done = run(*arguments, "--model", "builtin", "--json").json
     assert [label["label"] for label in done["photos"][0]["labels"]] == ["none of these"]
-
-
-def test_published_sentences_bring_their_labels_along(run, photographs, tmp_path):
-    file = tmp_path / "cupl.json"
-    file.write_text(
-        json.dumps({"imagenet": {"cat": ["A cat looks into the camera."], "rocket": ["A rocket stands."]}})
-    )
-    done = run("label", photographs["cat"], "--templates", file, "--model", "builtin", "--json").json
-    assert (done["labels"], done["label_set"], done["templates"]) == (["cat", "rocket"], "cupl.json", [])
-    assert done["photos"][0]["labels"][0]["label"] == "cat"
 
 
 def test_without_a_library_a_models_bank_is_kept_in_the_users_cache(
