@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search import LabelOptions
 from search.errors import UsageError
 from search.labels import Label, LabelSet, built_in, label_set, load_classnames, load_labels, load_templates
+from search.library.labelling import provenance
 
 WORD = st.text(st.characters(exclude_characters="|,/#\n", exclude_categories=["Cc", "Cs", "Z"]), min_size=1)
 NAME = st.lists(WORD, min_size=1, max_size=4).map("/".join)
@@ -116,6 +118,18 @@ def test_provenance_names_where_labels_and_templates_came_from(tmp_path):
     plain = LabelSet.of(["cat"])
     assert (plain.name, plain.templates_name) == ("given", "photo")
     assert label_set("everyday", more_templates=["a {}"]).templates_name == "given"
+
+
+def test_provenance_tells_words_and_thresholds_that_names_do_not():
+    labels = LabelSet.of([Label.parse("animal/cat | kitty"), Label.parse("animal/dog || 0.4"), "a/b"], ["a {}"])
+    told = provenance(labels, LabelOptions(multi=True))
+    assert (told["label_set"], told["templates"]) == ("given", "given")
+    details = json.loads(json.dumps(told["details"]))
+    assert details["labels"] == ["animal/cat", "animal/dog", "a/b"]
+    assert details["words"] == {"animal/cat": ["cat", "kitty"], "a/b": ["a/b"]}
+    assert details["thresholds"] == {"animal/dog": 0.4}
+    assert details["options"]["multi"] is True
+    assert set(provenance(LabelSet.of(["cat"]), LabelOptions())["details"]) == {"labels", "templates", "options"}
 
 
 @pytest.mark.parametrize("name", built_in("labels"))

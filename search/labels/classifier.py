@@ -266,7 +266,7 @@ class Classifier:
         powers = np.exp(logits - _log_sum_exp(logits))
         sums = np.stack([powers[:, places].sum(axis=1) for places in self.parents.values()], axis=1)  # (N, P)
         order = np.argsort(-sums, axis=1, kind="stable")[:, : self.options.k]
-        names = list(self.parents)
+        names = list(self.parents)  # a product with who is below whom is slower: of small ones the threads wait
         rows = zip(order.tolist(), np.take_along_axis(sums, order, axis=1).tolist(), strict=True)
         return (tuple(LabelShare(names[place], share) for place, share in zip(*row, strict=True)) for row in rows)
 
@@ -310,10 +310,9 @@ def _thresholds(
     names: Sequence[str], given: Mapping[str, float], heads: Mapping[int, Correction], options: LabelOptions
 ) -> npt.NDArray[np.float64] | None:
     """Return the least probability of each label: the given, else the learnt where it holds; None if all are one."""
-    learnt = heads if options.multi else {}
-    own = {names[place]: head.threshold for place, head in learnt.items() if head.threshold is not None} | dict(
-        given
-    )
+    learnt = heads.items() if options.multi else ()
+    own = {names[place]: head.threshold for place, head in learnt if head.threshold is not None}
+    own |= given
     return np.array([own.get(name, options.threshold) for name in names]) if own else None
 
 

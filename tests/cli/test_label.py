@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -88,14 +87,17 @@ def test_one_by_one_nothing_that_fits_is_told(run, photographs):
     assert [label["label"] for label in done["photos"][0]["labels"]] == ["none of these"]
 
 
-def test_published_sentences_bring_their_labels_along(run, photographs, tmp_path):
-    file = tmp_path / "cupl.json"
-    file.write_text(
-        json.dumps({"imagenet": {"cat": ["A cat looks into the camera."], "rocket": ["A rocket stands."]}})
-    )
-    done = run("label", photographs["cat"], "--templates", file, "--model", "builtin", "--json").json
-    assert (done["labels"], done["label_set"], done["templates"]) == (["cat", "rocket"], "cupl.json", [])
-    assert done["photos"][0]["labels"][0]["label"] == "cat"
+def test_without_a_library_a_models_bank_is_kept_in_the_users_cache(
+    run, tiny_model, make_photo, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    photo = make_photo(tmp_path / "photo.png", 1)
+    arguments = ("label", photo, "--label", "dog", "--multi", "--threshold", "0", "--model", tiny_model, "--json")
+    first, again = run(*arguments), run(*arguments)
+    assert ("happens once" in first.stderr, "happens once" in again.stderr) == (True, False)
+    assert first.json == again.json
+    assert [file.suffix for file in (tmp_path / "cache" / "search" / "banks").iterdir()] == [".npy"]
+    assert not (tmp_path / "library").exists()
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "labels.md"
@@ -110,7 +112,7 @@ def test_the_examples_of_the_docs_run(run, classes, photographs, tmp_path, monke
     classes.rename(tmp_path / "sorted")
     assert run("index", "photos", "--model", "builtin").code == 0
     commands = re.findall(r"^\$ search (.*)$", text, re.MULTILINE)
-    assert len(commands) == 8
+    assert len(commands) == 9
     for command in commands:
         done = run(*shlex.split(command))
         assert (done.code, bool(done.stdout)) == (0, True), command
