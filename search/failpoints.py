@@ -18,6 +18,8 @@ NAMES = (
     "publish.written",  # the generation's files are durable under their temporary name
     "publish.renamed",  # the generation has its name, the catalog does not know it
     "publish.switched",  # the catalog knows it, the old ones are still there
+    "sidecars.remembered",  # the catalog knows what is about to be written beside photos
+    "sidecars.replaced",  # one of these files is written
     "compact.purged",  # old tombstones are gone, the catalog not yet compacted
     "upgrade.backed_up",  # the copy is there, the schema still old
     "upgrade.migrated",  # the schema is new, not committed

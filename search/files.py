@@ -42,6 +42,28 @@ def atomic_write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         raise
 
 
+def replace_beside(path: Path, data: bytes, *, like: os.stat_result | None) -> None:
+    """Put a file of this content in the place of `path`: whole or not there, as `atomic_write`, but in bulk.
+
+    like: the file that is replaced, for its permissions; None for a new file. A new one is not brought to the disk at
+    once, as whoever writes very many can write them again; what somebody else wrote before is never lost.
+    Raises OSError; then the old file is as it was and nothing is left beside it.
+    """
+    temporary = temporary_name(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            if like is not None:
+                file.flush()
+                os.fsync(file.fileno())
+        if like is not None:
+            temporary.chmod(stat.S_IMODE(like.st_mode))
+        temporary.replace(path)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
 def temporary_name(path: Path) -> Path:
     """Return a name beside `path`, new at each call, for what will be published as `path`."""
     import secrets  # with what it imports in turn, more than a query that writes nothing should wait for

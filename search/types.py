@@ -415,6 +415,7 @@ class Stage(StrEnum):
     HASH = "hashing"
     MOVE = "moving"
     COMPARE = "comparing"
+    WRITE = "writing"  # sidecars
 
 
 @dataclass(frozen=True, slots=True)
@@ -604,3 +605,29 @@ class LibraryStatus:
     skipped: int = 0
     schema: str = ""
     job: JobStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarChange:
+    """What was done, or would be, to a sidecar: "create", "change", or "remove" where nothing is left in it."""
+
+    path: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export of labels to sidecars did, or taking it back; run: None where nothing was written.
+
+    written: sidecars made or changed.   removed: those that are gone, or as they were before anything of ours.
+    changes: each of them, in a dry run what would be done.
+    """
+
+    run: int | None = None
+    written: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    skipped: tuple[Skip, ...] = ()
+    changes: tuple[SidecarChange, ...] = ()
+    seconds: float = 0.0
+    interrupted: bool = False

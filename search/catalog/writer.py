@@ -362,6 +362,17 @@ class Writer(TagWriter):
         if rows:
             self._connection.execute(insert(labels), rows)
 
+    def restamp(self, found: Sequence[tuple[int, int, int]]) -> None:
+        """Give photos whose sidecar we wrote its times: (id, change time as it was, as it is now), in nanoseconds.
+
+        One that was known otherwise was changed by somebody else too, and is read again by the next run.
+        """
+        this = update(photos).where(photos.c.id == bindparam("this"), photos.c.ctime_ns == bindparam("before"))
+        rows = [{"this": id_, "before": before, "after": after} for id_, before, after in found]
+        if rows:
+            with commit(self._connection):
+                self._connection.execute(this.values(ctime_ns=bindparam("after")), rows)
+
     def put_pictures(self, found: Sequence[Picture], *, method: int) -> None:
         """Remember what a method made of photos' pixels; photos that are not known any more are left out.
 

@@ -15,7 +15,7 @@ GENERATOR = '<meta name="generator" content="search">'
 
 _HOLDS = {".html": "html", ".htm": "html", ".csv": "csv", ".txt": "paths", "": "paths"}
 _HEAD_BYTES = 4096
-_CSV_HEAD = b"query,rank,id,score,"
+_HEADS = {"csv": b"query,rank,id,score,", "labels csv": b"path,label,state,", "labels json": b'{"photos": ['}
 
 
 def format_of(file: str, wanted: str = "table") -> str:
@@ -75,8 +75,8 @@ def _is_like(head: bytes, output: str) -> bool:
     """Whether a file begins as what is written in a format."""
     if output == "html":
         return head.startswith(b"<!doctype html>") and GENERATOR.encode() in head
-    if output == "csv":
-        return head.startswith(_CSV_HEAD)
+    if output in _HEADS:
+        return head.startswith(_HEADS[output])
     end = b"\0" if output == "print0" else b"\n"
     *whole, last = head.split(end)
     if len(head) < _HEAD_BYTES and last:

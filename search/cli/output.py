@@ -351,19 +351,26 @@ def _held(hit: Hit) -> str:
 
 
 def _csv(answers: Sequence[Answer]) -> Iterator[str]:
+    photo = ("path", "width", "height", "taken_at", "camera", "latitude", "longitude", "labels", "path_bytes")
+    rows = (
+        {"query": answer.query, **hit_document(rank, hit), "labels": "; ".join(hit.photo.labels)}
+        for answer in answers
+        for rank, hit in enumerate(answer.hits, start=1)
+    )
+    return csv_lines(("query", "rank", "id", "score", "relevance", *photo), rows)
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield rows as lines of a table, below a line with the columns' names; no cell is a formula."""
     import csv
 
-    photo = ("path", "width", "height", "taken_at", "camera", "latitude", "longitude", "labels", "path_bytes")
-    columns = ("query", "rank", "id", "score", "relevance", *photo)
     lines: list[str] = []
     writer = csv.DictWriter(_Lines(lines), columns, extrasaction="ignore", lineterminator="\r\n")
     writer.writeheader()
-    for answer in answers:
-        for rank, hit in enumerate(answer.hits, start=1):
-            row = {"query": answer.query, **hit_document(rank, hit), "labels": "; ".join(hit.photo.labels)}
-            writer.writerow({name: _harmless(value) for name, value in row.items()})
-            yield from lines
-            lines.clear()
+    for row in rows:
+        writer.writerow({name: _harmless(value) for name, value in row.items()})
+        yield from lines
+        lines.clear()
     yield from lines
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from search.catalog.rows import chunks
 from search.errors import UnknownLabel, UnknownPhoto, UsageError
 from search.library.seams import real, spellings
 from search.types import (
+    ExportReport,
     Filter,
     ImportReport,
     LabelRecord,
@@ -25,12 +27,16 @@ from search.types import (
 )
 
 if TYPE_CHECKING:
+    import threading
+
     from search.catalog import Writer
     from search.catalog.tags import LabelCount
+    from search.library.exporting import ExportOptions
     from search.library.seams import Seams
-    from search.types import Photo
+    from search.types import Photo, Progress
 
 _NEAR = 0.6  # how alike a label must be to be suggested
+_TOGETHER = 1024  # photos whose labels are in memory together
 _SURE = 1.96  # standard deviations around the share that hold 95 %
 
 
@@ -172,7 +178,65 @@ class Tags:
 
     def _follow(self, writer: Writer, run: int, ids: Sequence[int]) -> tuple[int, tuple[Skip, ...]]:
         """Bring the sidecars of photos in line with the catalog; return how many were changed, and which were not."""
-        return 0, ()
+        from search.library import exporting
+
+        report = exporting.undone(self._seams, writer, run, ids)
+        return report.written + report.removed, report.skipped
+
+    # ---- handing on
+
+    def export(
+        self,
+        paths: Iterable[str | os.PathLike[str]] | None = None,
+        *,
+        options: ExportOptions | None = None,
+        dry_run: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> ExportReport:
+        """Write labels into XMP sidecars beside the photos, where other software reads them.
+
+        Photos themselves are never written to, and of a sidecar that is there only the keywords change. What is written
+        as it should be is not touched. All of it is one run, and `undo` takes it back.
+        paths: photos and folders of the library, None for all.   dry_run: write nothing, tell what would be.
+        stop: set it to end the run after its current batch.
+        Raises UnknownPhoto, UnknownLabel, LibraryBusy; StorageError where there is no room. What can't be written
+        otherwise is skipped and reported.
+        """
+        from search.library import exporting
+
+        asked = options or exporting.ExportOptions()
+        if asked.labels:
+            self._known(asked.labels)
+        ids = self._present(paths)
+        tell = progress or (lambda _: None)
+        return exporting.export(self._seams, ids, asked, dry_run=dry_run, progress=tell, stop=stop)
+
+    def records(
+        self, paths: Iterable[str | os.PathLike[str]] | None = None, *, options: ExportOptions | None = None
+    ) -> Iterator[tuple[Photo, list[LabelRecord]]]:
+        """Yield the photos present that have labels, with these; as `export` chooses them, and the files' own too.
+
+        Raises UnknownPhoto, UnknownLabel.
+        """
+        from search.library import exporting
+
+        asked = options or exporting.ExportOptions()
+        if asked.labels:
+            self._known(asked.labels)
+        catalog = self._seams.catalog
+        for some in chunks(self._present(paths), _TOGETHER):
+            labels = catalog.labels_of(some)
+            for photo in catalog.get(some):
+                if found := [record for record in labels[photo.id] if asked.wants(record)]:
+                    yield photo, found
+
+    def _present(self, paths: Iterable[str | os.PathLike[str]] | None) -> list[int]:
+        """Return the ids of photos and of all in folders, of every photo present for None. Raises UnknownPhoto."""
+        if paths is not None:
+            return self._ids(paths)
+        ids: list[int] = self._seams.catalog.all_ids().tolist()
+        return ids
 
     # ---- parts
 

@@ -29,16 +29,25 @@ def printable(text: str) -> str:
     return " ".join("".join(shown).split())
 
 
+def alike(text: str) -> str:
+    """Return what texts have in common that differ in case, in Unicode form or in what can't be seen alone."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", printable(text)).casefold())
+
+
 def union(found: Iterable[Levels]) -> tuple[str, ...]:
     """Return keywords by name, sorted, each in its longest form: of "cat" and "animal/cat" the latter."""
+    return _bounded(sorted("/".join(keyword) for keyword in longest(found)))
+
+
+def longest(found: Iterable[Levels]) -> list[Levels]:
+    """Return keywords once each, without those that a longer one says already."""
     distinct: dict[str, Levels] = {}
     for keyword in found:
         name = "/".join(keyword)
         if keyword and len(name) <= _MAX_TEXT:
             distinct.setdefault(name.casefold(), keyword)
     said = {part for keyword in distinct.values() for part in _parts(keyword)}
-    names = sorted("/".join(keyword) for keyword in distinct.values() if _folded(keyword) not in said)
-    return _bounded(names)
+    return [keyword for keyword in distinct.values() if _folded(keyword) not in said]
 
 
 def _parts(keyword: Levels) -> Iterable[Levels]:

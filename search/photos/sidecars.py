@@ -71,6 +71,12 @@ def own(path: str) -> list[str]:
     return list(places.values())
 
 
+def is_shared(path: str, sidecar: str) -> bool:
+    """Whether a photo's sidecar has a name that says only the stem, which another photo has too."""
+    by_stem = os.path.splitext(os.path.basename(sidecar))[0] == os.path.splitext(os.path.basename(path))[0]
+    return by_stem and not _is_alone(*os.path.split(path))
+
+
 def _is_alone(folder: str, name: str) -> bool:
     """Whether no other photo has this one's stem."""
     stem = os.path.splitext(name)[0]

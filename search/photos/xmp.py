@@ -10,14 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from search.photos.keywords import alike
 from search.photos.sidecars import MAX_BYTES
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_RDF = f"{{{RDF}}}"
 _CONTAINERS = frozenset(_RDF + name for name in ("Bag", "Seq", "Alt"))
 _MAX_ITEMS = 1000  # of one property
+
+OURS = "http://search.invalid/ns/labels/1.0/"
+"""The namespace of what `search.photos.packets` says of the keywords it added."""
+WERE_EMPTY = "WereEmpty"
+"""The property there that names those which were there without a value."""
 
 _PREFIXES = {
     "http://purl.org/dc/elements/1.1/": "dc",
@@ -31,7 +38,29 @@ _PREFIXES = {
     "http://www.digikam.org/ns/1.0/": "digiKam",
     "http://ns.microsoft.com/photo/1.0/": "MicrosoftPhoto",
     "http://ns.microsoft.com/photo/1.0": "MicrosoftPhoto",
+    OURS: "ours",
 }
+
+# Where else software writes the keywords that it reads in one of the properties we write, in the same form.
+SAME = {
+    "TagsList": (
+        ("http://www.digikam.org/ns/1.0/", "TagsList"),
+        ("http://ns.microsoft.com/photo/1.0/", "LastKeywordXMP"),
+        ("http://ns.microsoft.com/photo/1.0", "LastKeywordXMP"),
+    ),
+    "hierarchicalSubject": (
+        ("http://ns.adobe.com/lightroom/1.0/", "hierarchicalSubject"),
+        ("http://ns.adobe.com/lightroom/1.0/", "HierarchicalSubject"),
+        ("http://ns.iview-multimedia.com/mediapro/1.0/", "CatalogSets"),
+    ),
+    "subject": (("http://purl.org/dc/elements/1.1/", "subject"),),
+}
+
+
+def added_to(local: str) -> str:
+    """Return the name of our property that lists what was added to another."""
+    return f"Added{local[0].upper()}{local[1:]}"
+
 
 Properties = Mapping[str, list[str]]
 """What a packet says, by names such as "dc:subject"; a property without a list has one value."""
@@ -48,6 +77,22 @@ def properties(packet: bytes) -> Properties:
             for name, values in _of(description):
                 if known := _short(name):
                     found.setdefault(known, values)
+    return _without_ours(found)
+
+
+def _without_ours(found: dict[str, list[str]]) -> Properties:
+    """Return properties without the keywords that this package wrote: they are labels, not the file's own keywords."""
+    if not any(name.startswith("ours:") for name in found):
+        return found
+    were_empty = found.get(f"ours:{WERE_EMPTY}", ())
+    for local, places in SAME.items():
+        ours = {alike(text) for text in found.get(f"ours:{added_to(local)}", ())}
+        for space, name in places:
+            known = _short(f"{{{space}}}{name}")
+            if ours and known in found:
+                found[known] = [text for text in found[known] if alike(text) not in ours]
+                if not found[known] and name not in were_empty:
+                    del found[known]
     return found
 
 

@@ -1,4 +1,4 @@
-"""search tags list|accept|reject|undo|import"""
+"""search tags accept|export|import|list|reject|undo"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from search.cli.groups import Commands
 from search.cli.options import CONTEXT
 
-_COMMANDS = ("accept", "import", "list", "reject", "undo")
+_COMMANDS = ("accept", "export", "import", "list", "reject", "undo")
 
 
 @click.group("tags", cls=Commands, package=__name__, names=_COMMANDS, context_settings=CONTEXT)
