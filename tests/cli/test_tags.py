@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from search import LabelOptions, Library
+from search.cli.completion import completing
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,12 @@ def test_what_can_not_be_meant_is_told(labelled):
 def test_a_new_label_like_a_known_one_is_pointed_out(labelled):
     done = labelled("tags", "accept", 1, "--label", "red walls")
     assert "'red walls' is a new label; was 'red wall' meant?" in done.stderr
+
+
+def test_runs_that_stand_are_completed_the_last_first(labelled, place):
+    labelled("tags", "accept", 1, "--label", "mine")
+    labelled("tags", "accept", 1, "--label", "wrong")
+    labelled("tags", "undo", 3)
+    items = completing("bash").get_completions(["--library", str(place), "tags", "undo"], "")
+    assert [item.value for item in items] == ["2", "1"]
+    assert items[0].help.startswith("accept of ")
