@@ -74,7 +74,8 @@ def test_labelling_photos_whose_vectors_are_known_loads_no_torch(library, album,
 def test_status_and_an_index_run_with_nothing_new_load_no_model(library, album, tmp_path):
     library.index([album])
     place = str(tmp_path / "library")
-    for command in (["status"], ["index", str(album)], ["show", "1"], ["skipped"], ["root", "list"]):
+    commands = (["status"], ["index", str(album)], ["show", "1"], ["skipped"], ["root", "list"], ["tags", "list"])
+    for command in commands:
         loaded = after_command("--library", place, *command)
         assert not loaded & {"torch", "open_clip", "faiss", "alembic", "sqlalchemy"}
 

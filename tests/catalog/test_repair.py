@@ -107,13 +107,6 @@ ROWS = [
     "UPDATE encoders SET dim = 7",
     "UPDATE encoders SET name = CAST(x'fffe' AS TEXT)",
     "UPDATE labels SET score = 0.5 WHERE photo_id = 3",
-    "UPDATE labels SET rejected = NOT rejected WHERE photo_id = 4",
-    "UPDATE runs SET kind = 'accept', undone_at = started_at WHERE id = 1",
-    "UPDATE verdicts SET accepted = NOT accepted",
-    "DELETE FROM runs",
-    "UPDATE sidecars SET before = x'00'",
-    "UPDATE heads SET bias = 'text'",
-    "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'runs'",
     "UPDATE state SET uuid = 'x'",
     "UPDATE state SET encoder_id = 9",
     "UPDATE embeddings SET vector = 'text' WHERE photo_id = 3",
@@ -152,6 +145,29 @@ def test_without_a_copy_repair_leaves_nothing_that_it_could_mend(library, copied
     if not any("rebuild" in problem.loss for problem in again.problems):
         library.index([album])
         assert library.check().ok
+
+
+OF_LABELS = [
+    "UPDATE labels SET rejected = NOT rejected WHERE photo_id = 4",
+    "UPDATE runs SET kind = 'accept', undone_at = started_at WHERE id = 1",
+    "UPDATE verdicts SET accepted = NOT accepted",
+    "DELETE FROM runs",
+    "UPDATE sidecars SET before = x'00'",
+    "UPDATE heads SET bias = 'text'",
+    "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'runs'",
+]
+
+
+def test_what_a_generation_has_of_labels_is_restored(library, copied):
+    before = dump(library)
+    for damage in OF_LABELS:
+        change(library, damage)
+        problems, _ = library.catalog.problems(copy=copied)
+        assert problems, damage
+        assert all(problem.loss.startswith(("nothing is lost", "mended")) for problem in problems), problems
+        assert library.catalog.repair(copied)[0]
+        assert library.catalog.problems(copy=copied)[0] == []
+        assert dump(library) == before, damage
 
 
 @pytest.mark.parametrize("damage", ["UPDATE runs SET kind = 'x'", "DELETE FROM runs"])
