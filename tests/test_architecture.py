@@ -194,6 +194,7 @@ QUERY_PATH = [
         "cli/output.py",
     ),
     *("catalog/__init__.py", "catalog/reading.py", "catalog/copies.py", "catalog/lite.py", "catalog/storage.py"),
+    *("catalog/tags.py", "library/tags.py", "library/importing.py"),
     *(
         "vectors/__init__.py",
         "vectors/minimum.py",

@@ -65,7 +65,7 @@ def upgrade() -> None:
     op.drop_index("label_name", "labels")
     for name, columns, where in (
         ("label_name", ["label", "photo_id"], sa.text("NOT rejected")),
-        ("label_run", ["run_id"], sa.text("run_id IS NOT NULL")),
+        ("label_rejected", ["photo_id"], sa.text("rejected")),
     ):
         op.create_index(name, "labels", columns, sqlite_where=where, postgresql_where=where)
     if lite:

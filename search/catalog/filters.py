@@ -50,7 +50,12 @@ _HAS = {
     "lens": "lens IS NOT NULL",
     "gps": "latitude IS NOT NULL AND longitude IS NOT NULL",
     "rating": "rating IS NOT NULL",
-    "label": "photos.id IN (SELECT photo_id FROM labels WHERE NOT rejected)",
+    # Few are rejected: only of those photos one has to look whether something else is left.
+    "label": (
+        "photos.id IN (SELECT photo_id FROM labels) AND "
+        "(photos.id NOT IN (SELECT photo_id FROM labels WHERE rejected) OR "
+        "EXISTS (SELECT 1 FROM labels WHERE photo_id = photos.id AND NOT rejected))"
+    ),
 }
 _AMOUNTS = {
     "width": "width",

@@ -213,7 +213,7 @@ labels = Table(
     _seal(),
     # All that filters ask of labels is in this index.
     _where("label_name", "label", "photo_id", where="NOT rejected"),
-    _where("label_run", "run_id", where="run_id IS NOT NULL"),
+    _where("label_rejected", "photo_id", where="rejected"),
     _unsealed("labels", "photo_id"),
 )
 

@@ -257,30 +257,30 @@ def put_labels(
     run_id: int | None,
 ) -> None:
     """Attach labels to photos; `Writer.put_labels` has the words. Those that the user rejected stay so."""
-    at = now()
-    for some in chunks(labelled):
-        ids = [photo.id for photo in some if photo.id is not None]
+    rejected = set[tuple[int, str]]()
+    for ids in chunks([photo.id for photo in labelled if photo.id is not None]):
         for names in chunks(among):
             before = and_(labels.c.photo_id.in_(ids), labels.c.label.in_(names), labels.c.source == source)
             connection.execute(delete(labels).where(before))
-        rejected = rejected_pairs(connection, ids)
-        rows = [
-            {
-                "photo_id": photo.id,
-                "label": found.label,
-                "source": source,
-                "encoder_id": encoder_id,
-                "probability": found.probability,
-                "score": found.score,
-                "created_at": at,
-                "run_id": run_id,
-                "rejected": (photo.id, found.label) in rejected,
-            }
-            for photo in some
-            for found in photo.labels
-        ]
-        if rows:
-            connection.execute(insert(labels), rows)
+        rejected |= rejected_pairs(connection, ids)
+    at = now()
+    rows = [
+        {
+            "photo_id": photo.id,
+            "label": found.label,
+            "source": source,
+            "encoder_id": encoder_id,
+            "probability": found.probability,
+            "score": found.score,
+            "created_at": at,
+            "run_id": run_id,
+            "rejected": (photo.id, found.label) in rejected,
+        }
+        for photo in labelled
+        for found in photo.labels
+    ]
+    if rows:
+        connection.execute(insert(labels), rows)
 
 
 def rejected_pairs(connection: Connection, ids: Sequence[int]) -> set[tuple[int, str]]:

@@ -77,7 +77,7 @@ def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:
     words = {label.name: label.words for label in label_set.labels if label.words != Label.parse(label.name).words}
     details = {
         "labels": label_set.names,
-        "words": words,
+        **({"words": words} if words else {}),
         "templates": label_set.templates,
         "options": {name: value for name, value in asdict(options).items() if value is not None},
     }

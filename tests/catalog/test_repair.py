@@ -6,15 +6,16 @@ import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from search import failpoints
-from search.catalog.rows import checksum
+from search.catalog.rows import HeadRow, SidecarRow, checksum
 from search.catalog.storage import CATALOG_NAME
-from search.types import LabelledPhoto, LabelScore
+from search.types import LabelledPhoto, LabelScore, RunKind
 
 
 class Killed(BaseException):
@@ -56,6 +57,10 @@ def dump(library) -> dict[str, list[tuple]]:
             "roots",
             "encoders",
             "labels",
+            "runs",
+            "verdicts",
+            "sidecars",
+            "heads",
             "skips",
             "jobs",
             "embeddings",
@@ -77,6 +82,12 @@ def copied(library, album, tmp_path) -> Copied:
     with library.catalog.writing() as writer:
         labelled = [LabelledPhoto("", (LabelScore("a wall", 0.9, 0.3),), id_) for id_ in range(1, 13)]
         writer.put_labels(labelled, ["sky"], source="zero-shot", encoder_id=1)
+        with writer.run(RunKind.LABEL, encoder_id=1) as run:
+            run.propose([LabelledPhoto("", (LabelScore("sky", 0.9, 0.3),), 3)], ["sky"], encoder_id=1)
+        with writer.run(RunKind.ACCEPT) as run:
+            run.judge([(3, "sky", True), (4, "a wall", False)])
+        writer.put_sidecars([SidecarRow(3, b"photo.xmp", b"before", bytes(32), "[]")])
+        writer.put_heads(1, [HeadRow("sky", bytes(8), 0.5, None, None, 2, {}, datetime(2024, 1, 2))])  # noqa: DTZ001
     library.close()
     with closing(sqlite3.connect(Path(library.catalog.location, CATALOG_NAME))) as connection:
         connection.execute("VACUUM INTO ?", (str(tmp_path / "rows.db"),))
@@ -96,6 +107,13 @@ ROWS = [
     "UPDATE encoders SET dim = 7",
     "UPDATE encoders SET name = CAST(x'fffe' AS TEXT)",
     "UPDATE labels SET score = 0.5 WHERE photo_id = 3",
+    "UPDATE labels SET rejected = NOT rejected WHERE photo_id = 4",
+    "UPDATE runs SET kind = 'accept', undone_at = started_at WHERE id = 1",
+    "UPDATE verdicts SET accepted = NOT accepted",
+    "DELETE FROM runs",
+    "UPDATE sidecars SET before = x'00'",
+    "UPDATE heads SET bias = 'text'",
+    "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'runs'",
     "UPDATE state SET uuid = 'x'",
     "UPDATE state SET encoder_id = 9",
     "UPDATE embeddings SET vector = 'text' WHERE photo_id = 3",
@@ -134,6 +152,26 @@ def test_without_a_copy_repair_leaves_nothing_that_it_could_mend(library, copied
     if not any("rebuild" in problem.loss for problem in again.problems):
         library.index([album])
         assert library.check().ok
+
+
+@pytest.mark.parametrize("damage", ["UPDATE runs SET kind = 'x'", "DELETE FROM runs"])
+def test_a_run_that_no_copy_has_can_be_undone_by_its_number(library, copied, damage):
+    change(library, damage)
+    assert any("run" in problem.loss for problem in library.catalog.problems()[0])
+    library.check(repair=True)
+    assert library.check().ok
+    assert [run.kind for run in library.tags.runs()] == ["unknown", "unknown"]
+    assert (library.tags.undo(2).verdicts, library.tags.undo(1).labels) == (2, 1)
+    assert {label for photo in library.catalog.get(range(1, 13)) for label in photo.labels} == {"a wall"}
+
+
+def test_a_verdict_that_is_lost_counts_no_more(library, copied):
+    change(library, "UPDATE verdicts SET created_at = 'x' WHERE photo_id = 4")
+    [problem] = library.catalog.problems()[0]
+    assert problem.loss == "what was said of 1 label of 1 photo"
+    library.catalog.repair()
+    assert library.photo(4).labels == ("a wall",)
+    assert library.check().ok
 
 
 def test_a_photo_that_changed_since_the_copy_is_not_restored_to_what_it_was(library, copied, album, make_photo):

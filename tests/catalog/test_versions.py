@@ -24,7 +24,7 @@ from search.catalog.storage import CATALOG_NAME, Storage
 from search.catalog.versions import FORMAT, HISTORY
 from search.errors import LibraryNotFound, NewerLibrary, OldLibrary
 from search.resources import data_path, migrations_path
-from search.types import ProblemKind
+from search.types import Filter, ProblemKind
 
 
 @pytest.fixture
@@ -191,6 +191,31 @@ def test_what_photos_of_an_older_catalog_say_of_themselves_is_to_be_read(folder)
     assert (photo.info.rating, photo.info.keywords, catalog.pictures(1)) == (None, (), [])
     with Storage(str(folder)).examining() as connection:
         assert connection.exec_driver_sql("SELECT reader FROM photos").scalars().all() == [None]
+
+
+def test_labels_of_an_older_catalog_belong_to_no_run_and_are_found(folder):
+    put_catalog(folder, "0005")
+    catalog = Catalog(str(folder))
+    catalog.upgrade()
+    records = {record.label: (record.source, record.run, record.rejected) for record in catalog.labels_of([1])[1]}
+    assert records == {
+        "a cat": ("zero-shot", None, False),
+        "animal": ("file", None, False),
+        "animal/cat": ("file", None, False),
+        "cat": ("zero-shot", None, False),
+    }
+    assert catalog.select(Filter(labels=("animal/cat",))).tolist() == [1]
+    assert (catalog.runs(), catalog.verdicts()) == ([], [])
+
+
+def test_an_upgrade_does_not_sign_a_damaged_label(folder):
+    put_catalog(folder, "0005")
+    with closing(sqlite3.connect(folder / CATALOG_NAME)) as connection, connection:
+        connection.execute("UPDATE labels SET score = 0.5 WHERE label = 'a cat'")
+    catalog = Catalog(str(folder))
+    catalog.upgrade()
+    found = [problem for problem in catalog.problems(full=True)[0] if problem.kind is ProblemKind.ROW_DAMAGED]
+    assert ["labels" in problem.detail for problem in found] == [True]
 
 
 # Tries to upgrade copies of a catalog in processes of their own, each killed somewhere: `kill.py CATALOG TRIALS`.

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import update
 
 from search.catalog import Catalog
+from search.catalog.rows import HeadRow, SidecarRow
 from search.catalog.scan import ScannedFile, Verdict
 from search.catalog.schema import photos
 from search.catalog.seals import seal
@@ -23,7 +24,7 @@ from search.catalog.storage import CATALOG_NAME, Storage
 from search.catalog.writer import Record
 from search.errors import LibraryNotFound
 from search.generations import Generations, Unsound
-from search.types import FileStat, LabelledPhoto, LabelScore, PhotoInfo, Picture, Skip
+from search.types import FileStat, LabelledPhoto, LabelScore, PhotoInfo, Picture, RunKind, Skip
 
 PHOTOS, DIM = 300, 512
 
@@ -47,6 +48,11 @@ def catalog(tmp_path: Path) -> Catalog:
             writer.add(records, vectors[start : start + 100], encoder_id)
         labelled = [LabelledPhoto("", (LabelScore(f"label {n % 7}", 0.5, 0.3),), n) for n in range(1, 100)]
         writer.put_labels(labelled, ["other"], source="zero-shot", encoder_id=encoder_id)
+        with writer.run(RunKind.REVIEW, encoder_id=encoder_id, label_set="a set", details={"k": 1}) as run:
+            run.judge([(n, f"label {n % 7}", n % 2 == 0) for n in range(1, 60)])
+        writer.put_sidecars([SidecarRow(n, b"a.xmp", b"before", bytes(32), "[]") for n in range(1, 20)])
+        head = HeadRow("label 1", bytes(64), 0.5, 0.5, None, 3, {}, datetime(2024, 1, 1))  # noqa: DTZ001
+        writer.put_heads(encoder_id, [head])
         writer.put_pictures([Picture(n, bytes([n]) * 32, n / 7, n) for n in range(1, 100)], method=1)
         for number in range(20):
             writer.skip_unread(scope, Skip(str(tmp_path / "photos" / f"{number}.jpg"), "unreadable", "why not"))
