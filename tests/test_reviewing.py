@@ -283,10 +283,11 @@ def test_more_photos_than_can_be_looked_at_are_taken_evenly(coloured, monkeypatc
 def test_labels_are_worded_as_they_were_when_proposed(coloured):
     labels = [Label("colour/red", ("red", "crimson")), Label("colour/blue", ("blue",))]
     coloured.label(LabelSet.of(labels, ["a {} picture", "{}"]), apply=True)
-    found = worded(coloured._seams, ["colour/red", "colour/blue", "cat"])
+    found = worded(coloured._seams, ["colour/red", "colour/blue", "pet/cat", "this | that"])
     assert {label.name: label.words for label in found.labels} == {
         "colour/red": ("red", "crimson"),
         "colour/blue": ("blue",),
-        "cat": ("cat",),
+        "pet/cat": ("cat",),
+        "this | that": ("this | that",),
     }
     assert found.templates == ("a {} picture", "{}")

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_MULTI_THRESHOLD = 0.2
 """The least probability of labels that are decided one by one: about the best F1 of a model that is often unsure."""
 
-_STEEPNESS, _INTERCEPT = 0.33, -2.3  # of the log odds, in the model's own units: bench/label_calibration.py
-_FLOOR = 2.3  # how far above unrelated prompts the best label must lie lest none fit, in the same units
+_STEEPNESS, _INTERCEPT = 0.3, -2.2  # of the log odds, in the model's own units: bench/label_calibration.py
+_FLOOR = 2.5  # how far above unrelated prompts the best label must lie lest none fit, in the same units
 _PRODUCT_SCORES = 2**22  # (photos, labels) of one matrix product; of small ones the threads wait for each other
 _CACHED_SCORES = 2**18  # looked at together: 1 MiB, which stays in the processor's cache
 _PICKED = 32  # labels a photo, up to which picking one after the other is faster than sorting all
