@@ -5,7 +5,8 @@
 o are the log odds that the label's text gives, φ photos centred in their library and scaled to a mean square length of
 1. The prior draws the correction towards none: without examples the text alone decides, and a few move it little. It is
 logistic regression with an offset, solved for the most probable w and b (MAP) with L-BFGS; the model is that of a CLIP
-adapter begun at the text's vector, but convex. docs/reviewing.md says how well that works, bench/corrections.py measures it.
+adapter begun at the text's vector, but convex. bench/corrections.py
+measures what it brings, docs/reviewing.md says so.
 """
 
 from __future__ import annotations
