@@ -5,7 +5,8 @@
 o are the log odds that the label's text gives, φ photos centred in their library and scaled to a mean square length of
 1. The prior draws the correction towards none: without examples the text alone decides, and a few move it little. It is
 logistic regression with an offset, solved for the most probable w and b (MAP) with L-BFGS; the model is that of a CLIP
-adapter begun at the text's vector, but convex. docs/tags.md says how well that works, bench/corrections.py measures it.
+adapter begun at the text's vector, but convex. bench/corrections.py
+measures what it brings, docs/reviewing.md says so.
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ class Gain:
 class Cut:
     """A probability above which a label is right as often as asked for.
 
-    precision: as estimated.   photos: of the library that lie above.   examples: that the estimate rests on, as many as
-    would be worth the same had they been drawn by chance.
+    precision: as estimated.   photos: of those looked at that lie above.   examples: that the estimate rests on, as
+    many as would be worth the same had they been drawn by chance.
     """
 
     threshold: float
@@ -176,18 +177,18 @@ def gain(label: str, examples: Examples, odds: Floats) -> Gain:
 def cut(precision: float, examples: Examples, *, odds: Floats, library: npt.NDArray[np.floating]) -> Cut | None:
     """Return the lowest threshold above which a label is right as often as asked for; None if no verdicts show one.
 
-    odds: of `held_out`.   library: (M,), the log odds of the library's photos by the label's head.
-    The photos judged are not drawn by chance, but which they are depends on their scores alone: each stands for the
-    photos of the library whose scores are nearest to its own. The estimate is that of Laplace's rule, one right and one
-    wrong added, so nine in ten need eight right ones without a wrong one.
+    odds: of `held_out`.   library: (M,), the log odds by the label's head of photos that were not judged.
+    The photos judged are not drawn by chance, but which they are depends on their scores alone: each stands for itself
+    and for the photos of the library whose scores are nearest to its own. The estimate is that of Laplace's rule, one
+    right and one wrong added, so nine in ten need eight right ones without a wrong one.
     """
     order = np.flatnonzero(examples.judged)
     order = order[np.argsort(-odds[order], kind="stable")]
     scores, targets = odds[order], examples.targets[order]
-    if not len(scores) or not len(library):
+    if not len(scores):
         return None
     between = (scores[:-1] + scores[1:]) / 2
-    ordered = np.sort(library)
+    ordered = np.sort(np.concatenate([library, scores]))
     above = np.append(
         len(ordered) - np.searchsorted(ordered, between), len(ordered)
     )  # photos at or above each cut

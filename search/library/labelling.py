@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.encoders import recipes
 from search.errors import UsageError
-from search.labels import Classifier, Label, LabelOptions, label_photos
+from search.labels import Classifier, LabelOptions, label_photos
 from search.library.learning import learned
 from search.library.seams import real
 from search.photos.scan import scan
@@ -74,10 +74,8 @@ def label(
 
 def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:
     """Return what a run remembers of how it labelled."""
-    words = {label.name: label.words for label in label_set.labels if label.words != Label.parse(label.name).words}
     details: dict[str, Any] = {
         "labels": label_set.names,
-        **({"words": words} if words else {}),
         "templates": label_set.templates,
         "options": {name: value for name, value in asdict(options).items() if value is not None},
     }

@@ -60,12 +60,9 @@ class Teacher:
         for verdict in self._catalog.verdicts():
             self.said.setdefault(verdict.label, {})[verdict.photo_id] = verdict.accepted
         self._vectors: dict[int, Vectors] = {}
-        self._sample = self._taken_evenly()
-        self._space = Space.of(self._sample)
-
-    def _taken_evenly(self) -> Vectors:
         ids = self._catalog.all_ids()
-        return self.vectors(ids[:: max(1, len(ids) // BACKGROUND)].tolist())[1]
+        self._sample_ids, self._sample = self.vectors(ids[:: max(1, len(ids) // BACKGROUND)].tolist())
+        self._space = Space.of(self._sample)
 
     @property
     def space(self) -> Space:
@@ -91,7 +88,8 @@ class Teacher:
         odds = held_out(examples, self._space)
         found = None
         if precision is not None:
-            library = self.offsets(self._sample)[:, self.names.index(label)] + head.correction(self._sample)
+            others = self._sample[~np.isin(self._sample_ids, list(self.said.get(label, {})))]
+            library = self.offsets(others)[:, self.names.index(label)] + head.correction(others)
             found = cut(precision, examples, odds=odds, library=library)
         head = replace(head, precision=precision, threshold=found.threshold if found else None)
         return Lesson(head, gain(label, examples, odds), found)

@@ -110,7 +110,7 @@ class Review:
         self._seams, self._publish, self._precision = seams, publish, precision
         self._row = seams.model.answering()
         self._encoder = seams.model.half(self._row) or seams.model.made_sure(self._row.fingerprint)
-        names = tuple(dict.fromkeys(labels)) or tuple(
+        names = tuple(dict.fromkeys(label.strip() for label in labels)) or tuple(
             count.label for count in seams.catalog.label_counts() if count.proposed
         )
         self._run: int | None = None
@@ -375,5 +375,5 @@ def worded(seams: Seams, names: Sequence[str]) -> LabelSet:
             said = run.details.get("words", {})
             words |= {name: said[name] for name in names if name in said}
             templates = run.details.get("templates") or templates
-    labels = [Label(name, tuple(words[name])) if name in words else Label.parse(name) for name in names]
+    labels = [Label(name, tuple(words.get(name) or (Label(name, ()).leaf,))) for name in names]
     return LabelSet.of(labels, list(templates) if templates else None)
