@@ -35,6 +35,12 @@ def test_help_of_every_command_is_light():
         assert not after_command(name, "--help") & HEAVY
 
 
+def test_help_of_evaluations_draws_and_trains_nothing():
+    heavy = HEAVY | {"matplotlib", "sklearn", "scipy"}
+    assert not after_command("evaluate", "prompts", "--help") & heavy
+    assert not after_command("evaluate", "probe", "--help") & heavy
+
+
 def test_importing_the_package_is_light():
     assert not modules_after("import search") & HEAVY
 

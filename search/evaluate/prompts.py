@@ -15,7 +15,7 @@ import numpy as np
 from search.errors import UsageError
 from search.evaluate.metrics import confusion_matrix, top_k_accuracy
 from search.evaluate.statistics import Interval, Paired, bootstrap, holm, mcnemar, paired, share
-from search.labels import Label, LabelSet, load_labels
+from search.labels import Label, LabelSet, load_classnames, load_labels
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -233,7 +233,7 @@ def read_names(source: str, dataset: Dataset) -> tuple[Label, ...]:
     if _has_tabs(source):
         words = _by_class(_pairs(source, dataset), dataset)
         return tuple(Label(folder, Label.parse(words[folder][0]).words) for folder in dataset.folders)
-    labels = load_labels(source)
+    labels = _labels(source)
     known = {_key(label.name): label for label in labels}
     keys = [_key(folder) for folder in dataset.folders]
     if set(keys) <= set(known) and len(labels) == len(keys):
@@ -244,6 +244,13 @@ def read_names(source: str, dataset: Dataset) -> tuple[Label, ...]:
             hint="give one for each class, in their order or as FOLDER, a tab, words; --add adds a label",
         )
     return tuple(Label(folder, label.words) for folder, label in zip(dataset.folders, labels, strict=True))
+
+
+def _labels(source: str) -> list[Label]:
+    """Labels of a source, those of CLIP_benchmark's JSON with the names that stand there twice."""
+    if source.partition("#")[0].endswith(".json"):
+        return [Label(name, (name,)) for name in load_classnames(source)]
+    return load_labels(source)
 
 
 def _key(name: str) -> str:

@@ -119,3 +119,19 @@ def test_files_of_one_name_are_told_apart(prompts, tmp_path):
         file.write_text(f"bricks {number}\na cat\na rocket\na temple\n")
     found = prompts("--captions", files[0], "--captions", files[1], "--json").json
     assert [one["wording"] for one in found["results"]] == [str(file) for file in files]
+
+
+def test_a_wrong_file_of_words_is_told_before_any_photo_is_read(run, labelled, tmp_path):
+    (tmp_path / "said.txt").write_text("one line\n")
+    cache = tmp_path / "cache"
+    done = run("evaluate", "prompts", labelled, "--captions", tmp_path / "said.txt", "--cache", cache, "--offline")
+    assert done.code == 1
+    assert "1 lines for 4 classes" in done.stderr
+    assert not list(cache.rglob("catalog.db"))
+
+
+def test_photos_of_one_class_are_nothing_to_compare(run, photographs, tmp_path):
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    (tmp_path / "one" / "cat" / "a.png").write_bytes(photographs["cat"].read_bytes())
+    done = run("evaluate", "prompts", tmp_path / "one", "--model", "builtin", "--no-cache")
+    assert (done.code, "fewer than two classes" in done.stderr) == (1, True)

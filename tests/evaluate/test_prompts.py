@@ -205,6 +205,16 @@ def test_labels_named_as_the_folders_are_matched_whatever_their_order(dataset, t
     assert [label.words for label in found] == [("big cow",), ("cat",), ("Dog", "hound")]
 
 
+def test_published_names_keep_their_order_and_those_that_stand_there_twice(dataset, tmp_path):
+    (tmp_path / "names.json").write_text('{"zoo": ["crane", "crane", "dog"]}', encoding="utf-8")
+    found = read_names(str(tmp_path / "names.json"), dataset)
+    assert [(label.name, *label.words) for label in found] == [
+        ("big_cow", "crane"),
+        ("cat", "crane"),
+        ("dog", "dog"),
+    ]
+
+
 @pytest.mark.parametrize("told", ["templates", "captions", "spoken"])
 def test_a_saved_wording_has_the_same_sentences(dataset, tmp_path, told):
     captions = {"big_cow": ("big cow",), "cat": ("cat", "kitten"), "dog": ("dog",)}

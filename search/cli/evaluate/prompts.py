@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,12 +107,13 @@ def command(
         report.check(html)
     if save is not None:
         _check_save(save)
-    with opened(settings, source, model=model, cache=cache, no_cache=no_cache) as photos:
+    asked = _Asked(texts, sets, captions, labels, added, dropped, parts)
+    with opened(settings, source, model=model, cache=cache, no_cache=no_cache, before=asked.check) as photos:
         encoder, remember = photos.pictures.text(), photos.pictures.remember()
-        wordings = _wordings(photos.dataset, texts, sets, captions, labels)
+        wordings = asked.wordings(photos.dataset)
         found = evaluate_prompts(photos.dataset, photos.vectors, wordings, encoder=encoder, remember=remember)
         best = found.best
-        changes = list(_changes(best.wording, added, dropped, parts))
+        changes = asked.changes(best.wording)
         changed = list(
             evaluate_changes(photos.dataset, photos.vectors, best, changes, encoder=encoder, remember=remember)
         )
@@ -132,34 +134,58 @@ def command(
         laboratory.tell(found, changed, name)
 
 
-def _wordings(
-    dataset: Dataset,
-    texts: Sequence[str],
-    sets: Sequence[str],
-    captions: Sequence[str],
-    labels: Sequence[str],
-) -> tuple[Wording, ...]:
-    from search.evaluate.prompts import read_captions, read_names, spoken_names, wordings_of
-    from search.labels import DEFAULT_TEMPLATES, load_templates
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The wordings and changes that options ask for."""
 
-    called = _called([*sets, *captions, *labels])
-    names = {_FOLDERS: spoken_names(dataset), **{called[file]: read_names(file, dataset) for file in labels}}
-    if not texts and not sets and not captions:
-        texts = DEFAULT_TEMPLATES if labels else _DEFAULT
-        sets = () if labels else _usual_sets()
-        called |= _called(sets)
-    return wordings_of(
-        dataset,
-        templates={**{text: (text,) for text in texts}, **{called[name]: load_templates(name) for name in sets}},
-        names=names if labels else None,
-        captions={called[file]: read_captions(file, dataset) for file in captions},
-    )
+    texts: tuple[str, ...]
+    sets: tuple[str, ...]
+    captions: tuple[str, ...]
+    labels: tuple[str, ...]
+    added: tuple[str, ...]
+    dropped: tuple[str, ...]
+    parts: tuple[str, ...]
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise UsageError for what does not fit the classes."""
+        self.changes(self.wordings(dataset)[0])
+
+    def wordings(self, dataset: Dataset) -> tuple[Wording, ...]:
+        from search.evaluate.prompts import read_captions, read_names, spoken_names, wordings_of
+        from search.labels import DEFAULT_TEMPLATES, load_templates
+
+        texts, sets = self.texts, self.sets
+        if not texts and not sets and not self.captions:
+            texts, sets = (DEFAULT_TEMPLATES, ()) if self.labels else (_DEFAULT, _usual_sets())
+        called = _called([*sets, *self.captions, *self.labels])
+        names = {called[file]: read_names(file, dataset) for file in self.labels}
+        return wordings_of(
+            dataset,
+            templates={
+                **{text: (text,) for text in texts},
+                **{called[name]: load_templates(name) for name in sets},
+            },
+            names={_FOLDERS: spoken_names(dataset), **names} if names else None,
+            captions={called[file]: read_captions(file, dataset) for file in self.captions},
+        )
+
+    def changes(self, wording: Wording) -> list[Change]:
+        from search.evaluate.prompts import adding, dropping, splitting
+
+        splits = [_pair(given) for given in self.parts]
+        if short := [folder for folder, words in splits if len(words) < 2]:
+            raise click.UsageError(f"--split {short[0]} needs two parts or more: {short[0]}=A,B")
+        return [
+            *(adding(wording, *_pair(given)) for given in self.added),
+            *(dropping(wording, folder) for folder in self.dropped),
+            *(splitting(wording, *split) for split in splits),
+        ]
 
 
-def _usual_sets() -> list[str]:
+def _usual_sets() -> tuple[str, ...]:
     from search.labels import built_in
 
-    return [name for name in ("imagenet7", "imagenet80") if name in built_in("templates")]
+    return tuple(name for name in ("imagenet7", "imagenet80") if name in built_in("templates"))
 
 
 def _called(sources: Sequence[str]) -> dict[str, str]:
@@ -167,21 +193,6 @@ def _called(sources: Sequence[str]) -> dict[str, str]:
     short = {source: source.partition("#")[2] or Path(source).stem for source in sources}
     names = list(short.values())
     return {source: name if names.count(name) == 1 else source for source, name in short.items()}
-
-
-def _changes(
-    wording: Wording, added: Sequence[str], dropped: Sequence[str], parts: Sequence[str]
-) -> Iterator[Change]:
-    from search.evaluate.prompts import adding, dropping, splitting
-
-    for name, words in map(_pair, added):
-        yield adding(wording, name, words)
-    for folder in dropped:
-        yield dropping(wording, folder)
-    for folder, words in map(_pair, parts):
-        if len(words) < 2:
-            raise click.UsageError(f"--split {folder} needs two parts or more: {folder}=A,B")
-        yield splitting(wording, folder, words)
 
 
 def _pair(given: str) -> tuple[str, list[str]]:

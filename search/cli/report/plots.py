@@ -203,7 +203,7 @@ def trade_off(
     curves: Mapping[str, Sequence[tuple[float, float]]], *, ring: tuple[float, float], title: str, x: str
 ) -> Figure:
     """Plot curves of shares against shares; the ring stands on the first."""
-    with _drawing((3.6, 3.5), f"{title}, against {x}: {', '.join(curves)}") as (axes, done):
+    with _drawing((2.9, 2.9), f"{title}, against {x}: {', '.join(curves)}") as (axes, done):
         for number, (name, points) in enumerate(curves.items()):
             colour = COLOURS[number]
             axes.plot(
@@ -215,6 +215,7 @@ def trade_off(
         for axis, limit in ((axes.xaxis, axes.set_xlim), (axes.yaxis, axes.set_ylim)):
             limit(0, 1.02)
             _percent(axis)
+            axis.set_ticks(np.linspace(0, 1, 5))
         axes.grid()
         axes.legend(loc="lower left")
     return done()
