@@ -175,18 +175,27 @@ def test_classes_that_not_all_styles_have_are_left_out_and_told(evaluate, here, 
     assert "not all have them: brick_wall, temple" in outcome.stderr
 
 
-def test_the_model_is_that_of_ones_library(run, here, album, tmp_path):
-    assert run("index", album, "--model", "builtin").code == 0
-    outcome = run("evaluate", "zero-shot", here / "styles" / "photos", "--no-cache", "--json")
+def test_the_model_is_that_of_ones_library(run, here, make_photo, tmp_path):
+    make_photo(tmp_path / "own" / "1.png", 1)
+    assert run("index", tmp_path / "own", "--model", "builtin").code == 0
+    outcome = run("evaluate", "zero-shot", here / "styles" / "photos", "--cache", here / "kept", "--json")
     assert outcome.json["model"] == "builtin"
     assert "recommended" not in outcome.stderr
+    assert run("status", "--json").json["photos"] == 1
     clash = run("evaluate", "zero-shot", here / "styles" / "photos", "--no-cache", "--cache", tmp_path)
     assert clash.code == 2
 
 
+def test_one_class_is_nothing_to_tell_apart(evaluate, tmp_path, make_photo):
+    make_photo(tmp_path / "set" / "cat" / "1.png", 1)
+    outcome = evaluate("zero-shot", tmp_path / "set")
+    assert (outcome.code, "photos of one class" in outcome.stderr) == (1, True)
+
+
 def test_a_folder_whose_photos_cannot_be_read_is_an_error(evaluate, tmp_path):
-    (tmp_path / "bad" / "cat").mkdir(parents=True)
-    (tmp_path / "bad" / "cat" / "1.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    for name in ("cat", "dog"):
+        (tmp_path / "bad" / name).mkdir(parents=True)
+        (tmp_path / "bad" / name / "1.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     outcome = evaluate("zero-shot", tmp_path / "bad")
     assert (outcome.code, "no photo of" in outcome.stderr) == (1, True)
     assert "1.jpg: decode_error" in outcome.stderr

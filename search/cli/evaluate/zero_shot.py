@@ -53,6 +53,7 @@ def command(
       search evaluate zero-shot ~/flowers --template "a photo of a {}, a type of flower."
     """
     from search.cli.output import emit_json, skip_document
+    from search.errors import UsageError
     from search.evaluate.datasets import Dataset
     from search.evaluate.zero_shot import evaluate_zero_shot
 
@@ -60,6 +61,8 @@ def command(
         report.check(html)
     whole = results.named(Dataset.of(source), names)
     results.tell_empty(settings, whole)
+    if len(whole.folders) < 2:
+        raise UsageError(f"{source} has photos of one class", hint="there must be another to tell it from")
     labels = results.labels_of(whole, templates, template_source)
     with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
         seen = results.seen(settings, pictures, whole)
