@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from search import LabelOptions, LabelSet
 from search.errors import UsageError
-from search.labels import NONE_OF_THESE, Classifier, Label, load_labels, load_templates, sigmoid
+from search.labels import (
+    NONE_OF_THESE,
+    Classifier,
+    Label,
+    label_photos,
+    load_labels,
+    load_templates,
+    sigmoid,
+)
+from search.relevance import Bank
 
 
 def test_a_line_holds_parents_name_and_synonyms():
@@ -72,7 +81,7 @@ def test_sigmoid_models_use_their_own_scale_and_bias():
 def test_softmax_models_hold_each_label_against_unrelated_prompts():
     alone = classifier(LabelOptions(multi=True))
     [labels] = alone.label(PHOTO)
-    logits = [0.33 * 10 * (score - 0.2) - 2.3 for score in (0.8, 0.6, 0.0)]
+    logits = [0.3 * 10 * (score - 0.2) - 2.2 for score in (0.8, 0.6, 0.0)]
     np.testing.assert_allclose(alone.log_odds(PHOTO), [logits], atol=1e-6)  # fp32
     assert [label.probability for label in labels] == pytest.approx(
         [1 / (1 + np.exp(-x)) for x in logits], abs=1e-6
@@ -83,6 +92,133 @@ def test_k_and_threshold_limit_the_list():
     assert [x.label for x in classifier(LabelOptions(k=1)).label(PHOTO)[0]] == ["x"]
     assert [x.label for x in classifier(LabelOptions(threshold=0.5)).label(PHOTO)[0]] == ["x"]
     assert classifier(LabelOptions(threshold=0.99)).label(PHOTO) == [()]
+
+
+PHOTOS = np.array([[0.8, 0.6, 0.0], [0.0, 0.6, 0.8], [0.6, 0.0, -0.8]], np.float32)
+
+
+def built(labels, options, *, heads=None, encoder=None) -> Classifier:
+    """x, y and z lie on the axes; the bank in the middle of nothing."""
+
+    class Axes:
+        fingerprint, context_length, logit_scale, logit_bias = "axes", 77, 10.0, None
+
+        def encode_texts(self, texts):
+            return np.stack([np.eye(3, dtype=np.float32)["xyz".index(text)] for text in texts])
+
+        def count_tokens(self, texts):
+            return [3] * len(texts)
+
+    bank = Bank(np.zeros(3), np.eye(3), np.zeros(3), 0.0)
+    return Classifier.build(
+        LabelSet.of(labels, ["{}"]), encoder or Axes(), options, bank=lambda: bank, heads=heads
+    )
+
+
+def listed(classifier: Classifier) -> list[str]:
+    return ["".join(label.label[-1] for label in labels) for labels in classifier.label(PHOTOS)]
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_thresholds_of_labels_take_the_place_of_the_one_for_all(multi):
+    likely = [
+        {x.label: x.probability for x in labels} for labels in built("xyz", LabelOptions(multi)).label(PHOTOS)
+    ]
+    least = {"x": 0.3, "z": 0.9}
+    labels = [Label(name, (name,), least.get(name)) for name in "xyz"]
+    wanted = [
+        [
+            name
+            for name in sorted(found, key=found.__getitem__, reverse=True)
+            if found[name] >= least.get(name, 0.05)
+        ]
+        for found in likely
+    ]
+    assert listed(built(labels, LabelOptions(multi, threshold=0.05))) == ["".join(names) for names in wanted]
+    assert listed(built(labels, LabelOptions(multi, threshold=0.05, k=1))) == ["".join(n[:1]) for n in wanted]
+    assert len({tuple(names) for names in wanted}) > 1
+
+
+def test_log_odds_are_those_of_labels_decided_one_by_one_whatever_the_options():
+    alone = built("xyz", LabelOptions(multi=True, none_of_these=True))
+    odds = alone.log_odds(PHOTOS)
+    np.testing.assert_allclose(odds, 3 * PHOTOS - 2.2, atol=1e-5)  # fp32
+    np.testing.assert_array_equal(built("xyz", LabelOptions()).log_odds(PHOTOS), odds)
+    every = built("xyz", LabelOptions(multi=True)).label(PHOTOS)
+    for row, labels in zip(sigmoid(odds), every, strict=True):
+        assert {x.label: x.probability for x in labels} == pytest.approx(dict(zip("xyz", row, strict=True)))
+
+
+def test_none_of_these_one_by_one_is_listed_where_no_label_is():
+    options = LabelOptions(multi=True, threshold=0.5, none_of_these=True)
+    found = built("xyz", options).label(PHOTOS * np.float32([[1], [1], [0.5]]))
+    assert [[x.label for x in labels] for labels in found] == [["x"], ["z"], [NONE_OF_THESE]]
+    assert found[2][0].probability == pytest.approx(1 - sigmoid(np.float64(3 * 0.3 - 2.2)))
+
+
+def test_none_of_these_stands_a_step_above_unrelated_prompts():
+    labels = built("xyz", LabelOptions(none_of_these=True)).label(np.float32([[0.26, 0, 0], [0.24, 0, 0]]))
+    assert [found[0].label for found in labels] == ["x", NONE_OF_THESE]
+    assert sum(x.probability for x in labels[0]) == pytest.approx(1)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A head that knows the third axis."""
+
+    threshold: float | None
+
+    def correction(self, vectors):
+        return 4 * vectors[:, 2] + 1
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_what_was_learnt_of_a_label_is_added_to_it_alone(multi):
+    plain, learnt = (built("xyz", LabelOptions(multi), heads=heads) for heads in (None, {"y": Learnt(None)}))
+    difference = learnt._logits(PHOTOS, PHOTOS) - plain._logits(PHOTOS, PHOTOS)
+    np.testing.assert_allclose(difference[:, 1], 4 * PHOTOS[:, 2] + 1, atol=1e-5)  # fp32
+    assert not difference[:, [0, 2]].any()
+    np.testing.assert_allclose(
+        (learnt.log_odds(PHOTOS) - plain.log_odds(PHOTOS))[:, 1], difference[:, 1], atol=1e-5
+    )
+
+
+def test_a_learnt_threshold_counts_one_by_one_and_the_users_more():
+    options = LabelOptions(multi=True, threshold=0.2)
+    assert listed(built("xyz", options, heads={"x": Learnt(None)})) == ["xy", "xzy", ""]
+    assert listed(built("xyz", options, heads={"x": Learnt(0.9)})) == ["y", "zy", ""]
+    given = [Label("x", ("x",), 0.2), "y", "z"]
+    assert listed(built(given, options, heads={"x": Learnt(0.9)})) == ["xy", "xzy", ""]
+    assert listed(built("xyz", LabelOptions(threshold=0.2), heads={"x": Learnt(1.0)}))[0][0] == "x"
+
+
+def test_a_labels_share_goes_to_all_above_it():
+    labels = [Label.parse(name) for name in ("a/b/x", "a/y", "z")]
+    found = built(labels, LabelOptions()).classify(PHOTOS)
+    for best, above in found:
+        likely = {x.label: x.probability for x in best}
+        shares = {share.label: share.probability for share in above}
+        assert shares == pytest.approx({"a": likely["a/b/x"] + likely["a/y"], "a/b": likely["a/b/x"]}, abs=1e-6)
+        assert [share.probability for share in above] == sorted(shares.values(), reverse=True)
+    assert built("xyz", LabelOptions()).classify(PHOTOS)[0][1] == ()
+    assert built(labels, LabelOptions(multi=True)).classify(PHOTOS)[0][1] == ()
+
+
+def test_a_label_that_others_stand_below_is_part_of_its_own_share():
+    labels = [Label.parse("x"), Label.parse("x/y"), Label.parse("z")]
+    [(best, [share]), *_] = built(labels, LabelOptions()).classify(PHOTOS)
+    assert share.label == "x"
+    assert share.probability == pytest.approx(sum(x.probability for x in best if x.label != "z"), abs=1e-6)
+
+
+def test_a_photo_of_a_cat_is_likelier_a_cat_than_not_so_a_rocket(builtin, photographs):
+    paths = [str(photographs[name]) for name in ("cat", "rocket")]
+    classifier = Classifier.build(LabelSet.of(["cat", "rocket"]), builtin, LabelOptions(multi=True))
+    labelled, _ = label_photos(paths, classifier, encoder=builtin)
+    cat, rocket = ({x.label: x.probability for x in photo.labels} for photo in labelled)
+    assert cat["cat"] > 3 * cat["rocket"]
+    assert rocket["rocket"] > 3 * rocket["cat"]
+    assert all(0 < found < 0.9 for found in (*cat.values(), *rocket.values()))
 
 
 def test_no_photos_give_no_labels():

@@ -55,7 +55,11 @@ def test_a_text_query_on_an_indexed_library_loads_no_torch(library, album, tmp_p
 def test_labelling_photos_whose_vectors_are_known_loads_no_torch(library, album, tmp_path):
     library.index([album])
     place, photo = str(tmp_path / "library"), str(album / "day0" / "photo00.png")
-    for arguments in (["--label", "a wall"], [photo, "--labels", "everyday"], ["--label", "a wall", "--apply"]):
+    for arguments in (
+        ["--label", "a wall"],
+        [photo, "--labels", "everyday", "--multi", "--none-of-these"],
+        ["--label", "a wall", "--apply"],
+    ):
         loaded = after_command("--library", place, "label", *arguments)
         assert {"numpy", "sqlite3"} <= loaded
         assert not loaded & {"torch", "torchvision", "open_clip", "transformers"}

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from search.cli.options import Number, Settings, as_command, completed_by, model_option, trust_option
 
 if TYPE_CHECKING:
-    from search.labels import LabelSet
-    from search.types import Labelling
+    from collections.abc import Mapping, Sequence
+
+    from search.types import LabelledPhoto, Labelling
 
 _SHOWN = 3  # labels a photo on a terminal
+
+
+class _Threshold(click.ParamType[tuple[str, float]]):
+    """A probability, for all labels or for the one that is named before it."""
+
+    name = "threshold"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Return the label, "" for all, and its least probability."""
+        label, _, least = value.rpartition("=")
+        return label.strip(), Number(0, 1).convert(least, param, ctx)
 
 
 @as_command("label")
@@ -39,8 +51,18 @@ _SHOWN = 3  # labels a photo on a terminal
     metavar="FILE|SET",
     help="Prompts one a line, JSON, or a built-in set.",
 )
+@click.option(
+    "--labels-from-folders", is_flag=True, help="Labels: the names of PATH's folders; tell how many agree."
+)
 @click.option("--multi", is_flag=True, help="Decide each label by itself.")
-@click.option("--threshold", type=Number(0, 1), metavar="P", help="Least probability. [--multi: 0.5]")
+@click.option(
+    "--threshold",
+    "thresholds",
+    type=_Threshold(),
+    multiple=True,
+    metavar="[NAME=]P",
+    help="Least probability, of one label or of all; may be given often. [--multi: 0.2]",
+)
 @click.option("--none-of-these", is_flag=True, help="Allow that no label fits.")
 @click.option("-k", "k", type=click.IntRange(1), help="Labels a photo, at most. [default: all; --apply: 1]")
 @click.option("--apply", is_flag=True, help="Write the labels into the library.")
@@ -54,8 +76,9 @@ def command(
     source: str | None,
     templates: tuple[str, ...],
     template_source: str | None,
+    labels_from_folders: bool,
     multi: bool,
-    threshold: float | None,
+    thresholds: tuple[tuple[str, float], ...],
     none_of_these: bool,
     k: int | None,
     apply: bool,
@@ -70,22 +93,56 @@ def command(
     Examples:
       search label cat.jpg --label "a diagram" --label "a dog" --label "a cat" --template "{}"
       search label --labels everyday --apply
+      search label --labels photo-tags --multi --threshold animal/dog=0.5 -k 5
     """
     from search.cli.output import emit_json, labelling_document
     from search.cli.progress import progress_bar
-    from search.labels import LabelOptions
+    from search.labels import DEFAULT_MULTI_THRESHOLD, Label, LabelOptions, label_set
 
-    if not names and not source:
-        raise click.UsageError("give labels: --label NAME or --labels FILE")
+    folders = _folders(paths) if labels_from_folders else {}
+    if not (names or source or folders or template_source):
+        raise click.UsageError("give labels: --label NAME, --labels FILE or --labels-from-folders")
+    least = dict(thresholds)
     options = LabelOptions(
         multi=multi,
-        threshold=threshold if threshold is not None else 0.5 if multi else 0.0,
+        threshold=least.pop("", DEFAULT_MULTI_THRESHOLD if multi else 0.0),
         none_of_these=none_of_these,
         k=k or (None if settings.json or apply else _SHOWN),  # what is not shown need not be made
     )
-    label_set = _label_set(names, source, templates, template_source)
+    given: list[str | Label] = [*names, *(Label(folder, (folder.replace("_", " "),)) for folder in folders)]
+    chosen = label_set(source, template_source, names=given, more_templates=templates, thresholds=least)
     with settings.open_library(model, trust_checkpoint) as library, progress_bar(settings) as progress:
-        labelling = library.label(label_set, paths=paths or None, options=options, apply=apply, progress=progress)
+        labelling = library.label(chosen, paths=paths or None, options=options, apply=apply, progress=progress)
+    _talk(settings, labelling, apply=apply)
+    classes = _agreement(labelling.photos, folders)
+    if settings.json:
+        emit_json(labelling_document(labelling) | ({"classes": classes} if folders else {}))
+    else:
+        _tell(labelling, classes)
+
+
+def _folders(paths: tuple[str, ...]) -> dict[str, str]:
+    """Return the folders in a folder by name, hidden ones left out, in order."""
+    import os
+
+    if len(paths) != 1 or not os.path.isdir(paths[0]):
+        raise click.UsageError("--labels-from-folders takes one PATH, a folder of class folders")
+    inside = sorted(entry.name for entry in os.scandir(paths[0]) if entry.is_dir() and entry.name[0] != ".")
+    if not inside:
+        raise click.UsageError(f"{paths[0]} holds no folders")
+    return {name: os.path.join(os.path.realpath(paths[0]), name, "") for name in inside}
+
+
+def _agreement(photos: Sequence[LabelledPhoto], folders: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Count how many photos of each class folder have its name as their best label."""
+    rows = []
+    for name, place in folders.items():
+        best = [photo.labels[0].label if photo.labels else "" for photo in photos if photo.path.startswith(place)]
+        rows.append({"label": name, "photos": len(best), "agree": best.count(name)})
+    return rows
+
+
+def _talk(settings: Settings, labelling: Labelling, *, apply: bool) -> None:
     for skip in labelling.skipped:
         settings.talk(f"skipped {skip.path}: {skip.reason}: {skip.detail}")
     if labelling.truncated_tokens:
@@ -99,30 +156,23 @@ def command(
             f"run {labelling.run}: labels written for {labelling.applied} photos{strangers}; "
             f"search tags undo {labelling.run} takes them back"
         )
-    if settings.json:
-        emit_json(labelling_document(labelling))
-    else:
-        _tell(labelling)
 
 
-def _label_set(
-    names: tuple[str, ...], source: str | None, templates: tuple[str, ...], template_source: str | None
-) -> LabelSet:
-    from search.labels import LabelSet, load_labels, load_templates
-
-    lines = [*names, *(load_labels(source) if source else ())]
-    prompts = load_templates(template_source) if template_source else []
-    if isinstance(prompts, dict):
-        return LabelSet.described(lines, prompts)
-    return LabelSet.of(lines, [*templates, *prompts])
-
-
-def _tell(labelling: Labelling) -> None:
+def _tell(labelling: Labelling, classes: list[dict[str, Any]]) -> None:
     from search.cli.output import emit_table, short
 
-    rows = [
-        (short(photo.path), " · ".join(f"{x.label} {x.probability:.2f}" for x in photo.labels[:_SHOWN]) or "-")
-        for photo in labelling.photos
-    ]
-    if rows:
-        emit_table(rows)
+    if classes:
+        rows = [(x["label"], str(x["photos"]), str(x["agree"]), _share(x["agree"], x["photos"])) for x in classes]
+        photos, agree = (sum(x[key] for x in classes) for key in ("photos", "agree"))
+        rows.append(("all", str(photos), str(agree), _share(agree, photos)))
+        emit_table(rows, right=(1, 2, 3), header=("class", "photos", "agree", ""))
+    elif labelling.photos:
+        emit_table([(short(photo.path), _said(photo)) for photo in labelling.photos])
+
+
+def _share(agree: int, photos: int) -> str:
+    return f"{agree / photos:.0%}" if photos else "-"
+
+
+def _said(photo: LabelledPhoto) -> str:
+    return " · ".join(f"{x.label} {x.probability:.2f}" for x in photo.labels[:_SHOWN]) or "-"

@@ -241,7 +241,8 @@ def report_document(report: IndexReport, library: str) -> dict[str, Any]:
 
 def labelled_document(photo: LabelledPhoto) -> dict[str, Any]:
     labels = [{"label": x.label, "probability": x.probability, "score": x.score} for x in photo.labels]
-    return {**path_fields(photo.path), "labels": labels}
+    parents = [{"label": x.label, "probability": x.probability} for x in photo.parents]
+    return {**path_fields(photo.path), "labels": labels} | ({"parents": parents} if parents else {})
 
 
 def labelling_document(labelling: Labelling) -> dict[str, Any]:
@@ -249,6 +250,8 @@ def labelling_document(labelling: Labelling) -> dict[str, Any]:
         "encoder": labelling.encoder,
         "labels": list(labelling.labels),
         "templates": list(labelling.templates),
+        "label_set": labelling.label_set,
+        "template_set": labelling.templates_name,
         "photos": [labelled_document(photo) for photo in labelling.photos],
         "skipped": [skip_document(skip) for skip in labelling.skipped],
         "applied": labelling.applied,

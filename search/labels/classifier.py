@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_MULTI_THRESHOLD = 0.2
 """The least probability of labels that are decided one by one: about the best F1 of a model that is often unsure."""
 
-_STEEPNESS, _INTERCEPT = 0.33, -2.3  # of the log odds, in the model's own units: bench/label_calibration.py
-_FLOOR = 2.3  # how far above unrelated prompts the best label must lie lest none fit, in the same units
+_STEEPNESS, _INTERCEPT = 0.3, -2.2  # of the log odds, in the model's own units: bench/label_calibration.py
+_FLOOR = 2.5  # how far above unrelated prompts the best label must lie lest none fit, in the same units
 _PRODUCT_SCORES = 2**22  # (photos, labels) of one matrix product; of small ones the threads wait for each other
 _CACHED_SCORES = 2**18  # looked at together: 1 MiB, which stays in the processor's cache
 _PICKED = 32  # labels a photo, up to which picking one after the other is faster than sorting all
@@ -264,7 +264,7 @@ class Classifier:
         powers = np.exp(logits - _log_sum_exp(logits))
         sums = np.stack([powers[:, places].sum(axis=1) for places in self.parents.values()], axis=1)  # (N, P)
         order = np.argsort(-sums, axis=1, kind="stable")[:, : self.options.k]
-        names = list(self.parents)
+        names = list(self.parents)  # a product with who is below whom is slower: of small ones the threads wait
         rows = zip(order.tolist(), np.take_along_axis(sums, order, axis=1).tolist(), strict=True)
         return (tuple(LabelShare(names[place], share) for place, share in zip(*row, strict=True)) for row in rows)
 
@@ -308,10 +308,9 @@ def _thresholds(
     names: Sequence[str], given: Mapping[str, float], heads: Mapping[int, Correction], options: LabelOptions
 ) -> npt.NDArray[np.float64] | None:
     """Return the least probability of each label: the given, else the learnt where it holds; None if all are one."""
-    learnt = heads if options.multi else {}
-    own = {names[place]: head.threshold for place, head in learnt.items() if head.threshold is not None} | dict(
-        given
-    )
+    learnt = heads.items() if options.multi else ()
+    own = {names[place]: head.threshold for place, head in learnt if head.threshold is not None}
+    own |= given
     return np.array([own.get(name, options.threshold) for name in names]) if own else None
 
 

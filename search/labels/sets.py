@@ -55,6 +55,11 @@ class Label:
         return cls(name, tuple(dict.fromkeys(words)), probability(least, line) if least.strip() else None)
 
     @property
+    def leaf(self) -> str:
+        """The last part of the name, which stands in prompts where no other words are given."""
+        return _LEVEL.split(self.name)[-1]
+
+    @property
     def parents(self) -> tuple[str, ...]:
         """The labels above this one, the highest first; a name that is its own word has none, slash or not."""
         if self.name in self.words:

@@ -17,7 +17,7 @@ def label_set(
     labels: str | None = None,
     templates: str | None = None,
     *,
-    names: Sequence[str] = (),
+    names: Sequence[str | Label] = (),
     more_templates: Sequence[str] = (),
     thresholds: Mapping[str, float] | None = None,
 ) -> LabelSet:
@@ -97,7 +97,7 @@ def lines(source: str, kind: str) -> list[str]:
     return kept
 
 
-def _name(source: str | None, given: Sequence[str] = ()) -> str:
+def _name(source: str | None, given: Sequence[object] = ()) -> str:
     """What provenance calls a source: its file's name without folders, and that more was given."""
     parts = [source.replace("\\", "/").rpartition("/")[2]] if source else []
     return ", ".join([*parts, GIVEN] if given or not parts else parts)

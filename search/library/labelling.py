@@ -72,18 +72,16 @@ def label(
 
 def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:
     """Return what a run remembers of how it labelled."""
-    words = {label.name: label.words for label in label_set.labels if label.words != (_leaf(label.name),)}
-    details = {
+    details: dict[str, Any] = {
         "labels": label_set.names,
-        **({"words": words} if words else {}),
         "templates": label_set.templates,
         "options": {name: value for name, value in asdict(options).items() if value is not None},
     }
+    if words := {label.name: label.words for label in label_set.labels if label.words != (label.leaf,)}:
+        details["words"] = words
+    if label_set.thresholds:
+        details["thresholds"] = dict(label_set.thresholds)
     return {"label_set": label_set.name, "templates": label_set.templates_name, "details": details}
-
-
-def _leaf(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def _labelling(

@@ -194,7 +194,8 @@ class LibraryModel:
         self._notify(f"learning what {model.name} makes of texts that fit nothing; this happens once")
         bank = banks.make(tower())
         beside = self._recipes
-        writable = beside and not self.catalog.is_newer and os.access(beside.parent, os.W_OK)
+        kept_here = self.catalog.exists() and not self.catalog.is_newer
+        writable = beside and kept_here and os.access(beside.parent, os.W_OK)
         with contextlib.suppress(OSError):
             banks.save(bank, beside if beside and writable else banks.default_cache(), model.fingerprint)
         return bank

@@ -70,7 +70,7 @@ def test_models_and_built_in_sets_are_completed():
     assert "builtin" in completions("index", "x", "--model", "b")
     assert completions("models", "info", "auto") == ["auto"]
     assert "everyday" in completions("label", "--labels", "")
-    assert completions("label", "--templates", "neu") == ["neutral"]
+    assert completions("label", "--templates", "sat") == ["satellite"]
 
 
 def test_what_is_no_built_in_set_is_a_file():
