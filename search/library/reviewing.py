@@ -313,7 +313,7 @@ class Review:
         """Score what is left of a label by its head as it is now."""
         if label in self._pools:
             pool = self._pools[label]
-            head = self._heads[label] = self._teacher.head(label)
+            head = self._heads[label] = self._teacher.head(label, before=self._heads.get(label))
             pool.odds = pool.offsets + head.correction(self._vectors[pool.places])
 
     # ---- the end
