@@ -77,9 +77,9 @@ class Teacher:
         """Return the zero-shot log odds (N, C) of photos, in the order of names."""
         return self._classifier.log_odds(vectors)
 
-    def head(self, label: str) -> Head:
-        """Train a label's head on its verdicts."""
-        return train(label, self._examples(label), self._space)
+    def head(self, label: str, *, before: Head | None = None) -> Head:
+        """Train a label's head on its verdicts; `before` is what it was when there were fewer."""
+        return train(label, self._examples(label), self._space, before=before)
 
     def lesson(self, label: str, precision: float | None) -> Lesson:
         """Train a label's head, and tell what it brings and from where on it is right as often as asked for."""

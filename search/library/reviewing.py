@@ -128,7 +128,7 @@ class Review:
         wanted = catalog.all_ids().tolist() if everywhere else sorted(set().union(*proposed.values()))
         wanted = wanted[:: max(1, -(-len(wanted) // _MOST_PHOTOS))]
         self._ids, self._vectors = self._teacher.vectors(wanted)
-        among = {name: None if everywhere else proposed[name] for name in names}
+        among = {name: None if everywhere else np.array(sorted(proposed[name]), np.int64) for name in names}
         parts: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]] = {
             name: [] for name in names
         }
@@ -136,8 +136,8 @@ class Review:
             ids = self._ids[start : start + _TOGETHER]
             odds = self._teacher.offsets(self._vectors[start : start + _TOGETHER])
             for column, (name, some) in enumerate(among.items()):
-                inside = [place for place, id_ in enumerate(ids.tolist()) if some is None or id_ in some]
-                parts[name].append((np.array(inside, np.int64) + start, odds[inside, column]))
+                inside = np.arange(len(ids)) if some is None else np.flatnonzero(np.isin(ids, some))
+                parts[name].append((inside + start, odds[inside, column]))
         for name, found in parts.items():
             places = np.concatenate([part[0] for part in found]) if found else np.empty(0, np.int64)
             offsets = np.concatenate([part[1] for part in found]) if found else np.empty(0, np.float32)
@@ -313,7 +313,7 @@ class Review:
         """Score what is left of a label by its head as it is now."""
         if label in self._pools:
             pool = self._pools[label]
-            head = self._heads[label] = self._teacher.head(label)
+            head = self._heads[label] = self._teacher.head(label, before=self._heads.get(label))
             pool.odds = pool.offsets + head.correction(self._vectors[pool.places])
 
     # ---- the end
