@@ -125,7 +125,7 @@ class TextHalf:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text needs, start and end included, were there room for all."""
         if not 0 < len(texts) <= _REMEMBERED:
-            return self._tower(len(texts)).count_tokens(texts)
+            return (self._alone or self._whole()).count_tokens(texts)  # no reason to open an image half
         return [entry.tokens for entry in self._entries(texts)]
 
     def remember(

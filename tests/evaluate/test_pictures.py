@@ -134,6 +134,7 @@ from search.evaluate.pictures import Pictures
 with Pictures("builtin", place=Path(sys.argv[1]), offline=True) as pictures:
     assert pictures.image_vectors(sys.argv[2:]).vectors.shape == (12, 256)
     assert pictures.text().encode_texts(["a cat"]).shape == (1, 256)
+    assert pictures.text().count_tokens(["a cat"] * 1500) == [4] * 1500  # as of many captions
 print(sorted({"torch", "open_clip", "PIL", "sqlalchemy", "matplotlib"} & sys.modules.keys()))
 """
 
