@@ -18,8 +18,13 @@ from search.catalog import Catalog
 from search.catalog.found import Record, ScannedFile, Verdict
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.tagging import settle_all
+from search.cli.output import _harmless, csv_lines
 from search.errors import UnknownLabel, UnknownPhoto, UnknownRun, UsageError
+from search.labels import Label, LabelSet
+from search.library import importing
+from search.library.importing import _unguarded
 from search.library.tags import interval
+from search.photos.keywords import legible
 from search.types import FileStat, LabelledPhoto, LabelScore, PhotoInfo, RunKind
 
 NAMES = ("animal", "animal/cat", "car")
@@ -148,10 +153,6 @@ def play(library: Library, brute: Brute, step) -> None:
         probability = 0.9 if second else 0.4
         brute.propose(propose(library, first, among, probability), first, among, probability)
     elif kind in ("accept", "reject"):
-        if kind == "reject" and not second <= brute.known():
-            with pytest.raises(UnknownLabel):
-                library.tags.reject(second, photos=first)
-            return
         report = getattr(library.tags, kind)(second, photos=first)
         brute.say(report.run, [(id_, label) for id_ in first for label in second], kind == "accept")
     elif kind == "rule":
@@ -282,7 +283,7 @@ def test_undoing_the_run_before_last_leaves_the_last_word(own):
     [
         (lambda tags: tags.accept(["car"], photos=[99]), UnknownPhoto, "photo 99 is not in the library"),
         (lambda tags: tags.accept(["car"], photos=["/album/no.jpg"]), UnknownPhoto, "search index"),
-        (lambda tags: tags.reject(["cra"], photos=[1]), UnknownLabel, "did you mean 'car'"),
+        (lambda tags: tags.reject(["cra"], above=0.5), UnknownLabel, "did you mean 'car'"),
         (lambda tags: tags.accept(["zebra"], above=0.5), UnknownLabel, "search tags list"),
         (lambda tags: tags.accept(["car"]), UsageError, "on which photos"),
         (lambda tags: tags.accept([" "], photos=[1]), UsageError, "a label is empty"),
@@ -332,6 +333,27 @@ def test_how_good_a_label_is_told_from_the_proposals_that_were_judged(own):
     assert animal.precision == pytest.approx((0.2077, 2 / 3, 0.9385), abs=1e-4)  # Wilson's interval of 2 of 3
     assert (car.in_files, car.photos, car.judged, car.precision) == (1, 1, 0, None)
     assert (other.accepted, other.judged, other.precision) == (1, 0, None)
+
+
+def test_a_label_that_nobody_proposed_can_be_rejected(own):
+    report = own.tags.reject(["cra"], photos=[1, 2])
+    assert (report.labels, report.new) == (2, ("cra",))
+    assert [(said.photo_id, said.label, said.accepted) for said in own.catalog.verdicts()] == [
+        (1, "cra", False),
+        (2, "cra", False),
+    ]
+
+
+def test_what_a_rule_judged_tells_nothing_of_how_good_a_label_is(own):
+    propose(own, dict.fromkeys(PHOTOS, "animal"))
+    own.tags.reject(["animal"], photos=[1])
+    own.tags.accept(["animal"], above=0.2)
+    animal = next(one for one in own.tags.labels() if one.label == "animal")
+    assert (animal.accepted, animal.judged, animal.right) == (2, 1, 0)
+    own.tags.reject(["animal"], photos=[2])
+    own.tags.accept(["animal"], photos=[2])
+    animal = next(one for one in own.tags.labels() if one.label == "animal")
+    assert (animal.accepted, animal.judged, animal.right) == (2, 2, 1)
 
 
 def test_the_interval_holds_what_it_should_at_its_ends():
@@ -423,3 +445,58 @@ def test_a_file_that_is_no_list_is_refused(own, tmp_path, content, said):
     listed.write_bytes(content)
     with pytest.raises(UsageError, match=said):
         own.tags.import_(listed)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"labels": [{"label": "x", "state": ["a"]}]},
+        {"labels": [{"label": "x", "state": {}}]},
+        {"labels": [{"label": "x", "state": 0}]},
+        {"labels": ["x\ud800"]},
+        {"labels": ["\x00\x1b"]},
+        {"labels": [["x"]]},
+        {"labels": None},
+        {"labels": ["x"], "path": "/album/day/\ud800.jpg"},
+        {"labels": ["x"], "path": "/album/day/\0.jpg"},
+        {"labels": ["x"], "path_bytes": "L2EAYg=="},
+    ],
+)
+def test_an_entry_that_means_nothing_is_skipped_and_the_others_are_not(own, tmp_path, entry):
+    listed = tmp_path / "labels.json"
+    good = {"path": "/album/day/2.jpg", "labels": "cat"}
+    listed.write_text(json.dumps({"photos": [{"path": "/album/day/1.jpg", **entry}, good]}))
+    report = own.tags.import_(listed)
+    assert [skip.reason for skip in report.skipped] == ["malformed"]
+    assert shown(own) == {1: {"car"}, 2: {"cat"}, 3: set()}
+
+
+def test_labels_are_kept_on_one_line_without_what_can_not_be_seen(own, tmp_path):
+    odd, plain = " a\x00b\x1b[31m\nc\u202ed ", "ab[31m cd"
+    own.tags.accept([odd], photos=[2])
+    own.tags.reject([odd], photos=[3])
+    listed = tmp_path / "labels.json"
+    listed.write_text(json.dumps({"photos": [{"path": "/album/day/1.jpg", "labels": [odd]}]}))
+    own.tags.import_(listed)
+    assert {verdict.label for verdict in own.catalog.verdicts()} == {plain}
+    assert LabelSet.of([odd]).names == Label.parse(odd).words == (plain,)
+
+
+awkward = st.text(st.one_of(st.sampled_from("'=+-@\t\r\n\v\f\x1c\x85\u2028\u2029\",;\\ ab"), st.characters()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(awkward, awkward.map(legible).filter(bool))))
+def test_a_csv_that_was_written_is_read_as_it_was(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "labels.csv"
+    rows = [("/" + place.replace("\0", ""), label) for place, label in rows if is_text(place + label)]
+    lines = csv_lines(("path", "label"), [{"path": place, "label": label} for place, label in rows])
+    path.write_bytes("".join(lines).encode())
+    read = importing.read(str(path), lambda places: {place: number for number, place in enumerate(places)})
+    assert read.skipped == ()
+    assert sorted(label for _, label in read.said) == sorted({row: row[1] for row in rows}.values())
+    assert all(_unguarded(_harmless(text)) == text for row in rows for text in row)
+
+
+def is_text(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in text)

@@ -52,9 +52,9 @@ class Run:
         self._connection = connection
         self.id = id_
 
-    def propose(self, labelled: Sequence[LabelledPhoto], among: Sequence[str], *, encoder_id: int) -> None:
-        """Write what a model says; `Writer.put_labels` has the words."""
-        put_labels(
+    def propose(self, labelled: Sequence[LabelledPhoto], among: Sequence[str], *, encoder_id: int) -> int:
+        """Write what a model says; return how many photos have a label of it. `Writer.put_labels` has the words."""
+        return put_labels(
             self._connection,
             labelled,
             among,
@@ -255,8 +255,11 @@ def put_labels(
     source: str,
     encoder_id: int | None,
     run_id: int | None,
-) -> None:
-    """Attach labels to photos; `Writer.put_labels` has the words. Those that the user rejected stay so."""
+) -> int:
+    """Attach labels to photos; `Writer.put_labels` has the words. Those that the user rejected stay so.
+
+    Returns how many photos have one that is not rejected.
+    """
     rejected = set[tuple[int, str]]()
     for ids in chunks([photo.id for photo in labelled if photo.id is not None]):
         for names in chunks(among):
@@ -281,6 +284,7 @@ def put_labels(
     ]
     if rows:
         connection.execute(insert(labels), rows)
+    return len({row["photo_id"] for row in rows if not row["rejected"]})
 
 
 def rejected_pairs(connection: Connection, ids: Sequence[int]) -> set[tuple[int, str]]:

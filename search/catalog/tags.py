@@ -30,15 +30,17 @@ _RUNS = (
     "SELECT runs.id, kind, started_at, encoders.name, label_set, templates, details, undone_at "
     "FROM runs LEFT JOIN encoders ON encoders.id = encoder_id"
 )
-_PROPOSED = "FROM labels WHERE run_id IS NOT NULL AND source = 'zero-shot'"
+_JUDGING = "SELECT id, details FROM runs WHERE kind IN ('accept', 'reject') AND details IS NOT NULL"
+_BOUNDS = {"above", "below"}  # in the details of a run that judged by rule
+_PROPOSED = "FROM labels WHERE run_id IS NOT NULL AND source = 'zero-shot' AND NOT rejected"
 
 
 @dataclass(frozen=True, slots=True)
 class LabelCount:
     """On how many photos present a label is, by who says so, and how often it was judged.
 
-    proposed: by a model, rejected ones left out.   judged_proposals: verdicts on photos where a model proposes it;
-    right_proposals: those that accept it.
+    proposed: by a model, rejected ones left out.   judged_proposals: verdicts on photos where a model proposes it, those
+    by a rule left out, which looks at no photo;   right_proposals: those that accept it.
     """
 
     label: str
@@ -121,6 +123,15 @@ class TagReader(ABC):
                 found += [_verdict(row) for row in rows]
         return found
 
+    def rejected(self) -> dict[int, set[str]]:
+        """Return the labels that the user rejected, by photo."""
+        query = f"SELECT photo_id, label FROM verdicts WHERE NOT accepted AND {LATEST}"  # noqa: S608
+        found: dict[int, set[str]] = {}
+        with self._reading() as session:
+            for id_, label in session.rows(query):
+                found.setdefault(id_, set()).add(label)
+        return found
+
     def proposals(self, label: str) -> list[tuple[int, LabelRecord]]:
         """Return the photos present that a model proposes a label for, the most probable first.
 
@@ -160,9 +171,9 @@ class TagReader(ABC):
             f"SELECT label, accepted, count(*) FROM verdicts WHERE {LATEST} AND {present} GROUP BY label, accepted"  # noqa: S608
         )
         proposed = (
-            "SELECT verdicts.label, accepted, count(*) FROM verdicts JOIN labels ON labels.photo_id = "  # noqa: S608
+            "SELECT verdicts.label, accepted, verdicts.run_id, count(*) FROM verdicts JOIN labels ON labels.photo_id = "  # noqa: S608
             "verdicts.photo_id AND labels.label = verdicts.label AND source = 'zero-shot' WHERE verdicts."
-            f"{LATEST} AND verdicts.{present} GROUP BY verdicts.label, accepted"
+            f"{LATEST} AND verdicts.{present} GROUP BY verdicts.label, accepted, verdicts.run_id"
         )
         counts: dict[str, dict[str, int]] = {}
         with self._reading() as session:
@@ -174,11 +185,12 @@ class TagReader(ABC):
             for label, accepted, count in session.rows(said):
                 if not accepted:
                     counts.setdefault(label, {})["rejected"] = count
-            for label, accepted, count in session.rows(proposed):
-                own = counts.setdefault(label, {})
-                own["judged_proposals"] = own.get("judged_proposals", 0) + count
-                if accepted:
-                    own["right_proposals"] = count
+            rules = {run for run, details in session.rows(_JUDGING) if _BOUNDS & json.loads(details).keys()}
+            for label, accepted, run, count in session.rows(proposed):
+                if run not in rules:
+                    own = counts.setdefault(label, {})
+                    own["judged_proposals"] = own.get("judged_proposals", 0) + count
+                    own["right_proposals"] = own.get("right_proposals", 0) + count * bool(accepted)
         return [LabelCount(label, **counts[label]) for label in sorted(counts)]
 
     def runs(self) -> list[RunInfo]:

@@ -128,12 +128,14 @@ def _folders(paths: tuple[str, ...]) -> dict[str, str]:
     """Return the folders in a folder by name, hidden ones left out, in order."""
     import os
 
+    from search.photos.keywords import legible
+
     if len(paths) != 1 or not os.path.isdir(paths[0]):
         raise click.UsageError("--labels-from-folders takes one PATH, a folder of class folders")
     inside = sorted(entry.name for entry in os.scandir(paths[0]) if entry.is_dir() and entry.name[0] != ".")
     if not inside:
         raise click.UsageError(f"{paths[0]} holds no folders")
-    return {name: os.path.join(os.path.realpath(paths[0]), name, "") for name in inside}
+    return {legible(name): os.path.join(os.path.realpath(paths[0]), name, "") for name in inside}
 
 
 def _agreement(photos: Sequence[LabelledPhoto], folders: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -153,10 +155,12 @@ def _talk(settings: Settings, labelling: Labelling, *, apply: bool) -> None:
             f"warning: {labelling.truncated_tokens} tokens of the prompts are beyond what the model reads"
         )
     if apply:
-        beside = len(labelling.photos) - labelling.applied
+        beside = sum(photo.id is None for photo in labelling.photos)
+        without = len(labelling.photos) - beside - labelling.applied
+        left = f"; {without} have none" if without else ""
         strangers = f"; {beside} are in no library" if beside else ""
         settings.talk(
-            f"run {labelling.run}: labels written for {labelling.applied} photos{strangers}; "
+            f"run {labelling.run}: labels written for {labelling.applied} photos{left}{strangers}; "
             f"search tags undo {labelling.run} takes them back"
         )
 

@@ -388,8 +388,11 @@ class _Lines:
 
 
 def _harmless(value: object) -> object:
-    """Keep a spreadsheet from taking text for a formula (a camera's name can be anything): an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """Keep a spreadsheet from taking text for a formula (a camera's name can be anything): an apostrophe before it.
+
+    What has apostrophes before a formula gets one more, so that each text can be told from what it was.
+    """
+    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(_FORMULA) else value
 
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

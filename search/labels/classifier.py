@@ -37,6 +37,7 @@ _FLOOR = 2.5  # how far above unrelated prompts the best label must lie lest non
 _PRODUCT_SCORES = 2**22  # (photos, labels) of one matrix product; of small ones the threads wait for each other
 _CACHED_SCORES = 2**18  # looked at together: 1 MiB, which stays in the processor's cache
 _PICKED = 32  # labels a photo, up to which picking one after the other is faster than sorting all
+_NEVER = np.float32(-1e30)  # the logit of a label that a photo does not have
 _ROUNDING = 1e-3  # of logits in float32, on the safe side
 
 
@@ -156,10 +157,13 @@ class Classifier:
         """Return the labels of each photo, best first.   vectors: (N, D) float32, unit rows."""
         return [labels for labels, _ in self.classify(vectors)]
 
-    def classify(self, vectors: Vectors) -> list[tuple[tuple[LabelScore, ...], tuple[LabelShare, ...]]]:
+    def classify(
+        self, vectors: Vectors, without: npt.NDArray[np.bool_] | None = None
+    ) -> list[tuple[tuple[LabelScore, ...], tuple[LabelShare, ...]]]:
         """Return the labels of each photo, best first, and the shares of the labels above them.
 
-        vectors: (N, D) float32, unit rows.
+        vectors: (N, D) float32, unit rows.   without: (N, C), which labels each photo is known not to have: they are
+        not listed, and of labels that share a probability the others have theirs.
         """
         found: list[tuple[tuple[LabelScore, ...], tuple[LabelShare, ...]]] = []
         many, few = (max(1, size // len(self.names)) for size in (_PRODUCT_SCORES, _CACHED_SCORES))
@@ -169,17 +173,20 @@ class Classifier:
             if self.options.none_of_these:
                 scores[:, -1] += np.float32(_FLOOR / self.logit_scale)
             for low in range(0, len(part), few):
-                found += self._classify(scores[low : low + few], part[low : low + few])
+                place = slice(start + low, min(start + low + few, start + len(part)))
+                barred = None if without is None else without[place]
+                found += self._classify(scores[low : low + few], part[low : low + few], barred)
         return found
 
     def _classify(
-        self, scores: npt.NDArray[np.float32], vectors: Vectors
+        self, scores: npt.NDArray[np.float32], vectors: Vectors, without: npt.NDArray[np.bool_] | None
     ) -> Iterator[tuple[tuple[LabelScore, ...], tuple[LabelShare, ...]]]:
-        logits = self._logits(scores, vectors)
-        ranked = logits if self._is_plain else np.where(self._listed(logits), logits, -np.inf)
-        best = _best(ranked, self._most(ranked))  # (N, K)
+        logits = self._logits(scores, vectors, without)
+        plain = self._is_plain and without is None
+        ranked = logits if plain else np.where(self._listed(logits), logits, -np.inf)
+        best = _best(ranked, self._most(ranked, plain=plain))  # (N, K)
         probabilities = self._probabilities(logits, best)
-        if self._is_plain:
+        if plain:
             kept = (probabilities >= self.options.threshold).sum(axis=1).tolist()
         else:
             kept = np.minimum((ranked > -np.inf).sum(axis=1), best.shape[1]).tolist()
@@ -198,11 +205,13 @@ class Classifier:
         """Whether one threshold decides of all labels, so that those that pass are the first in order."""
         return self.thresholds is None and not (self.options.multi and self.options.none_of_these)
 
-    def _logits(self, scores: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float32]:
+    def _logits(
+        self, scores: npt.NDArray[np.float32], vectors: Vectors, without: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.float32]:
         """What decides, (N, C): with `multi` log odds of each label alone, of none the best one's turned round."""
         if not self.options.multi:
-            return self._corrected(scores * np.float32(self.logit_scale), vectors)
-        alone = self._alone(scores[:, : self._labels], vectors)
+            return _barred(self._corrected(scores * np.float32(self.logit_scale), vectors), without)
+        alone = _barred(self._alone(scores[:, : self._labels], vectors), without)
         if not self.options.none_of_these:
             return alone
         return np.concatenate([alone, -alone.max(axis=1, keepdims=True)], axis=1)
@@ -224,19 +233,20 @@ class Classifier:
         least = np.full(len(self.names), self.options.threshold) if self.thresholds is None else self.thresholds
         with np.errstate(divide="ignore"):
             odds = np.log(least) - (np.log1p(-least) if self.options.multi else 0)
+        listed: npt.NDArray[np.bool_] = logits > _NEVER
         if not self.options.multi:
-            return logits - _log_sum_exp(logits) >= odds
-        listed: npt.NDArray[np.bool_] = logits >= odds
+            return listed & (logits - _log_sum_exp(logits) >= odds)
+        listed &= logits >= odds
         if self.options.none_of_these:
             listed[:, -1] = ~listed[:, :-1].any(axis=1)
         return listed
 
-    def _most(self, logits: npt.NDArray[np.float32]) -> int:
+    def _most(self, logits: npt.NDArray[np.float32], *, plain: bool) -> int:
         """How many labels a photo can list: where few can pass the threshold, the others need no order."""
         most = min(self.options.k or len(self.names), len(self.names))
         if not len(logits):
             return most
-        if not self._is_plain:
+        if not plain:
             return min(most, int((logits > -np.inf).sum(axis=1).max()))
         threshold = self.options.threshold
         if threshold == 0:
@@ -263,12 +273,21 @@ class Classifier:
         """Return the shares of the labels above others, of each photo, the largest first: the sums of those below."""
         if not self.parents:
             return repeat((), len(logits))
-        powers = np.exp(logits - _log_sum_exp(logits))
+        powers = np.exp(logits - _log_sum_exp(logits)) * (logits > _NEVER)
         sums = np.stack([powers[:, places].sum(axis=1) for places in self.parents.values()], axis=1)  # (N, P)
         order = np.argsort(-sums, axis=1, kind="stable")[:, : self.options.k]
         names = list(self.parents)  # a product with who is below whom is slower: of small ones the threads wait
         rows = zip(order.tolist(), np.take_along_axis(sums, order, axis=1).tolist(), strict=True)
         return (tuple(LabelShare(names[place], share) for place, share in zip(*row, strict=True)) for row in rows)
+
+
+def _barred(
+    logits: npt.NDArray[np.float32], without: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float32]:
+    """Mark in place the labels that photos do not have; `NONE_OF_THESE`, which comes last, is none of those."""
+    if without is not None:
+        logits[:, : without.shape[1]][without] = _NEVER
+    return logits
 
 
 def _best(logits: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.int64]:

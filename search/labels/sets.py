@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from search.errors import UsageError
+from search.photos.keywords import legible
 from search.vectors import normalize
 
 if TYPE_CHECKING:
@@ -47,11 +48,11 @@ class Label:
         """
         name, _, rest = line.partition("|")
         synonyms, _, least = rest.partition("|")
-        name = name.strip()
+        name = legible(name)
         leaf = _LEVEL.split(name)[-1].strip()
         if not leaf or leaf == "/":
             raise UsageError(f"{line!r} names no label")
-        words = (leaf, *(word for part in synonyms.split(",") if (word := part.strip())))
+        words = (leaf, *(word for part in synonyms.split(",") if (word := legible(part))))
         return cls(name, tuple(dict.fromkeys(words)), probability(least, line) if least.strip() else None)
 
     @property
@@ -113,7 +114,8 @@ class LabelSet:
         """
         if isinstance(labels, LabelSet):
             return labels
-        given = (label if isinstance(label, Label) else Label(label.strip(), (label.strip(),)) for label in labels)
+        given = (label if isinstance(label, Label) else Label(label, (legible(label),)) for label in labels)
+        given = (replace(label, name=legible(label.name)) for label in given)
         parsed = tuple(label for label in given if label.name)
         counts = Counter(label.name for label in parsed)
         if not counts:
@@ -136,13 +138,14 @@ class LabelSet:
     ) -> LabelSet:
         """Make a set whose classes have sentences of their own. Raises UsageError for a class without."""
         plain = cls.of(labels)
-        if missing := [name for name in plain.names if not prompts.get(name)]:
+        own = {legible(name): tuple(sentences) for name, sentences in prompts.items()}
+        if missing := [name for name in plain.names if not own.get(name)]:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise UsageError(
                 f"there are no prompts for {', '.join(missing[:5])}{more}",
                 hint="the file of prompts must name every label, spelt as the label is",
             )
-        own = {name: tuple(prompts[name]) for name in plain.names}
+        own = {name: own[name] for name in plain.names}
         return replace(plain, templates=(), prompts=own, templates_name=templates_name)
 
     @property
@@ -185,9 +188,10 @@ def _check_templates(templates: Sequence[str]) -> None:
 
 def _known(thresholds: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
     """Raise UsageError for a threshold of a label that is none of these."""
-    if strange := sorted(set(thresholds).difference(names, (NONE_OF_THESE,))):
+    given = {legible(name): value for name, value in thresholds.items()}
+    if strange := sorted(set(given).difference(names, (NONE_OF_THESE,))):
         raise UsageError(f"there is a threshold for {strange[0]!r}, which is none of the labels")
-    return {name: probability(str(value), name) for name, value in thresholds.items()}
+    return {name: probability(str(value), name) for name, value in given.items()}
 
 
 def _embed(prompts: list[list[str]], encoder: TextTower) -> tuple[Vectors, int]:

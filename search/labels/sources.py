@@ -10,6 +10,7 @@ from typing import Any
 
 from search.errors import UsageError
 from search.labels.sets import GIVEN, Label, LabelSet
+from search.photos.keywords import legible
 from search.resources import data_path
 
 
@@ -53,7 +54,7 @@ def load_labels(source: str) -> list[Label]:
     source: `FILE`, `FILE.json#DATASET`, or a name in data/labels.   Raises UsageError.
     """
     if _is_json(source):
-        names = dict.fromkeys(name.strip() for name in load_classnames(source))
+        names = dict.fromkeys(legible(name) for name in load_classnames(source))
         return [Label(name, (name,)) for name in names if name]
     return [Label.parse(line) for line in lines(source, "labels")]
 

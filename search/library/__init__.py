@@ -598,7 +598,7 @@ class Library:
         labels: names, or a LabelSet with templates.   apply: write each photo's best label (with `multi` or `k` all
         that are listed) and the model that gave it into the library, for the photos it holds; what an earlier run
         wrote from the same labels is withdrawn. That is a run, which `tags.undo` takes back; what the user accepted or
-        rejected stays so.
+        rejected stays so. A photo of the library is not given a label that the user rejected on it, but the next best.
         Raises UsageError for a path that does not exist, and where `apply` finds no photo of the library.
         """
         from search.labels import LabelOptions, LabelSet
@@ -606,13 +606,13 @@ class Library:
 
         label_set, options = LabelSet.of(labels), options or LabelOptions()
 
-        def write(labelled: list[LabelledPhoto], row: EncoderRow) -> int:
+        def write(labelled: list[LabelledPhoto], row: EncoderRow) -> tuple[int, int]:
             provenance = labelling.provenance(label_set, options)
             with self.catalog.writing() as writer:
                 with writer.run(RunKind.LABEL, encoder_id=row.id, **provenance) as run:
-                    run.propose(labelled, label_set.names, encoder_id=row.id)
+                    applied = run.propose(labelled, label_set.names, encoder_id=row.id)
                 self._tell_unpublished(self._publish(writer, also=len(labelled)))
-            return run.id
+            return run.id, applied
 
         return labelling.label(
             self._seams,

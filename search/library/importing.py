@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
+import io
 import json
 import os
 from collections import Counter
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from search.errors import UsageError
+from search.photos.keywords import legible
 from search.types import Skip
 
 UNKNOWN, MALFORMED = "unknown", "malformed"
@@ -70,13 +72,13 @@ def _rows(path: str, folder: str, skipped: list[Skip]) -> Iterator[Row]:
     text = _text(path)
     listed = _of_json(path, text) if text.lstrip().startswith(("{", "[")) else _of_csv(path, text)
     for number, found in listed:
-        place, label, state = _place(found), found.get("label"), found.get("state") or "accepted"
-        if place is None or not isinstance(label, str) or not label.strip():
+        place, label, state = _place(found), _label(found.get("label")), found.get("state")
+        if place is None or label is None:
             skipped.append(Skip(path, MALFORMED, f"entry {number} has no path or no label"))
-        elif state not in ACCEPTED | REJECTED | _NOBODYS:
+        elif state not in (None, "", *ACCEPTED, *REJECTED, *_NOBODYS):
             skipped.append(Skip(path, MALFORMED, f"entry {number} has the state {state!r}, which means nothing"))
         else:
-            yield os.path.join(folder, place), label.strip(), state
+            yield os.path.join(folder, place), label, state or "accepted"
 
 
 def _text(path: str) -> str:
@@ -88,7 +90,7 @@ def _text(path: str) -> str:
 
 
 def _of_csv(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         if not {"path", "label"} <= set(reader.fieldnames or ()):
             raise UsageError(f"{path} is no CSV with the columns path and label", hint=_HINT)
@@ -101,7 +103,7 @@ def _of_csv(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 def _of_json(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         photos = json.loads(text)["photos"]
-        entries = [(photo, label) for photo in photos for label in photo["labels"]]
+        entries = [(photo, label) for photo in photos for label in _listed(photo["labels"])]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON of photos with labels", hint=_HINT) from error
     for number, (photo, label) in enumerate(entries, start=1):
@@ -109,21 +111,43 @@ def _of_json(path: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, {**said, "path": photo.get("path"), "path_bytes": photo.get("path_bytes")}
 
 
+def _listed(labels: Any) -> list[Any]:
+    """Return a photo's labels; one that is no list is its only one."""
+    return labels if isinstance(labels, list) else [labels]
+
+
 _HINT = "'search tags export --format csv' writes one"
 
 
 def _place(found: Mapping[str, Any]) -> str | None:
     """Return where an entry's photo is; its bytes where the name is not UTF-8."""
+    place = found.get("path")
     if isinstance(raw := found.get("path_bytes"), str) and raw:
         try:
-            return os.fsdecode(base64.b64decode(raw, validate=True))
+            place = os.fsdecode(base64.b64decode(raw, validate=True))
         except (binascii.Error, ValueError):
             return None
-    place = found.get("path")
-    return place if isinstance(place, str) and place and "\0" not in place else None
+    return place if isinstance(place, str) and place and "\0" not in place and _encodes(place, os.fsencode) else None
+
+
+def _label(found: Any) -> str | None:
+    """Return a label as it is kept; None for what is no text, or none that can be seen."""
+    return legible(found) or None if isinstance(found, str) and _encodes(found, str.encode) else None
+
+
+def _encodes(text: str, encode: Callable[[str], bytes]) -> bool:
+    """Whether a text is one, and not halves of characters, which JSON lets through."""
+    try:
+        encode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unguarded(value: Any) -> Any:
-    """Return a cell without the apostrophe that keeps a spreadsheet from taking it for a formula."""
-    guarded = isinstance(value, str) and value.startswith("'") and value[1:].startswith(_GUARDED)
+    """Return a cell without the apostrophe that keeps a spreadsheet from taking it for a formula.
+
+    A formula behind apostrophes of its own has one more.
+    """
+    guarded = isinstance(value, str) and value.startswith("'") and value.lstrip("'").startswith(_GUARDED)
     return value[1:] if guarded else value

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from search.encoders import recipes
 from search.errors import UsageError
-from search.labels import Classifier, LabelOptions, label_photos
+from search.labels import NONE_OF_THESE, Classifier, LabelOptions, label_photos
 from search.library.learning import learned
 from search.library.seams import real
 from search.photos.scan import scan
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from search.encoders.recipes import TextHalf
     from search.labels import LabelSet
     from search.library.seams import Seams
-    from search.types import FileStat, Photo, Progress
+    from search.types import FileStat, LabelScore, Photo, Progress, Vectors
 
 _BATCH = 4096  # photos whose scores with every label are in memory at a time
 
@@ -33,12 +35,12 @@ def label(
     *,
     paths: Sequence[str | os.PathLike[str]] | None,
     options: LabelOptions,
-    apply: Callable[[list[LabelledPhoto], EncoderRow], int] | None,
+    apply: Callable[[list[LabelledPhoto], EncoderRow], tuple[int, int]] | None,
     progress: Callable[[Progress], None] | None,
 ) -> Labelling:
     """Label photos; `Library.label` has the words.
 
-    apply: writes the labels of the library's own photos down; returns the run.
+    apply: writes the labels of the library's own photos down; returns the run, and how many photos have one of it.
     """
     row, encoder = _labelling(seams, paths)
     remember = encoder.remember if isinstance(encoder, recipes.TextHalf) else None
@@ -53,23 +55,37 @@ def label(
     if strangers:
         others, unread = label_photos(strangers, classifier, encoder=seams.model.encoder, progress=progress)
         skipped += unread
-    run = None
+    run, applied = None, 0
     if apply:
         if row is None or not known:
             raise UsageError("none of these photos is in the library", hint="index them first")
-        run = apply([replace(photo, labels=options.to_apply(photo.labels)) for photo in known], row)
+        run, applied = apply([one.to_write(options) for one in known], row)
     return Labelling(
         encoder=row.name if row and seams.model.loaded is None else seams.model.encoder.name,
         labels=classifier.names,
         templates=label_set.templates,
-        photos=tuple(sorted([*known, *others], key=lambda photo: photo.path)),
+        photos=tuple(sorted([*(one.photo for one in known), *others], key=lambda photo: photo.path)),
         skipped=tuple(skipped),
-        applied=len(known) if apply else 0,
+        applied=applied,
         truncated_tokens=classifier.truncated_tokens,
         label_set=label_set.name,
         templates_name=label_set.templates_name,
         run=run,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A photo of the library with its labels.   first: what they would be if the user had rejected none."""
+
+    photo: LabelledPhoto
+    first: tuple[LabelScore, ...]
+    rejected: frozenset[str]
+
+    def to_write(self, options: LabelOptions) -> LabelledPhoto:
+        """Return what to write: also what the model says and the user rejected, which tells how good the label is."""
+        wrong = tuple(one for one in options.to_apply(self.first) if one.label in self.rejected)
+        return LabelledPhoto(self.photo.path, options.to_apply(self.photo.labels) + wrong, self.photo.id)
 
 
 def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:
@@ -141,13 +157,32 @@ def _own_photos(seams: Seams, paths: list[str], row: EncoderRow | None) -> list[
 
 def _label_known(
     seams: Seams, ids: list[int], row: EncoderRow | None, classifier: Classifier
-) -> list[LabelledPhoto]:
-    labelled: list[LabelledPhoto] = []
+) -> list[_Known]:
+    labelled: list[_Known] = []
     if row is None:
         return labelled
+    rejected = seams.catalog.rejected()
     for start in range(0, len(ids), _BATCH):
         found, vectors = seams.catalog.embeddings(row, ids[start : start + _BATCH])
         photos = seams.catalog.get(found.tolist())
-        rows = zip(photos, classifier.classify(normalize(vectors)), strict=True)
-        labelled += [LabelledPhoto(photo.path, best, photo.id, above) for photo, (best, above) in rows]
+        labelled += _around(photos, normalize(vectors), classifier, rejected)
     return labelled
+
+
+def _around(
+    photos: Sequence[Photo], vectors: Vectors, classifier: Classifier, rejected: Mapping[int, Set[str]]
+) -> list[_Known]:
+    """Label photos with what the user did not reject on them.   vectors: (N, D) float32, unit rows."""
+    plain = classifier.classify(vectors)
+    rows = [n for n, photo in enumerate(photos) if not rejected.get(photo.id, set()).isdisjoint(classifier.names)]
+    without = np.array(
+        [[name in rejected[photos[n].id] for name in classifier.names if name != NONE_OF_THESE] for n in rows],
+        dtype=bool,
+    )
+    again = dict(zip(rows, classifier.classify(vectors[rows], without), strict=True)) if rows else {}
+    known = []
+    for n, (photo, (first, _)) in enumerate(zip(photos, plain, strict=True)):
+        best, above = again.get(n, plain[n])
+        refused = frozenset(rejected.get(photo.id, ()))
+        known.append(_Known(LabelledPhoto(photo.path, best, photo.id, above), first if n in again else (), refused))
+    return known

@@ -16,6 +16,7 @@ import numpy as np
 from search.errors import LibraryError, UsageError
 from search.heads import Cut, Gain, Head, probability
 from search.labels import Label, LabelSet
+from search.photos.keywords import legible
 from search.library.learning import Teacher
 from search.types import RunKind
 
@@ -110,7 +111,7 @@ class Review:
         self._seams, self._publish, self._precision = seams, publish, precision
         self._row = seams.model.answering()
         self._encoder = seams.model.half(self._row) or seams.model.made_sure(self._row.fingerprint)
-        names = tuple(dict.fromkeys(label.strip() for label in labels)) or tuple(
+        names = tuple(dict.fromkeys(legible(label) for label in labels)) or tuple(
             count.label for count in seams.catalog.label_counts() if count.proposed
         )
         self._run: int | None = None
@@ -231,7 +232,7 @@ class Review:
 
     def correct(self, item: Item, label: str) -> None:
         """Say that a photo has another label instead."""
-        other = label.strip()
+        other = legible(label)
         if not other or other == item.label:
             raise UsageError(
                 "say which label is right instead" if not other else f"{other} is the label asked about"

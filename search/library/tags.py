@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from search.catalog.rows import chunks
 from search.errors import UnknownLabel, UnknownPhoto, UsageError
 from search.library.seams import real, spellings
+from search.photos.keywords import legible
 from search.types import (
     ExportReport,
     Filter,
@@ -114,7 +115,8 @@ class Tags:
     ) -> TagReport:
         """Say that photos do not have labels, as `accept` says that they do.
 
-        They are not shown with them and not found by them any more, and labelling anew does not bring them back.
+        They are not shown with them and not found by them any more, and labelling anew does not bring them back. A label
+        that nobody proposed can be rejected, too: that teaches what it is not.
         """
         return self._judge(RunKind.REJECT, labels, photos, above, below)
 
@@ -264,7 +266,7 @@ class Tags:
         if photos is None and not by_rule:
             raise UsageError("say on which photos", hint="give photos, or the probability to go by")
         known = self._seams.catalog.known_labels(names)
-        if by_rule or kind is RunKind.REJECT:
+        if by_rule:
             self._known(names)
         ids = None if photos is None else self._ids(photos)
         if by_rule:
@@ -373,7 +375,7 @@ class _Written:
 
 def _names(labels: Iterable[str]) -> list[str]:
     """Return labels as they are kept, each once. Raises UsageError for none, or one that is empty."""
-    names = list(dict.fromkeys(label.strip() for label in labels))
+    names = list(dict.fromkeys(legible(label) for label in labels))
     if not names or not all(names):
         raise UsageError("there is no label" if not names else "a label is empty", hint="give --label NAME")
     return names

@@ -29,6 +29,12 @@ def printable(text: str) -> str:
     return " ".join("".join(shown).split())
 
 
+def legible(text: str) -> str:
+    """Return a label as it is kept: without what stands around it, and printable."""
+    stripped = text.strip()
+    return stripped if stripped.isprintable() else printable(stripped)
+
+
 def alike(text: str) -> str:
     """Return what texts have in common that differ in case, in Unicode form or in what can't be seen alone."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", printable(text)).casefold())

@@ -40,7 +40,7 @@ def labelled(run, place, prepared):
 
 
 def test_labels_written_are_a_run(labelled):
-    done = labelled("label", "--label", "sky", "--multi", "--apply", "--json")
+    done = labelled("label", "--label", "sky", "--multi", "--threshold", 0, "--apply", "--json")
     assert done.json["run"] == 2
     assert "run 2: labels written for 4 photos; search tags undo 2 takes them back" in done.stderr
 
@@ -155,3 +155,45 @@ def test_runs_that_stand_are_completed_the_last_first(labelled, place):
     items = completing("bash").get_completions(["--library", str(place), "tags", "undo"], "")
     assert [item.value for item in items] == ["2", "1"]
     assert items[0].help.startswith("accept of ")
+
+
+WALLS = ("--label", "red wall", "--label", "blue wall", "--label", "green wall")
+
+
+def test_a_rejected_label_makes_room_for_the_next_best(labelled, album):
+    """As it is listed, as it is written, and as it is counted; that the model was wrong is not forgotten."""
+    first = {row["path"]: row["labels"] for row in labelled("label", *WALLS, "--no-learned", "--json").json["photos"]}
+    path, (best, second, third) = next(iter(first.items()))
+    labelled("label", *WALLS, "--no-learned", "--apply", "--quiet")
+    labelled("tags", "reject", path, "--label", best["label"])
+    again = {row["path"]: row["labels"] for row in labelled("label", *WALLS, "--no-learned", "--json").json["photos"]}
+    assert {other: again[other] for other in again if other != path} == {
+        other: first[other] for other in first if other != path
+    }
+    rest = 1 - best["probability"]
+    assert [row["label"] for row in again[path]] == [second["label"], third["label"]]
+    assert [row["probability"] for row in again[path]] == pytest.approx(
+        [second["probability"] / rest, third["probability"] / rest], rel=1e-3
+    )
+    assert [row["label"] for row in labelled("label", path, *WALLS, "--no-learned", "--json").json["photos"][0]["labels"]] == [
+        second["label"],
+        third["label"],
+    ]
+    judged = labelled("tags", "list", "--json").json["labels"]
+    assert "labels written for 4 photos" in labelled("label", *WALLS, "--no-learned", "--apply").stderr
+    listed = {row["path"]: row for row in labelled("tags", "list", "--photos", second["label"], "--json").json["photos"]}
+    assert listed[path]["state"] == "proposed"
+    after = labelled("tags", "list", "--json").json["labels"]
+    assert [(one["label"], one["judged"], one["right"]) for one in after if one["judged"]] == [
+        (one["label"], one["judged"], one["right"]) for one in judged if one["judged"]
+    ]
+
+
+@pytest.mark.parametrize("options", [(), ("--multi", "--threshold", "0")])
+def test_a_photo_without_any_label_left_is_not_counted(labelled, album, options):
+    path = next(album.rglob("*.png"))
+    labelled("label", *WALLS, "--multi", "--threshold", "0", "--apply", "--quiet")
+    labelled("tags", "reject", path, *WALLS)
+    told = labelled("label", *WALLS, *options, "--apply")
+    assert "labels written for 3 photos; 1 have none" in told.stderr
+    assert labelled("tags", "list", "--runs", "--json").json["runs"][0]["photos"] == 3
