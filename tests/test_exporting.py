@@ -227,6 +227,86 @@ def test_an_export_after_others_changed_a_sidecar_starts_from_what_they_left(hom
     assert path.read_bytes() == DARKTABLE.replace('xmp:Rating="3"', 'xmp:Rating="5"').encode()
 
 
+REWRITTEN = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/">
+   <dc:subject><rdf:Bag><rdf:li>cat</rdf:li><rdf:li>sun</rdf:li></rdf:Bag></dc:subject>
+  </rdf:Description>
+  <rdf:Description rdf:about="" xmlns:lr="http://ns.adobe.com/lightroom/1.0/">
+   <lr:hierarchicalSubject><rdf:Bag><rdf:li>auto|animal|cat</rdf:li></rdf:Bag></lr:hierarchicalSubject>
+  </rdf:Description>
+  <rdf:Description rdf:about="" xmlns:digiKam="http://www.digikam.org/ns/1.0/">
+   <digiKam:TagsList><rdf:Seq/></digiKam:TagsList>
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+"""
+"""What other software may make of a sidecar of ours: keywords it knows, one of the user's, nothing that says which is."""
+LEFT = REWRITTEN.replace("<rdf:li>cat</rdf:li>", "")
+LEFT = LEFT[: LEFT.index("\n  <rdf:Description rdf:about=\"\" xmlns:lr")] + LEFT[LEFT.index("\n </rdf:RDF>") :]
+
+
+@pytest.mark.parametrize("of", ["export", "label"])
+def test_what_other_software_wrote_anew_without_saying_what_is_ours_is_taken_out_by_the_journal(home: Home, of):
+    label = home.propose(LABELS)
+    export = home.library.tags.export().run
+    path = home.put("a.jpg.xmp", REWRITTEN)
+    report = home.library.tags.undo(export if of == "export" else label)
+    assert (report.sidecars, report.skipped) == (3, ())
+    assert path.read_text() == LEFT
+
+
+def test_what_the_user_had_before_stays_whatever_other_software_wrote_anew(home: Home):
+    home.put("a.jpg.xmp", REWRITTEN.replace("<rdf:li>auto|animal|cat</rdf:li>", "<rdf:li>cat</rdf:li>"))
+    home.propose(LABELS)
+    export = home.library.tags.export().run
+    path = home.put("a.jpg.xmp", REWRITTEN)
+    home.library.tags.undo(export)
+    assert read(path.read_bytes(), "dc:subject") == ["cat", "sun"]
+    assert "auto" not in path.read_text()
+
+
+def test_what_is_no_xmp_any_more_is_told_when_labels_are_taken_back(home: Home):
+    home.propose(LABELS)
+    export = home.library.tags.export().run
+    home.put("a.jpg.xmp", "auto|animal|cat")
+    report = home.library.tags.undo(export)
+    assert [(Path(skip.path).name, skip.reason) for skip in report.skipped] == [("a.jpg", "not_xmp")]
+
+
+def test_our_labels_are_no_keywords_though_other_software_dropped_what_says_so(home: Home, builtin):
+    home.library.model.loaded = builtin
+    home.propose(LABELS)
+    home.library.tags.export()
+    home.put("a.jpg.xmp", REWRITTEN)
+    assert home.library.index([home.album]).reread == 1
+    id_ = home.id("a.jpg")
+    assert [r.label for r in home.library.catalog.labels_of([id_])[id_] if r.source == "file"] == ["sun"]
+    home.library.tags.import_(from_keywords=True)
+    assert {said.label for said in home.library.catalog.verdicts()} == {"sun"}
+
+
+def test_a_label_that_the_user_took_out_of_the_root_is_a_keyword(home: Home, builtin):
+    home.library.model.loaded = builtin
+    home.propose(LABELS)
+    home.library.tags.export()
+    home.put("a.jpg.xmp", REWRITTEN.replace("auto|animal|cat", "animal|cat"))
+    home.library.index([home.album])
+    assert home.library.catalog.own_keywords() == {home.id("a.jpg"): ["animal/cat", "sun"]}
+
+
+def test_what_is_left_empty_of_a_sidecar_of_ours_is_taken_out(home: Home):
+    home.propose(LABELS)
+    export = home.library.tags.export().run
+    path = home.album / "a.jpg.xmp"
+    edited = path.read_text().replace("<rdf:li>auto/animal/cat</rdf:li>", "", 1).replace("<rdf:li>auto|animal|cat</rdf:li>", "", 1)
+    path.write_text(edited.replace("</rdf:RDF>", '<rdf:Description rdf:about="" a="1" xmlns:b="b" b:c="1"/></rdf:RDF>'))
+    home.library.tags.undo(export)
+    assert "TagsList" not in path.read_text()
+    assert "hierarchicalSubject" not in path.read_text()
+    assert 'b:c="1"' in path.read_text()
+
+
 def test_a_sidecar_that_was_removed_is_not_missed(home: Home):
     home.propose(LABELS)
     report = home.library.tags.export()

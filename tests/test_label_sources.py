@@ -11,7 +11,7 @@ from search.errors import UsageError
 from search.labels import Label, LabelSet, built_in, label_set, load_classnames, load_labels, load_templates
 from search.library.labelling import provenance
 
-WORD = st.text(st.characters(exclude_characters="|,/#\n", exclude_categories=["Cc", "Cs", "Z"]), min_size=1)
+WORD = st.text(st.characters(exclude_characters="|,/#\n", exclude_categories=["C", "Z"]), min_size=1)
 NAME = st.lists(WORD, min_size=1, max_size=4).map("/".join)
 LEAST = st.none() | st.floats(0, 1)
 

@@ -19,13 +19,17 @@ from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, union
 from search.catalog.rows import HeadRow, SidecarRow, chunks
 from search.catalog.schema import heads, labels, runs, sidecars, verdicts
 from search.catalog.transaction import commit, now
+from search.catalog.written import written_keywords
 from search.errors import UnknownRun
+from search.photos.keywords import alike
 from search.types import LabelledPhoto, LabelSource, RunKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sqlalchemy import ColumnElement, Connection
+
+    from search.types import PhotoInfo
 
 SAID = (LabelSource.USER.value, LabelSource.IMPORT.value)
 _PENDING = "undoing"  # in a run's details: photos whose sidecars still have what it added
@@ -285,6 +289,36 @@ def put_labels(
     if rows:
         connection.execute(insert(labels), rows)
     return len({row["photo_id"] for row in rows if not row["rejected"]})
+
+
+def put_keywords(connection: Connection, found: Sequence[tuple[int, PhotoInfo]]) -> None:
+    """Replace the labels that are files' own keywords, by photo.
+
+    What we wrote into sidecars beside them is none, though other software took out what says so.
+    """
+    for some in chunks([id_ for id_, _ in found]):
+        own = and_(labels.c.photo_id.in_(some), labels.c.source == LabelSource.FILE.value)
+        connection.execute(delete(labels).where(own))
+    rejected, ours = set[tuple[int, str]](), dict[int, set[str]]()
+    for some in chunks([id_ for id_, info in found if info.keywords]):
+        rejected |= rejected_pairs(connection, some)
+        wrote = select(sidecars.c.photo_id, sidecars.c.tags).where(sidecars.c.photo_id.in_(some))
+        ours |= written_keywords((id_, tags) for id_, tags in connection.execute(wrote))
+    at = now()
+    rows = [
+        {
+            "photo_id": id_,
+            "label": keyword,
+            "source": LabelSource.FILE.value,
+            "created_at": at,
+            "rejected": (id_, keyword) in rejected,
+        }
+        for id_, info in found
+        for keyword in info.keywords
+        if id_ not in ours or alike(keyword) not in ours[id_]
+    ]
+    if rows:
+        connection.execute(insert(labels), rows)
 
 
 def rejected_pairs(connection: Connection, ids: Sequence[int]) -> set[tuple[int, str]]:

@@ -14,6 +14,8 @@ import numpy as np
 
 from search.catalog.rows import HeadRow, SidecarRow, chunks, to_time, to_utc
 from search.catalog.session import listed
+from search.catalog.written import written_keywords
+from search.photos.keywords import alike
 from search.types import LabelRecord, LabelSource, RunInfo, RunKind, Verdict
 
 if TYPE_CHECKING:
@@ -103,6 +105,18 @@ class TagReader(ABC):
                     found[id_].append(_record(row))
         return found
 
+    def records(self, label: str) -> dict[int, list[LabelRecord]]:
+        """Return what is known of one label on each photo that has it, rejected ones too."""
+        query = (
+            "SELECT photo_id, label, source, probability, score, run_id, rejected, encoders.name, created_at "
+            "FROM labels LEFT JOIN encoders ON encoders.id = encoder_id WHERE label = :label ORDER BY photo_id, source"
+        )
+        found: dict[int, list[LabelRecord]] = {}
+        with self._reading() as session:
+            for id_, *row in session.rows(query, {"label": label}):
+                found.setdefault(id_, []).append(_record(row))
+        return found
+
     def verdicts(self, label: str | None = None) -> list[Verdict]:
         """Return what the user said of labels, or of one: the last word on each photo, ids ascending."""
         query = f"SELECT photo_id, label, accepted, run_id, created_at FROM verdicts WHERE {LATEST}"  # noqa: S608
@@ -148,15 +162,20 @@ class TagReader(ABC):
         return [(id_, _record(row)) for id_, *row in rows]
 
     def own_keywords(self) -> dict[int, list[str]]:
-        """Return the keywords in the files of photos present, by photo; those that were rejected are left out."""
+        """Return the keywords in the files of photos present, by photo.
+
+        Those that were rejected, and those that are labels we wrote, are left out.
+        """
         query = (
             "SELECT photo_id, label FROM labels JOIN photos ON photos.id = photo_id "
             "WHERE source = :source AND NOT rejected AND gone_at IS NULL ORDER BY photo_id, label"
         )
         found: dict[int, list[str]] = {}
         with self._reading() as session:
+            ours = written_keywords((id_, tags) for id_, tags in session.rows("SELECT photo_id, tags FROM sidecars"))
             for id_, label in session.rows(query, {"source": LabelSource.FILE.value}):
-                found.setdefault(id_, []).append(label)
+                if id_ not in ours or alike(label) not in ours[id_]:
+                    found.setdefault(id_, []).append(label)
         return found
 
     def label_counts(self) -> list[LabelCount]:

@@ -31,7 +31,7 @@ from search.catalog.schema import (
 )
 from search.catalog.scopes import Scope, is_inside
 from search.catalog.seals import holds
-from search.catalog.tagging import TagWriter, put_labels, rejected_pairs
+from search.catalog.tagging import TagWriter, put_keywords, put_labels
 from search.catalog.transaction import commit, now
 from search.errors import UsageError
 from search.failpoints import reach
@@ -280,7 +280,7 @@ class Writer(TagWriter):
                 next(new) if record.file.photo_id is None else self._replace(record, record.file.photo_id, more)
                 for record in records
             ]
-            self._put_keywords([(id_, record.info) for id_, record in zip(ids, records, strict=True)])
+            put_keywords(self._connection, [(id_, record.info) for id_, record in zip(ids, records, strict=True)])
             self._put_likenesses(ids, records)
             rows = []
             for vector, id_ in zip(vectors, ids, strict=True):
@@ -329,7 +329,7 @@ class Writer(TagWriter):
             for id_, info in found:
                 values = said_columns(info) | {"reader": reader}
                 self._connection.execute(update(photos).where(photos.c.id == id_).values(values))
-            self._put_keywords(found)
+            put_keywords(self._connection, found)
             self._beat(len(found))
 
     def keep_info(self, ids: Sequence[int], *, reader: int) -> None:
@@ -338,29 +338,6 @@ class Writer(TagWriter):
             for some in chunks(ids):
                 self._connection.execute(update(photos).where(photos.c.id.in_(some)).values(reader=reader))
             self._beat(len(ids))
-
-    def _put_keywords(self, found: Sequence[tuple[int, PhotoInfo]]) -> None:
-        """Replace the labels that are files' own keywords, by photo; part of the transaction that stores the rest."""
-        for some in chunks([id_ for id_, _ in found]):
-            own = and_(labels.c.photo_id.in_(some), labels.c.source == OWN_KEYWORD)
-            self._connection.execute(delete(labels).where(own))
-        rejected = set[tuple[int, str]]()
-        for some in chunks([id_ for id_, info in found if info.keywords]):
-            rejected |= rejected_pairs(self._connection, some)
-        source, at = OWN_KEYWORD, now()
-        rows = [
-            {
-                "photo_id": id_,
-                "label": keyword,
-                "source": source,
-                "created_at": at,
-                "rejected": (id_, keyword) in rejected,
-            }
-            for id_, info in found
-            for keyword in info.keywords
-        ]
-        if rows:
-            self._connection.execute(insert(labels), rows)
 
     def restamp(self, found: Sequence[tuple[int, int, int]]) -> None:
         """Give photos whose sidecar we wrote its times: (id, change time as it was, as it is now), in nanoseconds.

@@ -11,6 +11,7 @@ from search.cli.options import Number, Settings, as_command, completed_by, model
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from search.labels import LabelOptions
     from search.types import LabelledPhoto, Labelling
 
 _SHOWN = 3  # labels a photo on a terminal
@@ -28,7 +29,7 @@ class _Threshold(click.ParamType[tuple[str, float]]):
 
 
 @as_command("label")
-@click.argument("paths", shell_complete=completed_by("files"), nargs=-1, metavar="[PATH]...")
+@click.argument("paths", shell_complete=completed_by("files"), nargs=-1, metavar="[PATH|ID]...")
 @click.option("--label", "names", multiple=True, metavar="NAME", help="A label; may be given often.")
 @click.option(
     "--labels",
@@ -89,7 +90,8 @@ def command(
 ) -> None:
     """Label photos with words of your choice.
 
-    PATH may be photos outside any library; without PATH the whole library is labelled.
+    PATH may be photos outside any library; without PATH the whole library is labelled. --apply tells how many photos
+    got each label; --verbose lists the photos, too.
 
     \b
     Examples:
@@ -99,6 +101,7 @@ def command(
     """
     from search.cli.output import emit_json, labelling_document
     from search.cli.progress import progress_bar
+    from search.cli.similar import photo_ref
     from search.labels import DEFAULT_MULTI_THRESHOLD, Label, LabelOptions, label_set
 
     folders = _folders(paths) if labels_from_folders else {}
@@ -114,14 +117,16 @@ def command(
     )
     given: list[str | Label] = [*names, *(Label(folder, (folder.replace("_", " "),)) for folder in folders)]
     chosen = label_set(source, template_source, names=given, more_templates=templates, thresholds=least)
+    refs = [photo_ref(path) for path in paths] or None
     with settings.open_library(model, trust_checkpoint) as library, progress_bar(settings) as progress:
-        labelling = library.label(chosen, paths=paths or None, options=options, apply=apply, progress=progress)
+        labelling = library.label(chosen, paths=refs, options=options, apply=apply, progress=progress)
     _talk(settings, labelling, apply=apply)
     classes = _agreement(labelling.photos, folders)
     if settings.json:
         emit_json(labelling_document(labelling) | ({"classes": classes} if folders else {}))
     else:
-        _tell(labelling, classes)
+        counted = apply and not settings.verbose
+        _tell(labelling, classes, counted=_counts(labelling.photos, options) if counted else None)
 
 
 def _folders(paths: tuple[str, ...]) -> dict[str, str]:
@@ -165,7 +170,18 @@ def _talk(settings: Settings, labelling: Labelling, *, apply: bool) -> None:
         )
 
 
-def _tell(labelling: Labelling, classes: list[dict[str, Any]]) -> None:
+def _counts(photos: Sequence[LabelledPhoto], options: LabelOptions) -> list[tuple[str, str]]:
+    """Return on how many photos of the library each label was written, the most frequent first."""
+    from collections import Counter
+
+    labels = (one.label for photo in photos if photo.id is not None for one in options.to_apply(photo.labels))
+    return [(label, str(count)) for label, count in sorted(Counter(labels).items(), key=lambda one: (-one[1], one[0]))]
+
+
+def _tell(
+    labelling: Labelling, classes: list[dict[str, Any]], *, counted: Sequence[tuple[str, str]] | None
+) -> None:
+    """Print how the folders agree, how often each label was written, or the labels of each photo."""
     from search.cli.output import emit_table, short
 
     if classes:
@@ -173,8 +189,10 @@ def _tell(labelling: Labelling, classes: list[dict[str, Any]]) -> None:
         photos, agree = (sum(x[key] for x in classes) for key in ("photos", "agree"))
         rows.append(("all", str(photos), str(agree), _share(agree, photos)))
         emit_table(rows, right=(1, 2, 3), header=("class", "photos", "agree", ""))
+    elif counted is not None:
+        emit_table(counted, right=(1,), header=("label", "photos"))
     elif labelling.photos:
-        emit_table([(short(photo.path), _said(photo)) for photo in labelling.photos])
+        emit_table([(short(photo.path), _said(photo)) for photo in labelling.photos], header=("photo", "labels"))
 
 
 def _share(agree: int, photos: int) -> str:

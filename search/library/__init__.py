@@ -588,12 +588,12 @@ class Library:
         self,
         labels: LabelSet | Iterable[str | Label],
         *,
-        paths: Sequence[str | os.PathLike[str]] | None = None,
+        paths: Sequence[int | str | os.PathLike[str]] | None = None,
         options: LabelOptions | None = None,
         apply: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Labelling:
-        """Label photos zero-shot: the whole library, or files and folders in or outside it.
+        """Label photos zero-shot: the whole library, or files and folders in or outside it, and ids of its photos.
 
         labels: names, or a LabelSet with templates.   apply: write each photo's best label (with `multi` or `k` all
         that are listed) and the model that gave it into the library, for the photos it holds; what an earlier run

@@ -121,11 +121,16 @@ class Entry:
 
 
 def _base(entry: Entry | None, content: bytes | None) -> bytes | None:
-    """Return what a sidecar is without anything of ours; None for nothing.   Raises PhotoError."""
+    """Return what a sidecar is without anything of ours; None for nothing.   Raises PhotoError.
+
+    One that other software wrote anew need not say any more what in it is ours: what we made of it before does.
+    """
     if content is None:
         return None
     if entry and (content == entry.before or _hash(content) in (entry.after, entry.previous)):
         return entry.before
+    if entry:
+        return strip(content, written=render(entry.before, [one.tag for one in entry.tags], entry.existing))
     return strip(content) if has_ours(content) else content
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.encoders import recipes
-from search.errors import UsageError
+from search.errors import UnknownPhoto, UsageError
 from search.labels import NONE_OF_THESE, Classifier, LabelOptions, label_photos
 from search.library.learning import learned
 from search.library.seams import real
@@ -33,7 +33,7 @@ def label(
     seams: Seams,
     label_set: LabelSet,
     *,
-    paths: Sequence[str | os.PathLike[str]] | None,
+    paths: Sequence[int | str | os.PathLike[str]] | None,
     options: LabelOptions,
     apply: Callable[[list[LabelledPhoto], EncoderRow], tuple[int, int]] | None,
     progress: Callable[[Progress], None] | None,
@@ -103,7 +103,7 @@ def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:
 
 
 def _labelling(
-    seams: Seams, paths: Sequence[str | os.PathLike[str]] | None
+    seams: Seams, paths: Sequence[int | str | os.PathLike[str]] | None
 ) -> tuple[EncoderRow | None, TextHalf | Encoder]:
     """What labels: the text half where photos' vectors may be known, else the whole model; and its row, if any."""
     model = seams.model
@@ -124,7 +124,7 @@ def _own_row(seams: Seams) -> EncoderRow | None:
 
 
 def _whom_to_label(
-    seams: Seams, paths: Sequence[str | os.PathLike[str]] | None, row: EncoderRow | None, skipped: list[Skip]
+    seams: Seams, paths: Sequence[int | str | os.PathLike[str]] | None, row: EncoderRow | None, skipped: list[Skip]
 ) -> tuple[list[int], list[str]]:
     """Tell photos whose vectors the library has from files that must be read; note what can't be looked at."""
     if paths is None:
@@ -134,7 +134,7 @@ def _whom_to_label(
         skipped.append(Skip(path, SkipReason.UNREADABLE, error.strerror or str(error)))
 
     files: dict[str, FileStat] = {}
-    for path in map(real, paths):
+    for path in (_place(seams, ref) for ref in paths):
         if not os.path.lexists(path):
             raise UsageError(f"there is no file or folder {path}")
         files |= {file.path: file for file in scan(path, on_error=unread)}
@@ -145,6 +145,16 @@ def _whom_to_label(
             ids.append(photo.id)
             del files[photo.path]
     return ids, list(files)
+
+
+def _place(seams: Seams, ref: int | str | os.PathLike[str]) -> str:
+    """Return where a photo is, by id or path. Raises UnknownPhoto for an id that is none."""
+    if not isinstance(ref, int):
+        return real(ref)
+    known = seams.known(ref) if seams.catalog.exists() else None
+    if known is None:
+        raise UnknownPhoto(f"photo {ref} is not in the library")
+    return known.path
 
 
 def _own_photos(seams: Seams, paths: list[str], row: EncoderRow | None) -> list[Photo]:

@@ -80,11 +80,9 @@ class Tags:
         """
         self._known([label])
         catalog = self._seams.catalog
-        ids = catalog.ids_with(label)
-        records = catalog.labels_of(ids)
-        own = {id_: [record for record in records[id_] if record.label == label] for id_ in ids}
-        found = [photo for photo in catalog.get(ids) if photo.gone_at is None]
-        return [(photo, own[photo.id]) for photo in sorted(found, key=lambda photo: photo.path)]
+        records = catalog.records(label)
+        found = [photo for photo in catalog.get(catalog.ids_with(label)) if photo.gone_at is None]
+        return [(photo, records.get(photo.id, [])) for photo in sorted(found, key=lambda photo: photo.path)]
 
     # ---- saying what is so
 

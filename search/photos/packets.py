@@ -120,10 +120,15 @@ def render(
     return rendered
 
 
-def strip(packet: bytes) -> bytes | None:
-    """Return a packet without anything of ours; None if nothing else is in it.   Raises PhotoError (NOT_XMP)."""
+def strip(packet: bytes, *, written: bytes | None = None) -> bytes | None:
+    """Return a packet without anything of ours; None if nothing else is in it.   Raises PhotoError (NOT_XMP).
+
+    written: what was made of it before other software changed it, which tells what is ours where the packet itself
+    does not any more: not all software keeps properties it does not know.
+    """
     whole = _Packet.of(packet)
-    stripped = whole.bytes_of(_removal(whole))
+    said = [whole] if written is None else [whole, _Packet.of(written)]
+    stripped = whole.bytes_of(_removal(whole, said))
     return None if stripped == _NOTHING else stripped
 
 
@@ -393,10 +398,12 @@ def _spelled(levels: Levels, known: Mapping[Levels, Levels]) -> Levels:
 # ---- taking out
 
 
-def _removal(packet: _Packet) -> Iterator[Edit]:
-    """Yield what takes out all that is ours, and nothing where there is none of it."""
-    added = {name: {alike(text) for text in packet.values((OURS, added_to(name)))} for name in SAME}
-    were_empty = set(packet.values((OURS, WERE_EMPTY)))
+def _removal(packet: _Packet, said: Sequence[_Packet]) -> Iterator[Edit]:
+    """Yield what takes out all that is ours, and nothing where there is none of it.   said: those that tell what is."""
+    added = {
+        name: {alike(text) for one in said for text in one.values((OURS, added_to(name)))} for name in SAME
+    }
+    were_empty = {name for one in said for name in one.values((OURS, WERE_EMPTY))}
     body = packet.body
     for description in packet.rdf.children:
         left = len(description.children)
@@ -409,6 +416,7 @@ def _removal(packet: _Packet) -> Iterator[Edit]:
             else:
                 gone, items = _emptied(body, element, added, kept=element.name[1] in were_empty)
                 inner += [] if gone else items
+                held_ours = held_ours or gone
             if gone:
                 left -= 1
                 inner.append((before(body, element.start), element.end, b""))
@@ -427,10 +435,13 @@ def _emptied(
 ) -> tuple[bool, list[Edit]]:
     """Return whether a property was all ours, and what takes out our values.   kept: though it be empty."""
     names = next((added[name] for name, same in SAME.items() if element.name in same), set())
-    holder = _container(element) if names else None
-    if holder is None:
+    if not names:
         return False, []
+    holder = _container(element)
+    if holder is None:  # a value, as some write a list of one, or what is left of a list
+        alone = not element.children and not element.attributes
+        return alone and not kept and (not element.text.strip() or alike(element.text) in names), []
     ours = [item for item in holder.children if alike(item.text) in names]
-    if len(ours) == len(holder.children) and ours and not kept:
+    if len(ours) == len(holder.children) and not kept:
         return True, []
     return False, [(before(body, item.start), item.end, b"") for item in ours]

@@ -49,7 +49,8 @@ def test_the_loop(labelled, album):
     photo = next(album.rglob("*.png"))
     done = labelled("tags", "reject", photo, "--label", "red wall")
     assert "run 2: 1 labels rejected on 1 photos; search tags undo 2 takes that back" in done.stderr
-    accepted = labelled("tags", "accept", "--label", "red wall", "--above", 0, "--json").json
+    others = sorted(other for other in album.rglob("*.png") if other != photo)
+    accepted = labelled("tags", "accept", "--label", "red wall", *others, "--json").json
     assert accepted == {"run": 3, "photos": 3, "labels": 3, "unchanged": 0, "new": []}
     blue, red = labelled("tags", "list", "--json").json["labels"]
     assert (blue["label"], blue["judged"], blue["precision"]) == ("blue wall", 0, None)
@@ -132,7 +133,7 @@ def test_what_can_not_be_meant_is_told(labelled):
         (["accept", "1"], 2, "--label"),
         (["accept", "--label", "red wall"], 2, "say on which photos"),
         (["accept", "--label", " ", "1"], 2, "is empty"),
-        (["reject", "--label", "rad wall", "1"], 1, "did you mean 'red wall'"),
+        (["reject", "--label", "rad wall", "--below", "1"], 1, "did you mean 'red wall'"),
         (["reject", "--label", "red wall", "99"], 1, "photo 99 is not in the library"),
         (["undo", "7"], 1, "there is no run 7; 'search tags list --runs' shows them"),
         (["undo", "x"], 2, "not a valid integer"),
@@ -197,3 +198,16 @@ def test_a_photo_without_any_label_left_is_not_counted(labelled, album, options)
     told = labelled("label", *WALLS, *options, "--apply")
     assert "labels written for 3 photos; 1 have none" in told.stderr
     assert labelled("tags", "list", "--runs", "--json").json["runs"][0]["photos"] == 3
+
+
+def test_photos_are_labelled_by_id_and_what_was_written_is_counted_by_label(labelled):
+    """A line a photo is of no use where there are many; --verbose has them all the same."""
+    assert [row["id"] for row in labelled("label", "2", *WALLS, "--json").json["photos"]] == [2]
+    assert "photo 99 is not in the library" in labelled("label", "99", *WALLS).stderr
+    photos = labelled("label", *WALLS, "--no-learned", "--json").json["photos"]
+    best = [row["labels"][0]["label"] for row in photos]
+    told = labelled("label", *WALLS, "--no-learned", "--apply").stdout
+    assert sorted(line.rsplit(None, 1) for line in told.splitlines()) == sorted(
+        [label, str(best.count(label))] for label in set(best)
+    )
+    assert "photo0.png" in labelled("label", *WALLS, "--apply", "--verbose").stdout

@@ -173,5 +173,7 @@ def _show_photos(document: dict[str, Any]) -> None:
                 "" if row["probability"] is None else f"{row['probability']:.2f}",
             )
             for row in document["photos"]
-        ]
+        ],
+        right=(2,),
+        header=("photo", "state", "probability"),
     )
