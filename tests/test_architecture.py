@@ -28,6 +28,10 @@ SIBLINGS = {
     ("query", "grammar"),  # how it is written, where that is needed
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
     ("indexer", "decoding"),  # both have photos decoded by its children
+    (
+        "catalog",
+        "photos",
+    ),  # which keywords of a file are labels that we wrote: they are held together as photos does
     ("labels", "decoding"),
     ("labels", "banks"),  # a label by itself is held against unrelated prompts
     ("live", "generations"),  # what an index starts from

@@ -96,6 +96,8 @@ def to_bytes(relative: str) -> bytes:
 
 def to_path(root: bytes, relative: bytes) -> str:
     """Return the absolute path of a photo. Only files at the root's own level have no folder before them."""
+    if os.sep == "/":
+        return os.path.join(os.fsdecode(root), os.fsdecode(relative))  # half the time of reading a photo otherwise
     return str(Path(os.fsdecode(root), os.fsdecode(relative)))
 
 

@@ -172,7 +172,9 @@ class TagReader(ABC):
         )
         found: dict[int, list[str]] = {}
         with self._reading() as session:
-            ours = written_keywords((id_, tags) for id_, tags in session.rows("SELECT photo_id, tags FROM sidecars"))
+            ours = written_keywords(
+                (id_, tags) for id_, tags in session.rows("SELECT photo_id, tags FROM sidecars")
+            )
             for id_, label in session.rows(query, {"source": LabelSource.FILE.value}):
                 if id_ not in ours or alike(label) not in ours[id_]:
                     found.setdefault(id_, []).append(label)

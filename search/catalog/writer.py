@@ -15,14 +15,13 @@ from search.catalog.engines import compact
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
 from search.catalog.repair import Copy, repair
 from search.catalog.roots import add_root, find_scope, within
-from search.catalog.rows import OWN_KEYWORD, chunks, info_columns, pack_vector, said_columns, to_bytes
+from search.catalog.rows import chunks, info_columns, pack_vector, said_columns, to_bytes
 from search.catalog.scan import Scan, lacking
 from search.catalog.schema import (
     OF_PHOTOS,
     embeddings,
     encoders,
     in_flight,
-    labels,
     photos,
     pictures,
     roots,

@@ -175,7 +175,9 @@ def _counts(photos: Sequence[LabelledPhoto], options: LabelOptions) -> list[tupl
     from collections import Counter
 
     labels = (one.label for photo in photos if photo.id is not None for one in options.to_apply(photo.labels))
-    return [(label, str(count)) for label, count in sorted(Counter(labels).items(), key=lambda one: (-one[1], one[0]))]
+    return [
+        (label, str(count)) for label, count in sorted(Counter(labels).items(), key=lambda one: (-one[1], one[0]))
+    ]
 
 
 def _tell(

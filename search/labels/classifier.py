@@ -281,9 +281,7 @@ class Classifier:
         return (tuple(LabelShare(names[place], share) for place, share in zip(*row, strict=True)) for row in rows)
 
 
-def _barred(
-    logits: npt.NDArray[np.float32], without: npt.NDArray[np.bool_] | None
-) -> npt.NDArray[np.float32]:
+def _barred(logits: npt.NDArray[np.float32], without: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float32]:
     """Mark in place the labels that photos do not have; `NONE_OF_THESE`, which comes last, is none of those."""
     if without is not None:
         logits[:, : without.shape[1]][without] = _NEVER

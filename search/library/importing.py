@@ -127,7 +127,9 @@ def _place(found: Mapping[str, Any]) -> str | None:
             place = os.fsdecode(base64.b64decode(raw, validate=True))
         except (binascii.Error, ValueError):
             return None
-    return place if isinstance(place, str) and place and "\0" not in place and _encodes(place, os.fsencode) else None
+    return (
+        place if isinstance(place, str) and place and "\0" not in place and _encodes(place, os.fsencode) else None
+    )
 
 
 def _label(found: Any) -> str | None:

@@ -165,9 +165,7 @@ def _own_photos(seams: Seams, paths: list[str], row: EncoderRow | None) -> list[
     return seams.catalog.get(ids.tolist())
 
 
-def _label_known(
-    seams: Seams, ids: list[int], row: EncoderRow | None, classifier: Classifier
-) -> list[_Known]:
+def _label_known(seams: Seams, ids: list[int], row: EncoderRow | None, classifier: Classifier) -> list[_Known]:
     labelled: list[_Known] = []
     if row is None:
         return labelled
@@ -194,5 +192,7 @@ def _around(
     for n, (photo, (first, _)) in enumerate(zip(photos, plain, strict=True)):
         best, above = again.get(n, plain[n])
         refused = frozenset(rejected.get(photo.id, ()))
-        known.append(_Known(LabelledPhoto(photo.path, best, photo.id, above), first if n in again else (), refused))
+        known.append(
+            _Known(LabelledPhoto(photo.path, best, photo.id, above), first if n in again else (), refused)
+        )
     return known

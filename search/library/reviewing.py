@@ -16,8 +16,8 @@ import numpy as np
 from search.errors import LibraryError, UsageError
 from search.heads import Cut, Gain, Head, probability
 from search.labels import Label, LabelSet
-from search.photos.keywords import legible
 from search.library.learning import Teacher
+from search.photos.keywords import legible
 from search.types import RunKind
 
 if TYPE_CHECKING:

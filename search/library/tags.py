@@ -113,8 +113,8 @@ class Tags:
     ) -> TagReport:
         """Say that photos do not have labels, as `accept` says that they do.
 
-        They are not shown with them and not found by them any more, and labelling anew does not bring them back. A label
-        that nobody proposed can be rejected, too: that teaches what it is not.
+        They are not shown with them and not found by them any more, and labelling anew does not bring them back.
+        A label that nobody proposed can be rejected, too: that teaches what it is not.
         """
         return self._judge(RunKind.REJECT, labels, photos, above, below)
 

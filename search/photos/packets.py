@@ -400,9 +400,7 @@ def _spelled(levels: Levels, known: Mapping[Levels, Levels]) -> Levels:
 
 def _removal(packet: _Packet, said: Sequence[_Packet]) -> Iterator[Edit]:
     """Yield what takes out all that is ours, and nothing where there is none of it.   said: those that tell what is."""
-    added = {
-        name: {alike(text) for one in said for text in one.values((OURS, added_to(name)))} for name in SAME
-    }
+    added = {name: {alike(text) for one in said for text in one.values((OURS, added_to(name)))} for name in SAME}
     were_empty = {name for one in said for name in one.values((OURS, WERE_EMPTY))}
     body = packet.body
     for description in packet.rdf.children:

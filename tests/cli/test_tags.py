@@ -163,11 +163,15 @@ WALLS = ("--label", "red wall", "--label", "blue wall", "--label", "green wall")
 
 def test_a_rejected_label_makes_room_for_the_next_best(labelled, album):
     """As it is listed, as it is written, and as it is counted; that the model was wrong is not forgotten."""
-    first = {row["path"]: row["labels"] for row in labelled("label", *WALLS, "--no-learned", "--json").json["photos"]}
+    first = {
+        row["path"]: row["labels"] for row in labelled("label", *WALLS, "--no-learned", "--json").json["photos"]
+    }
     path, (best, second, third) = next(iter(first.items()))
     labelled("label", *WALLS, "--no-learned", "--apply", "--quiet")
     labelled("tags", "reject", path, "--label", best["label"])
-    again = {row["path"]: row["labels"] for row in labelled("label", *WALLS, "--no-learned", "--json").json["photos"]}
+    again = {
+        row["path"]: row["labels"] for row in labelled("label", *WALLS, "--no-learned", "--json").json["photos"]
+    }
     assert {other: again[other] for other in again if other != path} == {
         other: first[other] for other in first if other != path
     }
@@ -176,13 +180,18 @@ def test_a_rejected_label_makes_room_for_the_next_best(labelled, album):
     assert [row["probability"] for row in again[path]] == pytest.approx(
         [second["probability"] / rest, third["probability"] / rest], rel=1e-3
     )
-    assert [row["label"] for row in labelled("label", path, *WALLS, "--no-learned", "--json").json["photos"][0]["labels"]] == [
+    assert [
+        row["label"]
+        for row in labelled("label", path, *WALLS, "--no-learned", "--json").json["photos"][0]["labels"]
+    ] == [
         second["label"],
         third["label"],
     ]
     judged = labelled("tags", "list", "--json").json["labels"]
     assert "labels written for 4 photos" in labelled("label", *WALLS, "--no-learned", "--apply").stderr
-    listed = {row["path"]: row for row in labelled("tags", "list", "--photos", second["label"], "--json").json["photos"]}
+    listed = {
+        row["path"]: row for row in labelled("tags", "list", "--photos", second["label"], "--json").json["photos"]
+    }
     assert listed[path]["state"] == "proposed"
     after = labelled("tags", "list", "--json").json["labels"]
     assert [(one["label"], one["judged"], one["right"]) for one in after if one["judged"]] == [
@@ -202,7 +211,8 @@ def test_a_photo_without_any_label_left_is_not_counted(labelled, album, options)
 
 def test_photos_are_labelled_by_id_and_what_was_written_is_counted_by_label(labelled):
     """A line a photo is of no use where there are many; --verbose has them all the same."""
-    assert [row["id"] for row in labelled("label", "2", *WALLS, "--json").json["photos"]] == [2]
+    second = labelled("show", "2", "--json").json["path"]
+    assert [row["path"] for row in labelled("label", "2", *WALLS, "--json").json["photos"]] == [second]
     assert "photo 99 is not in the library" in labelled("label", "99", *WALLS).stderr
     photos = labelled("label", *WALLS, "--no-learned", "--json").json["photos"]
     best = [row["labels"][0]["label"] for row in photos]
