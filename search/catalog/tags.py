@@ -41,8 +41,8 @@ _PROPOSED = "FROM labels WHERE run_id IS NOT NULL AND source = 'zero-shot' AND N
 class LabelCount:
     """On how many photos present a label is, by who says so, and how often it was judged.
 
-    proposed: by a model, rejected ones left out.   judged_proposals: verdicts on photos where a model proposes it, those
-    by a rule left out, which looks at no photo;   right_proposals: those that accept it.
+    proposed: by a model, rejected ones left out.   judged_proposals: verdicts on photos where a model proposes it, but
+    those by a rule, which looks at no photo.   right_proposals: those that accept it.
     """
 
     label: str
