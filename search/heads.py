@@ -7,6 +7,10 @@ o are the log odds that the label's text gives, φ photos centred in their libra
 logistic regression with an offset, solved for the most probable w and b (MAP) with L-BFGS; the model is that of a CLIP
 adapter begun at the text's vector, but convex. bench/corrections.py measures
 what it brings, docs/reviewing.md says so.
+
+Verdicts of one kind say nothing of how common a label is: there b is 0, so that the mean log odds over the library stay
+what they were, and the prior of b widens with the share of the rarer kind. Where accepted ones outnumber all others,
+photos that nobody judged hold w, too: each is expected to have the label as often as its text says.
 """
 
 from __future__ import annotations
@@ -25,7 +29,10 @@ if TYPE_CHECKING:
     Flags = npt.NDArray[np.bool_]
 
 HINT_WEIGHT = 0.1
-"""What a photo counts, of one that was rejected, that has another label by the user: most likely not this one too."""
+"""What a photo counts, of one that was judged, of which that is only likely.
+
+It has another label by the user, so most likely not this one too; or was judged by a rule, such as a probability.
+"""
 
 _SLOPE, _BIAS = 5.0, 4.0  # variances of the prior
 _FOLDS = 5
@@ -41,7 +48,7 @@ class Head:
     """What is learnt of one label under one model.
 
     weights: (D,) float32.   threshold: least probability for `precision` of those above to be right, None where that is
-    not known.   examples: verdicts it was trained on.
+    not known.   examples: verdicts it was trained on.   level: mean correction over the library.
     """
 
     label: str
@@ -50,6 +57,7 @@ class Head:
     threshold: float | None = None
     precision: float | None = None
     examples: int = 0
+    level: float = 0.0
 
     def correction(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         """Return (N,), to be added to the zero-shot log odds of photos.   vectors: (N, D) float32, unit rows."""
@@ -85,8 +93,9 @@ class Space:
     def head(self, label: str, parameters: Floats, examples: int) -> Head:
         """Return the head of parameters (D + 1,) that belong to `features`."""
         weights = parameters[:-1] * (np.sqrt(_SLOPE) / self.spread)
-        bias = float(parameters[-1] * np.sqrt(_BIAS) - weights @ self.centre)
-        return Head(label, weights.astype(np.float32), bias, examples=examples)
+        level = float(parameters[-1] * np.sqrt(_BIAS))
+        bias = level - float(weights @ self.centre)
+        return Head(label, weights.astype(np.float32), bias, examples=examples, level=level)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,12 +104,14 @@ class Examples:
 
     vectors: (N, D) float32, unit rows.   targets: (N,) bool.   offsets: (N,), zero-shot log odds.
     judged: (N,) bool; the others are hints, which count `HINT_WEIGHT`.
+    rest: photos that nobody judged, taken evenly from the library, and their zero-shot log odds.
     """
 
     vectors: Vectors
     targets: Flags
     offsets: npt.NDArray[np.floating]
     judged: Flags
+    rest: tuple[Vectors, npt.NDArray[np.floating]] | None = None
 
     @classmethod
     def of(cls, vectors: Vectors, targets: Flags, offsets: npt.NDArray[np.floating]) -> Examples:
@@ -113,6 +124,21 @@ class Examples:
     @property
     def accepted(self) -> int:
         return int((self.targets & self.judged).sum())
+
+    @property
+    def balance(self) -> float:
+        """How near the verdicts are to as many accepted as rejected: from 0, all of one kind, to 1."""
+        return 2 * min(self.accepted, len(self) - self.accepted) / max(1, len(self))
+
+    @property
+    def weights(self) -> Floats:
+        """What each counts, (N,)."""
+        return np.where(self.judged, 1.0, HINT_WEIGHT)
+
+    @property
+    def one_sided(self) -> float:
+        """How many more photos were accepted, by a rule or not, than all that say no count."""
+        return max(0.0, float(self.targets.sum() - self.weights[~self.targets].sum()))
 
     @property
     def tell_enough(self) -> bool:
@@ -155,7 +181,7 @@ def train(label: str, examples: Examples, space: Space, *, before: Head | None =
     before: what was learnt from fewer of them, to begin at: the same is found, sooner.
     """
     start = space.parameters(before) if before else None
-    return space.head(label, _solve(space.features(examples.vectors), examples, start), len(examples))
+    return space.head(label, _solve(examples, space, start), len(examples))
 
 
 def held_out(examples: Examples, space: Space) -> Floats:
@@ -169,7 +195,7 @@ def held_out(examples: Examples, space: Space) -> Floats:
     for number in range(_FOLDS):
         left, kept = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
         if len(left):
-            odds[left] += features[left] @ _solve(features[kept], _part(examples, kept))
+            odds[left] += features[left] @ _solve(_part(examples, kept), space)
     return odds
 
 
@@ -237,31 +263,47 @@ def probability(log_odds: npt.ArrayLike) -> Floats:
     return found
 
 
-def _solve(features: Floats, examples: Examples, start: Floats | None = None) -> Floats:
-    """Return the most probable parameters (D + 1,) under a prior of unit variance."""
+def _solve(examples: Examples, space: Space, start: Floats | None = None) -> Floats:
+    """Return the most probable parameters (D + 1,), as `Space.features` wants them."""
     from scipy.optimize import minimize
 
+    vectors, targets, offsets, weights = _evidence(examples)
+    features = space.features(vectors)
+    scale = np.ones(features.shape[1])
+    scale[-1] = np.sqrt(examples.balance)
+    features *= scale
     nothing = np.zeros(features.shape[1])
     if not len(features):
         return nothing
-    signs = np.where(examples.targets, 1.0, -1.0)
-    weights = np.where(examples.judged, 1.0, HINT_WEIGHT)
-    offsets = np.asarray(examples.offsets, np.float64)
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        margins = signs * (offsets + features @ parameters)
-        wrong = weights * signs * probability(-margins)
-        value = weights @ np.logaddexp(0, -margins) + parameters @ parameters / 2
-        return float(value), parameters - features.T @ wrong
+        odds = offsets + features @ parameters
+        value = weights @ (np.logaddexp(0, odds) - targets * odds) + parameters @ parameters / 2
+        return float(value), parameters + features.T @ (weights * (probability(odds) - targets))
 
     found: Floats = minimize(
         loss,
-        nothing if start is None else start,
+        nothing if start is None else np.divide(start, scale, out=nothing, where=scale > 0),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": _ITERATIONS, "ftol": _ENOUGH},
     ).x
-    return found
+    return found * scale
+
+
+def _evidence(examples: Examples) -> tuple[Vectors, Floats, Floats, Floats]:
+    """Return photos, how likely each has the label, their zero-shot log odds, and what each counts."""
+    targets, offsets = examples.targets.astype(np.float64), np.asarray(examples.offsets, np.float64)
+    if examples.rest is None or not examples.one_sided or not len(examples.rest[0]):
+        return examples.vectors, targets, offsets, examples.weights
+    vectors, odds = examples.rest
+    each = min(1.0, examples.one_sided / len(vectors))
+    return (
+        np.concatenate([examples.vectors, vectors]),
+        np.concatenate([targets, probability(odds)]),
+        np.concatenate([offsets, odds]),
+        np.concatenate([examples.weights, np.full(len(vectors), each)]),
+    )
 
 
 def _folds(examples: Examples) -> npt.NDArray[np.int64]:
@@ -277,5 +319,9 @@ def _folds(examples: Examples) -> npt.NDArray[np.int64]:
 
 def _part(examples: Examples, places: npt.NDArray[np.int64]) -> Examples:
     return Examples(
-        examples.vectors[places], examples.targets[places], examples.offsets[places], examples.judged[places]
+        examples.vectors[places],
+        examples.targets[places],
+        examples.offsets[places],
+        examples.judged[places],
+        examples.rest,
     )

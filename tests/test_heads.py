@@ -89,7 +89,7 @@ def test_a_hint_pulls_less_than_a_verdict():
     said = Examples.of(vectors, np.array([False]), np.zeros(1))
     hint = Examples(said.vectors, said.targets, said.offsets, np.array([False]))
     by_verdict, by_hint = (train("cat", given, space).correction(vectors)[0] for given in (said, hint))
-    assert 2 * HINT_WEIGHT * by_verdict > by_hint > by_verdict  # both push down
+    assert 1.5 * HINT_WEIGHT * by_verdict > by_hint > by_verdict  # both push down
     assert len(hint) == 0
 
 
@@ -167,3 +167,32 @@ def test_a_library_of_one_picture_has_a_space():
     space = Space.of(np.repeat(photos(1, seed=12), 3, axis=0))
     assert np.isfinite(space.features(photos(2, seed=13))).all()
     assert isinstance(space.head("cat", np.zeros(DIM + 1), 0), Head)
+
+
+def test_examples_of_one_kind_leave_the_mean_where_it_was():
+    vectors, library = photos(30, seed=14), photos(500, seed=15)
+    space = Space.of(library)
+    for accepted in (True, False):
+        head = train("cat", Examples.of(vectors, np.full(30, accepted), np.zeros(30)), space)
+        assert abs(head.correction(library).mean()) < 1e-4
+        assert head.level == 0
+
+
+def test_one_of_the_other_kind_moves_the_mean_less_than_as_many_would(monkeypatch):
+    vectors, space = photos(30, seed=14), Space.of(photos(500, seed=15))
+    examples = Examples.of(vectors, np.arange(30) < 1, np.zeros(30))
+    level = train("cat", examples, space).level
+    monkeypatch.setattr(Examples, "balance", 1.0)
+    assert 0.7 * train("cat", examples, space).level < level < 0
+
+
+def test_photos_that_nobody_judged_hold_a_label_that_was_only_accepted():
+    vectors, library = photos(30, seed=14), photos(500, seed=15)
+    rest, space = (library, np.zeros(500)), Space.of(library)
+    free = Examples.of(vectors, np.full(30, True), np.zeros(30))
+    held = Examples(free.vectors, free.targets, free.offsets, free.judged, rest)
+    moved = [np.abs(train("cat", given, space).correction(library)).mean() for given in (free, held)]
+    assert moved[1] < 0.9 * moved[0]
+    rejected = Examples(free.vectors, ~free.targets, free.offsets, free.judged, rest)
+    plain = Examples.of(free.vectors, ~free.targets, free.offsets)
+    assert np.allclose(*(train("cat", given, space).weights for given in (rejected, plain)))

@@ -167,26 +167,36 @@ class Learnt:
     """A head that knows the third axis."""
 
     threshold: float | None
+    level = 1.0
 
     def correction(self, vectors):
         return 4 * vectors[:, 2] + 1
 
 
 @pytest.mark.parametrize("multi", [False, True])
+def test_what_was_learnt_of_how_common_a_label_is_counts_against_untaught_ones_no_more_than_before(multi):
+    every = built("xyz", LabelOptions(multi), heads=dict.fromkeys("xyz", Learnt(None)))
+    one = built("xyz", LabelOptions(multi), heads={"y": Learnt(None)})
+    difference = every._logits(PHOTOS, PHOTOS)[:, 1] - one._logits(PHOTOS, PHOTOS)[:, 1]
+    np.testing.assert_allclose(difference, 0 if multi else 1, atol=1e-5)  # fp32
+
+
+@pytest.mark.parametrize("multi", [False, True])
 def test_what_was_learnt_of_a_label_is_added_to_it_alone(multi):
     plain, learnt = (built("xyz", LabelOptions(multi), heads=heads) for heads in (None, {"y": Learnt(None)}))
     difference = learnt._logits(PHOTOS, PHOTOS) - plain._logits(PHOTOS, PHOTOS)
-    np.testing.assert_allclose(difference[:, 1], 4 * PHOTOS[:, 2] + 1, atol=1e-5)  # fp32
+    np.testing.assert_allclose(difference[:, 1], 4 * PHOTOS[:, 2] + multi, atol=1e-5)  # fp32
     assert not difference[:, [0, 2]].any()
-    np.testing.assert_allclose(
-        (learnt.log_odds(PHOTOS) - plain.log_odds(PHOTOS))[:, 1], difference[:, 1], atol=1e-5
-    )
+    odds = learnt.log_odds(PHOTOS) - plain.log_odds(PHOTOS)
+    np.testing.assert_allclose(odds[:, 1], 4 * PHOTOS[:, 2] + 1, atol=1e-5)
 
 
 def test_a_learnt_threshold_counts_one_by_one_and_the_users_more():
-    options = LabelOptions(multi=True, threshold=0.2)
+    options = LabelOptions(multi=True, otherwise=0.2)
     assert listed(built("xyz", options, heads={"x": Learnt(None)})) == ["xy", "xzy", ""]
     assert listed(built("xyz", options, heads={"x": Learnt(0.9)})) == ["y", "zy", ""]
+    said = LabelOptions(multi=True, threshold=0.2)
+    assert listed(built("xyz", said, heads={"x": Learnt(0.9)})) == ["xy", "xzy", ""]
     given = [Label("x", ("x",), 0.2), "y", "z"]
     assert listed(built(given, options, heads={"x": Learnt(0.9)})) == ["xy", "xzy", ""]
     assert listed(built("xyz", LabelOptions(threshold=0.2), heads={"x": Learnt(1.0)}))[0][0] == "x"

@@ -13,7 +13,7 @@ from search import Library
 from search.catalog.rows import HeadRow
 from search.errors import UsageError
 from search.labels import Label, LabelOptions, LabelSet
-from search.library import reviewing
+from search.library import learning, reviewing
 from search.library.reviewing import Review, worded
 
 NAMES = ("red", "green", "blue")
@@ -223,6 +223,83 @@ def test_undoing_a_review_unteaches(coloured):
     assert shares(coloured) != untaught
     coloured.tags.undo(run)
     assert shares(coloured) == untaught
+
+
+def test_accepted_photos_alone_do_not_make_a_label_commoner(coloured):
+    """Nothing says how many others have it: the mean log odds over the library stay what they were."""
+    untaught = shares(coloured)
+    single = {photo.path: photo.labels[0].label for photo in coloured.label(NAMES).photos}
+    coloured.tags.accept(["red"], photos=red(coloured))
+    taught = shares(coloured)
+    before, after = (
+        np.mean([np.log(p / (1 - p)) for (_, label), p in of.items() if label == "red"])
+        for of in (untaught, taught)
+    )
+    assert after == pytest.approx(before, abs=0.01)
+    now = {photo.path: photo.labels[0].label for photo in coloured.label(NAMES).photos}
+    right = [sum(f"/{label}/" in path for path, label in of.items()) for of in (single, now)]
+    assert right[1] >= right[0]
+
+
+def test_what_a_rule_judged_teaches_less_than_what_the_user_looked_at(coloured):
+    untaught = shares(coloured)
+    ruled = coloured.tags.accept(["red"], photos=red(coloured), above=0.0).run
+    by_rule = shares(coloured)
+    coloured.tags.undo(ruled)
+    coloured.tags.accept(["red"], photos=[id_ for id_, _ in coloured.catalog.proposals("red")])
+    looked_at = shares(coloured)
+    moved = [sum(abs(of[key] - untaught[key]) for key in untaught) for of in (by_rule, looked_at)]
+    assert 0 < moved[0] < moved[1] / 2
+
+
+def test_of_very_many_verdicts_some_of_each_kind_teach(coloured, monkeypatch):
+    monkeypatch.setattr(learning, "_MOST", 3)
+    coloured.tags.accept(["red"], photos=red(coloured))
+    others = [id_ for id_ in coloured.catalog.all_ids().tolist() if id_ not in red(coloured)]
+    coloured.tags.reject(["red"], photos=others)
+    shares(coloured)
+    assert coloured.catalog.heads(coloured.catalog.encoder().id)["red"].examples == 6
+
+
+def test_heads_that_are_fresh_are_not_learnt_again(coloured, monkeypatch):
+    coloured.tags.accept(["red"], photos=red(coloured))
+    taught = shares(coloured)
+    monkeypatch.setattr(learning, "Teacher", None)
+    assert shares(coloured) == taught
+    coloured.tags.reject(["red"], photos=red(coloured)[:1])
+    with pytest.raises(TypeError):
+        shares(coloured)
+
+
+def test_a_review_whose_run_was_undone_goes_on_in_another(coloured):
+    review = coloured.tags.review(["red"])
+    answered(review, 3)
+    (first,) = [run.id for run in coloured.tags.runs() if run.kind == "review"]
+    coloured.tags.undo(first)
+    items = answered(review, 1)
+    assert said(coloured) == {(item.photo.id, "red"): is_so(item) for item in items}
+    assert review.left == COUNT - 1
+    report = review.finish()
+    assert report.run not in (None, first)
+    assert report.accepted + report.rejected == 1
+    assert [learnt.gain.examples for learnt in report.learnt] == [1]
+
+
+def test_a_review_whose_run_was_undone_reports_nothing(coloured):
+    review = coloured.tags.review(["red"])
+    answered(review, 2)
+    (run,) = [run.id for run in coloured.tags.runs() if run.kind == "review"]
+    coloured.tags.undo(run)
+    report = review.finish()
+    assert (report.run, report.accepted, report.rejected, report.learnt) == (None, 0, 0, ())
+
+
+def test_taking_back_an_answer_whose_run_was_undone_takes_back_no_more(coloured):
+    review = coloured.tags.review(["red"])
+    answered(review, 2)
+    coloured.tags.undo(coloured.tags.runs()[-1].id)
+    assert review.undo() is None
+    assert review.left == COUNT
 
 
 def test_verdicts_given_elsewhere_teach_just_the_same(coloured):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,7 @@ _RUNS = (
 )
 _JUDGING = "SELECT id, details FROM runs WHERE kind IN ('accept', 'reject') AND details IS NOT NULL"
 _BOUNDS = {"above", "below"}  # in the details of a run that judged by rule
+_TOGETHER = 4096  # verdicts in memory at a time
 _PROPOSED = "FROM labels WHERE run_id IS NOT NULL AND source = 'zero-shot' AND NOT rejected"
 
 
@@ -54,6 +56,17 @@ class LabelCount:
     in_files: int = 0
     judged_proposals: int = 0
     right_proposals: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What the user said of a label on a photo.   by_rule: not of this photo, but of all within some probability."""
+
+    accepted: bool
+    by_rule: bool = False
+
+
+_WORDS = {(accepted, rule): Word(accepted, rule) for accepted in (False, True) for rule in (False, True)}
 
 
 class TagReader(ABC):
@@ -125,6 +138,33 @@ class TagReader(ABC):
         with self._reading() as session:
             rows = session.rows(f"{query} ORDER BY photo_id, label", {} if label is None else {"label": label})
         return [_verdict(row) for row in rows]
+
+    def words(self, labels: Sequence[str] | None = None) -> dict[str, dict[int, Word]]:
+        """Return the last word on each photo, by label; of some labels or all."""
+        found: dict[str, dict[int, Word]] = {}
+        with self._reading() as session:
+            rules = _rules(session)
+            for row in _said(session, "label, photo_id, accepted, run_id", labels):
+                label, id_, accepted, run = row
+                found.setdefault(label, {})[id_] = _WORDS[bool(accepted), run in rules]
+        return found
+
+    def marks(self, labels: Sequence[str]) -> dict[str, int]:
+        """Return, of those labels that were judged, a number that is another one once their verdicts are."""
+        found: dict[str, int] = {}
+        with self._reading() as session:
+            for row in _said(session, "label, photo_id, run_id, accepted", labels):
+                found[row[0]] = zlib.crc32(b"%d,%d,%d" % tuple(row[1:]), found.get(row[0], 0))
+        return found
+
+    def proposed_ids(self, label: str) -> Ids:
+        """Return the ids of the photos that `proposals` has, ascending."""
+        query = (
+            "SELECT photo_id FROM labels JOIN photos ON photos.id = photo_id "
+            "WHERE label = :label AND source = :source AND NOT rejected AND gone_at IS NULL"
+        )
+        with self._reading() as session:
+            return np.unique(session.ids(query, {"label": label, "source": LabelSource.ZERO_SHOT.value}))
 
     def verdicts_of(self, ids: Collection[int]) -> list[Verdict]:
         """Return the last word on every label of some photos, ids ascending."""
@@ -206,7 +246,7 @@ class TagReader(ABC):
             for label, accepted, count in session.rows(said):
                 if not accepted:
                     counts.setdefault(label, {})["rejected"] = count
-            rules = {run for run, details in session.rows(_JUDGING) if _BOUNDS & json.loads(details).keys()}
+            rules = _rules(session)
             for label, accepted, run, count in session.rows(proposed):
                 if run not in rules:
                     own = counts.setdefault(label, {})
@@ -274,6 +314,23 @@ _COUNTED = {
     LabelSource.IMPORT.value: "imported",
     LabelSource.FILE.value: "in_files",
 }
+
+
+def _said(session: Session, columns: str, labels: Sequence[str] | None) -> Iterator[Row]:
+    """Yield every verdict, of a label and photo the one that counts last."""
+    query, order = f"SELECT {columns} FROM verdicts", " ORDER BY label, photo_id, run_id"  # noqa: S608
+    if labels is None:
+        yield from chain.from_iterable(session.parts(query + order, {}, size=_TOGETHER))
+        return
+    for chunk in chunks(labels):
+        among, values = listed("label", chunk)
+        for part in session.parts(f"{query} WHERE label IN {among}{order}", values, size=_TOGETHER):
+            yield from part
+
+
+def _rules(session: Session) -> set[int]:
+    """Return the runs that judged by a rule."""
+    return {run for run, details in session.rows(_JUDGING) if _BOUNDS & json.loads(details).keys()}
 
 
 def _record(row: Sequence[Any]) -> LabelRecord:

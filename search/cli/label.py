@@ -110,7 +110,8 @@ def command(
     least = dict(thresholds)
     options = LabelOptions(
         multi=multi,
-        threshold=least.pop("", DEFAULT_MULTI_THRESHOLD if multi else 0.0),
+        threshold=least.pop("", None),
+        otherwise=DEFAULT_MULTI_THRESHOLD if multi else 0.0,
         none_of_these=none_of_these,
         learned=not no_learned,
         k=k or (None if settings.json or apply else _SHOWN),  # what is not shown need not be made

@@ -64,6 +64,10 @@ class Correction(Protocol):
     def threshold(self) -> float | None:
         """Least probability of this label where it is decided by itself."""
 
+    @property
+    def level(self) -> float:
+        """Mean correction over the library."""
+
     def correction(self, vectors: Vectors) -> npt.NDArray[np.floating]:
         """Return (N,), added to the label's log odds.   vectors: (N, D)."""
 
@@ -72,19 +76,26 @@ class Correction(Protocol):
 class LabelOptions:
     """How to decide. multi: each label on its own.   threshold: least probability of a label that is listed.
 
+    otherwise: the least one where there is no `threshold`, and with `multi` of labels whose verdicts taught none.
     none_of_these: say of photos that no label fits, where none does.   k: how many labels a photo lists at most.
     learned: let what the user's verdicts taught of labels count; otherwise texts alone decide.
     """
 
     multi: bool = False
-    threshold: float = 0.0
+    threshold: float | None = None
     none_of_these: bool = False
     k: int | None = None
     learned: bool = True
+    otherwise: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise UsageError(f"a threshold of {self.threshold} is no probability")
+        if not 0 <= self.least <= 1:
+            raise UsageError(f"a threshold of {self.least} is no probability")
+
+    @property
+    def least(self) -> float:
+        """The least probability of labels that have none of their own."""
+        return self.otherwise if self.threshold is None else self.threshold
 
     def to_apply(self, labels: tuple[LabelScore, ...]) -> tuple[LabelScore, ...]:
         """Return the labels of a photo that are worth writing: the best, or all listed if `multi` or `k` asks so."""
@@ -97,7 +108,7 @@ class Classifier:
     """A label set under one encoder, ready to score photos.
 
     usual: returns (1, D), whose product with a photo is its mean cosine with unrelated prompts; called where needed.
-    thresholds: one per name, where they are not all `options.threshold`.
+    thresholds: one per name, where they are not all `options.least`.
     parents: the labels above others, and the places of those at or below each.
     """
 
@@ -187,7 +198,7 @@ class Classifier:
         best = _best(ranked, self._most(ranked, plain=plain))  # (N, K)
         probabilities = self._probabilities(logits, best)
         if plain:
-            kept = (probabilities >= self.options.threshold).sum(axis=1).tolist()
+            kept = (probabilities >= self.options.least).sum(axis=1).tolist()
         else:
             kept = np.minimum((ranked > -np.inf).sum(axis=1), best.shape[1]).tolist()
         shares = self._shares(logits)
@@ -210,7 +221,8 @@ class Classifier:
     ) -> npt.NDArray[np.float32]:
         """What decides, (N, C): with `multi` log odds of each label alone, of none the best one's turned round."""
         if not self.options.multi:
-            return _barred(self._corrected(scores * np.float32(self.logit_scale), vectors), without)
+            found = self._corrected(scores * np.float32(self.logit_scale), vectors, level=self._all_taught)
+            return _barred(found, without)
         alone = _barred(self._alone(scores[:, : self._labels], vectors), without)
         if not self.options.none_of_these:
             return alone
@@ -222,15 +234,27 @@ class Classifier:
         scale = np.float32(_STEEPNESS * self.logit_scale)
         return self._corrected(scale * (scores - vectors @ self.usual().T) + np.float32(_INTERCEPT), vectors)
 
-    def _corrected(self, logits: npt.NDArray[np.float32], vectors: Vectors) -> npt.NDArray[np.float32]:
-        """Add in place what was learnt of labels."""
+    @property
+    def _all_taught(self) -> bool:
+        return len(self.heads) == len(self.names)
+
+    def _corrected(
+        self, logits: npt.NDArray[np.float32], vectors: Vectors, *, level: bool = True
+    ) -> npt.NDArray[np.float32]:
+        """Add in place what was learnt of labels.
+
+        level: how common labels are, too. Where labels compete of which some were not judged, that would favour or
+        hinder those that were.
+        """
         for place, head in self.heads.items():
             logits[:, place] += head.correction(vectors)
+            if not level:
+                logits[:, place] -= np.float32(head.level)
         return logits
 
     def _listed(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Tell which labels pass their thresholds, (N, C); with `multi` none passes only where no other does."""
-        least = np.full(len(self.names), self.options.threshold) if self.thresholds is None else self.thresholds
+        least = np.full(len(self.names), self.options.least) if self.thresholds is None else self.thresholds
         with np.errstate(divide="ignore"):
             odds = np.log(least) - (np.log1p(-least) if self.options.multi else 0)
         listed: npt.NDArray[np.bool_] = logits > _NEVER
@@ -248,7 +272,7 @@ class Classifier:
             return most
         if not plain:
             return min(most, int((logits > -np.inf).sum(axis=1).max()))
-        threshold = self.options.threshold
+        threshold = self.options.least
         if threshold == 0:
             return most
         if not self.options.multi:
@@ -327,10 +351,10 @@ def _thresholds(
     names: Sequence[str], given: Mapping[str, float], heads: Mapping[int, Correction], options: LabelOptions
 ) -> npt.NDArray[np.float64] | None:
     """Return the least probability of each label: the given, else the learnt where it holds; None if all are one."""
-    learnt = heads.items() if options.multi else ()
+    learnt = heads.items() if options.multi and options.threshold is None else ()
     own = {names[place]: head.threshold for place, head in learnt if head.threshold is not None}
     own |= given
-    return np.array([own.get(name, options.threshold) for name in names]) if own else None
+    return np.array([own.get(name, options.least) for name in names]) if own else None
 
 
 def _parents(labels: Sequence[Label]) -> dict[str, list[int]]:

@@ -20,12 +20,18 @@ from search.vectors import normalize
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from search.catalog import EncoderRow
+    from search.catalog import Catalog, EncoderRow
     from search.catalog.rows import HeadRow
+    from search.catalog.tags import Word
     from search.encoders import Encoder
     from search.encoders.recipes import TextHalf
     from search.library.seams import Seams
     from search.types import Vectors
+
+_MOST = 2000  # accepted and rejected photos each that a label is learnt from
+_REST = 512  # photos that nobody judged
+_SPREAD = 2_654_435_761  # 2^32 by the golden ratio
+_VERSION = 2  # of what verdicts are made into
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class Lesson:
 class Teacher:
     """Trains the heads of labels under one model, from verdicts that are kept here too.
 
-    label_set: how the labels are worded.   said: by label, of photo ids, whether the user accepted it.
+    label_set: how the labels are worded.   said: by label, of photo ids, what the user said.
     """
 
     def __init__(self, seams: Seams, row: EncoderRow, label_set: LabelSet, encoder: TextHalf | Encoder) -> None:
@@ -55,14 +61,17 @@ class Teacher:
             bank=lambda: seams.model.bank(row),
             remember=remember,
         )
-        self.names = label_set.names
-        self.said: dict[str, dict[int, bool]] = {}
-        for verdict in self._catalog.verdicts():
-            self.said.setdefault(verdict.label, {})[verdict.photo_id] = verdict.accepted
+        self.names, self._label_set = label_set.names, label_set
+        self.read()
         self._vectors: dict[int, Vectors] = {}
         ids = self._catalog.all_ids()
         self._sample_ids, self._sample = self.vectors(ids[:: max(1, len(ids) // BACKGROUND)].tolist())
         self._space = Space.of(self._sample)
+
+    def read(self) -> None:
+        """Learn what was said by now."""
+        self._marks = made_of(self._catalog, self._label_set)  # first: what is said meanwhile makes heads stale
+        self.said: dict[str, dict[int, Word]] = self._catalog.words()
 
     @property
     def space(self) -> Space:
@@ -85,7 +94,8 @@ class Teacher:
         """Train a label's head, and tell what it brings and from where on it is right as often as asked for."""
         examples = self._examples(label)
         head = train(label, examples, self._space)
-        odds = held_out(examples, self._space)
+        tells = precision is not None or examples.tell_enough
+        odds = held_out(examples, self._space) if tells else np.asarray(examples.offsets, np.float64)
         found = None
         if precision is not None:
             others = self._sample[~np.isin(self._sample_ids, list(self.said.get(label, {})))]
@@ -95,18 +105,14 @@ class Teacher:
         return Lesson(head, gain(label, examples, odds), found)
 
     def _examples(self, label: str) -> Examples:
-        """Gather a label's verdicts, and as hints other labels' photos, which together count no more than those."""
-        own = self.said.get(label, {})
-        others = {
-            id_
-            for name, said in self.said.items()
-            if not _related(name, label)
-            for id_, accepted in said.items()
-            if accepted and id_ not in own
-        }
-        most = int(len(own) / HINT_WEIGHT)
-        hints = sorted(others)
-        hints = hints[:: max(1, -(-len(hints) // most))] if most else []
+        """Gather a label's verdicts, as hints other labels' photos, which count no more than those, and some others.
+
+        Of very many verdicts some thousands are taken, as many of either kind where there are.
+        """
+        said = self.said.get(label, {})
+        kinds = ([id_ for id_, word in said.items() if word.accepted == kind] for kind in (True, False))
+        own = {id_: said[id_] for ids in kinds for id_ in _some(ids, _MOST)}
+        hints = _some(self._others(label), min(_MOST, int(len(own) / HINT_WEIGHT)))
         ids = [*own, *hints]
         self._read(ids)
         ids = [id_ for id_ in ids if id_ in self._vectors]
@@ -114,10 +120,28 @@ class Teacher:
         vectors = np.stack([self._vectors[id_] for id_ in ids]) if ids else np.empty((0, dim), np.float32)
         return Examples(
             vectors,
-            np.array([own.get(id_, False) for id_ in ids], bool),
+            np.array([id_ in own and own[id_].accepted for id_ in ids], bool),
             self.offsets(vectors)[:, self.names.index(label)],
-            np.array([id_ in own for id_ in ids], bool),
+            np.array([id_ in own and not own[id_].by_rule for id_ in ids], bool),
+            self._rest(label),
         )
+
+    def _others(self, label: str) -> set[int]:
+        """Return photos that were accepted one by one for a label that has nothing to do with this one."""
+        own = self.said.get(label, {})
+        return {
+            id_
+            for name, said in self.said.items()
+            if not _related(name, label)
+            for id_, word in said.items()
+            if word.accepted and not word.by_rule and id_ not in own
+        }
+
+    def _rest(self, label: str) -> tuple[Vectors, npt.NDArray[np.float32]]:
+        """Return photos that were not judged, and their zero-shot log odds."""
+        rest = self._sample[[id_ not in self.said.get(label, {}) for id_ in self._sample_ids.tolist()]]
+        rest = rest[:: max(1, len(rest) // _REST)]
+        return rest, self.offsets(rest)[:, self.names.index(label)]
 
     def _read(self, ids: Sequence[int]) -> None:
         """Have the vectors of photos at hand, those that there are."""
@@ -126,15 +150,6 @@ class Teacher:
             self._vectors |= dict(zip(*_rows(self.vectors(missing)), strict=True))
 
     # ---- kept
-
-    def kept(self, label: str, row: HeadRow | None) -> Head | None:
-        """Return a head as the catalog has it; None if it has none, or one of other verdicts or another wording."""
-        if row is None or row.details.get("made_of") != self.made_of(label):
-            return None
-        weights = np.frombuffer(row.weights, "<f4")
-        if weights.shape != (self._sample.shape[1],) or not np.isfinite(weights).all():
-            return None
-        return Head(label, weights, row.bias, row.threshold, row.precision, row.examples)
 
     def keep(self, heads: Iterable[Head]) -> None:
         """Write heads into the catalog. Raises LibraryError where it can't be written to now."""
@@ -149,7 +164,7 @@ class Teacher:
                 head.threshold,
                 head.precision,
                 head.examples,
-                {"made_of": self.made_of(head.label)},
+                {"made_of": self._marks.get(head.label), "level": head.level},
                 at,
             )
             for head in heads
@@ -157,33 +172,48 @@ class Teacher:
         with self._catalog.writing() as writer:
             writer.put_heads(self._row.id, rows)
 
-    def made_of(self, label: str) -> int:
-        """Return a number that is another one once a label's verdicts are, or its wording is."""
-        said = repr(sorted(self.said.get(label, {}).items())).encode()
-        words = self._classifier.weights[self.names.index(label)]
-        return zlib.crc32(said, zlib.crc32(np.round(words, 3).astype("<f4").tobytes()))
-
 
 def learned(seams: Seams, row: EncoderRow, label_set: LabelSet, encoder: TextHalf | Encoder) -> Mapping[str, Head]:
     """Return the heads of the labels of a set that were judged; those that are missing or stale are trained anew."""
-    judged = {verdict.label for verdict in seams.catalog.verdicts()}
-    labels = tuple(label for label in label_set.labels if label.name in judged)
-    if not labels:
+    marks = made_of(seams.catalog, label_set)
+    if not marks:
         return {}
-    teacher = Teacher(seams, row, replace(label_set, labels=labels, thresholds={}), encoder)
     rows = seams.catalog.heads(row.id)
-    heads, fresh = {}, []
-    for name in teacher.names:
-        head = teacher.kept(name, rows.get(name))
-        if head is None:
-            before = rows.get(name)
-            head = teacher.lesson(name, before.precision if before else None).head
-            fresh.append(head)
-        heads[name] = head
-    if fresh:
-        with suppress(LibraryError):  # they are made of what is there, and need not be kept
-            teacher.keep(fresh)
-    return heads
+    kept = {name: _kept(rows.get(name), mark, row.dim) for name, mark in marks.items()}
+    heads = {name: head for name, head in kept.items() if head}
+    stale = tuple(label for label in label_set.labels if label.name in kept and label.name not in heads)
+    if not stale:
+        return heads
+    teacher = Teacher(seams, row, replace(label_set, labels=stale, thresholds={}), encoder)
+    before = {name: rows[name].precision if name in rows else None for name in teacher.names}
+    fresh = [teacher.lesson(name, before[name]).head for name in teacher.names]
+    with suppress(LibraryError):  # they are made of what is there, and need not be kept
+        teacher.keep(fresh)
+    return heads | {head.label: head for head in fresh}
+
+
+def made_of(catalog: Catalog, label_set: LabelSet) -> dict[str, int]:
+    """Return, of labels that were judged, a number that is another one once their verdicts are, or their wording is."""
+    marks = catalog.marks(label_set.names)
+    words = {label.name: label_set.sentences(label) for label in label_set.labels if label.name in marks}
+    return {name: zlib.crc32(repr((_VERSION, marks[name], said)).encode()) for name, said in words.items()}
+
+
+def _kept(row: HeadRow | None, made_of: int, dim: int) -> Head | None:
+    """Return a head as the catalog has it; None if it has none, or one of other verdicts or another wording."""
+    if row is None or row.details.get("made_of") != made_of:
+        return None
+    weights = np.frombuffer(row.weights, "<f4")
+    if weights.shape != (dim,) or not np.isfinite(weights).all():
+        return None
+    level = float(row.details.get("level", 0.0))
+    return Head(row.label, weights, row.bias, row.threshold, row.precision, row.examples, level)
+
+
+def _some(ids: Iterable[int], most: int) -> list[int]:
+    """Return so many of some ids at most, spread as if by chance; one more changes few of them."""
+    every = list(ids)
+    return every if len(every) <= most else sorted(every, key=lambda id_: (id_ * _SPREAD % 2**32, id_))[:most]
 
 
 def _related(one: str, other: str) -> bool:

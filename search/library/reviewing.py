@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.errors import LibraryError, UsageError
+from search.catalog.tags import Word
+from search.errors import LibraryError, UnknownRun, UsageError
 from search.heads import Cut, Gain, Head, probability
 from search.labels import Label, LabelSet
 from search.library.learning import Teacher
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
     from search.catalog import Writer
     from search.library.seams import Seams
-    from search.types import Photo, Vectors
+    from search.types import Ids, Photo, Vectors
 
-_MOST_PHOTOS = 100_000  # that are looked at, taken evenly from more
+_MOST_PHOTOS = 20_000  # that are looked at, taken evenly from more
 _TOGETHER = 4096  # photos whose log odds for all labels are in memory at a time
 _JUST_ASKED = 12  # of a label, that the next should not look like
 _ALIKE = 0.9  # cosine between two photos' features
@@ -77,7 +78,7 @@ class ReviewReport:
 class _Answer:
     item: Item
     said: dict[str, bool]
-    before: dict[str, bool | None]
+    before: dict[str, Word | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +96,8 @@ class Review:
     """A session: ask `next`, answer with `judge`, `correct` or `skip`, take the last answer back with `undo`.
 
     Every answer is committed at once, and the label's head trained anew; all answers are one run. `finish` keeps the
-    heads and tells what was gained. Another process may write to the library meanwhile.
+    heads and tells what was gained. Another process may write to the library meanwhile; where it undoes the run, what
+    was answered is gone, and the next answer begins another run.
     """
 
     def __init__(
@@ -125,11 +127,12 @@ class Review:
     def _begin(self, names: tuple[str, ...], *, everywhere: bool) -> None:
         catalog = self._seams.catalog
         self._teacher = Teacher(self._seams, self._row, worded(self._seams, names), self._encoder)
-        proposed = {name: {id_ for id_, _ in catalog.proposals(name)} for name in names}
-        wanted = catalog.all_ids().tolist() if everywhere else sorted(set().union(*proposed.values()))
-        wanted = wanted[:: max(1, -(-len(wanted) // _MOST_PHOTOS))]
-        self._ids, self._vectors = self._teacher.vectors(wanted)
-        among = {name: None if everywhere else np.array(sorted(proposed[name]), np.int64) for name in names}
+        every = _evenly(catalog.all_ids(), _MOST_PHOTOS) if everywhere else np.empty(0, np.int64)
+        share = max(1, _MOST_PHOTOS // len(names))
+        among = {name: None if everywhere else _evenly(catalog.proposed_ids(name), share) for name in names}
+        proposed = [ids for ids in among.values() if ids is not None]
+        wanted = np.unique(np.concatenate([every, *proposed]))
+        self._ids, self._vectors = self._teacher.vectors(wanted.tolist())
         parts: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]] = {
             name: [] for name in names
         }
@@ -250,8 +253,12 @@ class Review:
             return None
         last = self._answers[-1]
         if last.said:
-            with self._seams.catalog.writing() as writer, writer.again(self._begun()) as run:
-                run.retract([(last.item.photo.id, label) for label in last.said])
+            try:
+                with self._seams.catalog.writing() as writer, writer.again(self._begun()) as run:
+                    run.retract([(last.item.photo.id, label) for label in last.said])
+            except UnknownRun:
+                self._forget()
+                return None
         self._answers.pop()
         for label, before in last.before.items():
             said = self._teacher.said[label]
@@ -266,22 +273,36 @@ class Review:
 
     def _say(self, item: Item, said: dict[str, bool]) -> None:
         id_ = item.photo.id
+        rows = [(id_, label, accepted) for label, accepted in said.items()]
         with self._seams.catalog.writing() as writer:
-            rows = [(id_, label, accepted) for label, accepted in said.items()]
+            if self._run is not None:
+                try:
+                    with writer.again(self._run) as run:
+                        run.judge(rows)
+                except UnknownRun:
+                    self._forget()
             if self._run is None:
                 details = {"labels": list(self.names)}
                 with writer.run(RunKind.REVIEW, encoder_id=self._row.id, details=details) as run:
                     run.judge(rows)
                 self._run = run.id
-            else:
-                with writer.again(self._run) as run:
-                    run.judge(rows)
         known = self._teacher.said
         before = {label: known.get(label, {}).get(id_) for label in said}
         self._answers.append(_Answer(item, said, before))
         for label, accepted in said.items():
-            known.setdefault(label, {})[id_] = accepted
+            known.setdefault(label, {})[id_] = Word(accepted)
             self._close(label, id_, asked=label == item.label)
+            self._train(label)
+
+    def _forget(self) -> None:
+        """Begin anew with what was said: the run was undone, and with it all answers."""
+        self._seams.tell(f"run {self._run} was undone elsewhere, and with it what was answered")
+        self._run = None
+        answers, self._answers = self._answers, [answer for answer in self._answers if not answer.said]
+        self._teacher.read()
+        for label, id_ in {(label, answer.item.photo.id) for answer in answers for label in answer.said}:
+            self._reopen(label, id_)
+        for label in self._pools:
             self._train(label)
 
     def _begun(self) -> int:
@@ -324,8 +345,11 @@ class Review:
         return {name: self._teacher.head(name) for name in self.names}
 
     def finish(self) -> ReviewReport:
-        """Keep the heads of the labels that were judged, and tell what was learnt."""
+        """Keep the heads of the labels that were judged, and tell what was learnt of the answers that stand."""
         given = [answer for answer in self._answers if answer.said]
+        if given and not self._stands(self._begun()):
+            self._forget()
+            given = []
         touched = dict.fromkeys(label for answer in given for label in answer.said)
         learnt = self._learn(list(touched)) if touched else ()
         if given:
@@ -338,9 +362,15 @@ class Review:
             tuple(learnt),
         )
 
+    def _stands(self, run: int) -> bool:
+        known = self._seams.catalog.run(run)
+        return known is not None and known.undone_at is None and known.photos > 0
+
     def _learn(self, labels: list[str]) -> list[Learnt]:
         teacher = self._teacher
-        if any(label not in teacher.names for label in labels):
+        if all(label in teacher.names for label in labels):
+            teacher.read()
+        else:
             teacher = Teacher(self._seams, self._row, worded(self._seams, labels), self._encoder)
         rows = self._seams.catalog.heads(self._row.id)
         learnt, heads = [], []
@@ -361,6 +391,10 @@ class Review:
                 self._publish(writer, photos)
         except LibraryError as error:
             self._seams.tell(f"warning: {error}")
+
+
+def _evenly(ids: Ids, most: int) -> Ids:
+    return ids[:: max(1, -(-len(ids) // most))]
 
 
 def worded(seams: Seams, names: Sequence[str]) -> LabelSet:
