@@ -142,12 +142,20 @@ def _of_classes(root: str, inside: Mapping[str, Sequence[str]]) -> Dataset:
 
 
 def _of_table(file: str) -> Dataset:
-    rows = [(path, tuple(filter(None, map(str.strip, label.split(";"))))) for path, label in _pairs(file)]
+    lines = [
+        (number, path, tuple(dict.fromkeys(filter(None, map(str.strip, label.split(";"))))))
+        for number, path, label in _pairs(file)
+    ]
+    several = any(len(labels) > 1 for _, _, labels in lines)
+    if bare := [number for number, _, labels in lines if not labels and not several]:
+        raise UsageError(
+            f"line {bare[0]} of {file} has no label", hint="only where photos have several, a;b, may one have none"
+        )
+    rows = [(path, labels) for _, path, labels in lines]
     if twice := _twice([path for path, _ in rows]):
         raise UsageError(f"{file} names {twice} twice", hint="several labels of a photo stand in one line: a;b")
     folders = tuple(sorted({label for _, labels in rows for label in labels}))
     place = {folder: number for number, folder in enumerate(folders)}
-    several = any(len(labels) != 1 for _, labels in rows)
     truth = np.zeros((len(rows), len(folders)), np.bool_)
     for row, (_, labels) in enumerate(rows):
         truth[row, [place[label] for label in labels]] = True
@@ -181,7 +189,7 @@ class Captions:
         Paths are relative to it; a first line "image,caption" is none of them.   Raises UsageError for none.
         """
         file = os.path.realpath(os.path.expanduser(source))
-        rows = [(path, caption) for path, caption in _pairs(file) if caption]
+        rows = [(path, caption) for _, path, caption in _pairs(file) if caption]
         if not rows:
             raise UsageError(f"{os.fspath(source)} holds no captions")
         place = {path: number for number, path in enumerate(dict.fromkeys(path for path, _ in rows))}
@@ -200,23 +208,27 @@ class Captions:
         )
 
 
-def _pairs(file: str) -> Iterator[tuple[str, str]]:
-    """Yield path, made absolute, and the text beside it from the lines of a table; names that are no text survive."""
+def _pairs(file: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line, path, made absolute, and the text beside it from a table; names that are no text survive."""
     folder, is_tsv = os.path.dirname(file), file.lower().endswith((".tsv", ".tab"))
     try:
         with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as table:
             if is_tsv:
-                lines: Iterator[list[str]] = iter([line.split("\t") for line in table.read().splitlines()])
+                text = table.read().replace("\r\n", "\n").split("\n")  # a caption may hold other ends of lines
+                lines = [(number, line.split("\t")) for number, line in enumerate(text, 1)]
             else:
-                lines = iter(list(csv.reader(table)))
+                reader = csv.reader(table)
+                lines = [(reader.line_num, line) for line in reader]
     except (OSError, csv.Error) as error:
         raise UsageError(f"can't read {file}: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         if not any(line) or (number == 1 and line[0].strip().lower() in _IMAGE_HEADS):
             continue
         if len(line) != 2 or not line[0].strip():
             raise UsageError(f"line {number} of {file} is not two columns, a path and what it is")
-        yield os.path.realpath(os.path.join(folder, line[0].strip())), line[1].strip()
+        if "\0" in line[0]:
+            raise UsageError(f"line {number} of {file} names no file: there is a NUL in it")
+        yield number, os.path.realpath(os.path.join(folder, line[0].strip())), line[1].strip()
 
 
 def _text(name: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from search.errors import UsageError
 from search.evaluate.metrics import mean_per_class_recall, top_k_accuracy
-from search.evaluate.statistics import Interval, crossed, share
+from search.evaluate.statistics import Interval, crossed, paired, share
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -158,7 +158,7 @@ def evaluate_probe(
         results.append(_probes(train, validation, tested, right, shots=shots, how=how))
     return ProbeEvaluation(
         classes=len(weights),
-        zero_shot=share(right, seed=how.seed),
+        zero_shot=share(right),
         zero_shot_acc5=top_k_accuracy(zero, tested.targets, 5),
         zero_shot_recall=mean_per_class_recall(zero.argmax(axis=1).astype(np.int64), tested.targets),
         results=tuple(results),
@@ -233,9 +233,16 @@ def _probes(
         shots=shots,
         examples=len(whole),
         trainings=tuple(trainings),
-        accuracy=crossed(rows, seed=how.seed),
-        against=crossed(rows - zero_shot.astype(np.int8), seed=how.seed),
+        accuracy=_sure(crossed(rows, seed=how.seed), share(rows[0] > 0)),
+        against=_sure(
+            crossed(rows - zero_shot.astype(np.int8), seed=how.seed), paired(rows[0] > 0, zero_shot).difference
+        ),
     )
+
+
+def _sure(resampled: Interval, alone: Interval) -> Interval:
+    """Return what resampling says; where all photos are alike it knows no doubt, then that of one training."""
+    return resampled if resampled.low < resampled.high else alone
 
 
 def _drawn(train: Examples, shots: int, seed: int) -> Examples:

@@ -14,7 +14,7 @@ import numpy as np
 
 from search.errors import UsageError
 from search.evaluate.metrics import confusion_matrix, top_k_accuracy
-from search.evaluate.statistics import Interval, Paired, bootstrap, holm, mcnemar, paired, share
+from search.evaluate.statistics import Interval, Paired, holm, mcnemar, mean_share, paired, share
 from search.labels import Label, LabelSet, load_classnames, load_labels
 
 if TYPE_CHECKING:
@@ -117,15 +117,14 @@ def evaluate_prompts(
     *,
     encoder: LabelEncoder,
     remember: Remember | None = None,
-    seed: int = 0,
 ) -> PromptEvaluation:
     """Classify photos once by each wording, and compare the best with the others on the same photos.
 
     vectors: (N, D) of the data set's photos, unit rows.   remember: what knows class weights from before.
     """
-    results = tuple(_result(dataset, vectors, wording, encoder, remember, seed) for wording in wordings)
+    results = tuple(_result(dataset, vectors, wording, encoder, remember) for wording in wordings)
     winner = int(np.argmax([result.accuracy.value for result in results]))
-    return PromptEvaluation(dataset, results, winner, _compared(results, winner, dataset.targets, seed))
+    return PromptEvaluation(dataset, results, winner, _compared(results, winner, dataset.targets))
 
 
 def _result(
@@ -134,7 +133,6 @@ def _result(
     wording: Wording,
     encoder: LabelEncoder,
     remember: Remember | None,
-    seed: int,
 ) -> WordingResult:
     weights, beyond = wording.label_set.embed(encoder, remember)
     scores = vectors @ weights.T  # (N, C)
@@ -145,10 +143,10 @@ def _result(
         wording=wording,
         predicted=predicted,
         probability=probability,
-        accuracy=share(right, seed=seed),
+        accuracy=share(right),
         acc5=top_k_accuracy(scores, targets, 5),
-        mean_per_class_recall=bootstrap(right, strata=targets, equally=True, seed=seed),
-        recalls=tuple(share(right[targets == place], seed=seed) for place in range(classes)),
+        mean_per_class_recall=mean_share(right, targets),
+        recalls=tuple(share(right[targets == place]) for place in range(classes)),
         confusion=confusion_matrix(predicted, targets, classes),
         truncated_tokens=beyond,
     )
@@ -164,9 +162,7 @@ def _decided(scores: npt.NDArray[np.float32], logit_scale: float) -> tuple[Integ
     return scores.argmax(axis=1).astype(np.int64), probability
 
 
-def _compared(
-    results: Sequence[WordingResult], winner: int, targets: Integers, seed: int
-) -> tuple[Comparison, ...]:
+def _compared(results: Sequence[WordingResult], winner: int, targets: Integers) -> tuple[Comparison, ...]:
     """Compare all pairs, since any could have been the winner's, and return those of the winner."""
     right = [result.predicted == targets for result in results]
     pairs = [(one, other) for one in range(len(right)) for other in range(one)]
@@ -175,7 +171,7 @@ def _compared(
     )
     corrected = {frozenset(pair): p for pair, p in zip(pairs, values, strict=True)}
     return tuple(
-        Comparison(other, paired(right[winner], right[other], seed=seed), corrected[frozenset((winner, other))])
+        Comparison(other, paired(right[winner], right[other]), corrected[frozenset((winner, other))])
         for other in range(len(right))
         if other != winner
     )
@@ -407,7 +403,6 @@ def evaluate_changes(
     *,
     encoder: LabelEncoder,
     remember: Remember | None = None,
-    seed: int = 0,
 ) -> Iterator[ChangeResult]:
     """Classify photos anew by each changed set of labels.   result: what they are held against."""
     targets = dataset.targets
@@ -426,6 +421,6 @@ def evaluate_changes(
             probability=probability,
             right_before=before,
             right_after=right,
-            paired=paired(right[counted], before[counted], seed=seed),
+            paired=paired(right[counted], before[counted]),
             confusion=confusion,
         )

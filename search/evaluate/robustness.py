@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from search.evaluate import corruptions
 from search.evaluate.corruptions import CORRUPTIONS, SIDE, STRENGTHS
 from search.evaluate.datasets import Dataset
 from search.evaluate.metrics import mean_per_class_recall
-from search.evaluate.statistics import Interval, paired, share
+from search.evaluate.statistics import Interval, apart, paired, share
 from search.types import Progress, Skip, Stage
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def compare_styles(named: Sequence[tuple[Dataset, Vectors]], weights: Vectors) -
         accuracy = share(predicted == dataset.targets)
         first = found[0].acc1 if found else accuracy
         recall = mean_per_class_recall(predicted, dataset.targets)
-        drop = _apart(first, accuracy) if found else Interval(0.0, 0.0, 0.0)
+        drop = apart(first, accuracy) if found else Interval(0.0, 0.0, 0.0)
         found.append(Condition(dataset.name, len(vectors), accuracy, recall, drop))
     return tuple(found)
 
@@ -144,14 +143,6 @@ def compare_corrupted(
             )
         )
     return tuple(found)
-
-
-def _apart(first: Interval, second: Interval) -> Interval:
-    """Return how far two shares of different photos are apart (Newcombe's hybrid of their own intervals)."""
-    gap = first.value - second.value
-    low = math.hypot(first.value - first.low, second.high - second.value)
-    high = math.hypot(first.high - first.value, second.value - second.low)
-    return Interval(gap - low, gap, gap + high)
 
 
 def corrupted_vectors(

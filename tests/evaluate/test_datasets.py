@@ -180,3 +180,28 @@ def test_a_table_may_name_files_whose_names_are_no_text(tmp_path):
     found = Captions.of(tmp_path / "set.tsv")
     assert os.path.basename(os.fsencode(found.paths[0])) == b"caf\xe9.jpg"
     assert found.captions == ("ein caf\ufffd",)
+
+
+@pytest.mark.parametrize("label", ["", ";", " ; "])
+def test_a_photo_without_a_label_is_refused_where_each_has_one(tmp_path, label):
+    (tmp_path / "set.csv").write_text(f"1.jpg,dog\n\n2.jpg,{label}\n3.jpg,cat\n")
+    with pytest.raises(UsageError, match=r"line 3 of .*set.csv has no label"):
+        Dataset.of(tmp_path / "set.csv")
+
+
+def test_a_label_that_stands_twice_in_a_line_is_one(tmp_path):
+    (tmp_path / "set.csv").write_text("1.jpg,dog;dog\n2.jpg,cat\n")
+    assert Dataset.of(tmp_path / "set.csv").truth is None
+
+
+def test_only_a_new_line_ends_a_caption(tmp_path):
+    """Other marks that Unicode takes for the end of a line occur in captions."""
+    (tmp_path / "c.tsv").write_bytes("a.jpg\tone\u2028two\r\nb.jpg\tthree\x85four\x0bfive\n".encode())
+    assert Captions.of(tmp_path / "c.tsv").captions == ("one\u2028two", "three\x85four\x0bfive")
+
+
+@pytest.mark.parametrize("name", ["set.csv", "set.tsv"])
+def test_a_path_that_no_file_can_have_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("a\0b.jpg,cat\n".replace(",", "\t" if name.endswith("tsv") else ","))
+    with pytest.raises(UsageError, match=r"line 1 of .*NUL"):
+        Dataset.of(tmp_path / name)
