@@ -127,9 +127,9 @@ def _difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> 
     both, neither = int((first & second).sum()), int((~first & ~second).sum())
     one, other = int((first & ~second).sum()), int((second & ~first).sum())
     cross = both * neither - one * other
-    cross = max(cross - photos / 2, 0) if cross > 0 else cross
+    few = max(cross - photos / 2, 0.0) if cross > 0 else float(cross)
     sums = (both + one) * (other + neither) * (both + other) * (one + neither)
-    return apart(share(first), share(second), alike=cross / math.sqrt(sums) if sums else 0.0)
+    return apart(share(first), share(second), alike=few / math.sqrt(sums) if sums else 0.0)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.evaluate import metrics
+from search.evaluate.naming import spoken_names
 from search.evaluate.statistics import Interval, mean_share, share, wilson
-from search.labels import Label, LabelSet
+from search.labels import LabelSet
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -56,10 +57,10 @@ def label_set(
     class is called, or by its folder, instead.   Words after a bar in what it is called are synonyms.
     Raises UsageError for a class without prompts.
     """
-    pairs = list(zip(dataset.folders, dataset.classnames, strict=True))
-    labels = [Label(folder, Label.parse(name).words if "|" in name else (name,)) for folder, name in pairs]
+    labels = spoken_names(dataset)
     if prompts is None:
         return LabelSet.of(labels, list(templates))
+    pairs = zip(dataset.folders, dataset.classnames, strict=True)
     own = {folder: tuple(prompts.get(name) or prompts.get(folder) or ()) for folder, name in pairs}
     return LabelSet.described(labels, own)
 

@@ -44,9 +44,11 @@ def test_what_is_no_photo_of_a_class_is_left_out(classes, make_photo):
     (classes / "empty").mkdir()
     make_photo(classes / ".hidden" / "0.png", 9)
     make_photo(classes / "cat" / "more" / "deep.png", 9)
-    found = Dataset.of(classes)
+    assert Dataset.of(classes).folders == ("cat", "empty", "n02084071_dog", "red_fox")
+    found = Dataset.of(classes).present()
     assert found.folders == ("cat", "n02084071_dog", "red_fox")
     assert found.empty == ("empty",)
+    assert found.targets.tolist() == [0, 0, 0, 0, 1, 2, 2]
     assert names(found)[3] == "cat/more/deep.png"
     assert len(found.paths) == 7
 
@@ -125,13 +127,15 @@ def test_a_folder_without_classes_is_refused(album):
 
 
 def test_classes_are_called_what_one_says(classes):
-    found = Dataset.of(classes)
-    assert found.named({"cat": "tabby"}).classnames == ("tabby", "dog", "red fox")
-    assert found.named(["a", "b", "c"]).classnames == ("a", "b", "c")
-    with pytest.raises(UsageError, match="2 names for 3 classes"):
-        found.named(["a", "b"])
-    with pytest.raises(UsageError, match="wolf is no class"):
-        found.named({"wolf": "wolf"})
+    assert Dataset.of(classes).named(["a", "b", "c"]).classnames == ("a", "b", "c")
+
+
+def test_classes_whose_photos_are_gone_are_left_out(tmp_path):
+    (tmp_path / "set.csv").write_text("1.jpg,a;b\n2.jpg,\n3.jpg,c;b\n4.jpg,d\n")
+    found = Dataset.of(tmp_path / "set.csv").take([1, 2]).present()
+    assert (found.folders, found.empty) == (("b", "c"), ("a", "d"))
+    assert found.truth.tolist() == [[False, False], [True, True]]
+    assert found.targets.tolist() == [-1, 1]
 
 
 def test_some_photos_and_some_classes(tmp_path):

@@ -283,3 +283,21 @@ def test_corrupted_vectors_are_kept_and_their_own(open_pictures, album, counting
     assert cosines[0] > 0.9
     with open_pictures() as pictures, pytest.raises(UsageError, match="no corruption fog"):
         corrupted_vectors(pictures, paths, ["fog"])
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda kept: kept[: len(kept) // 2], lambda kept: bytes(len(kept)), lambda kept: b""]
+)
+def test_damaged_vectors_of_corrupted_photos_are_made_anew(open_pictures, album, counting, damage):
+    paths = [str(path) for path in sorted(album.rglob("*.png"))[:2]]
+    with open_pictures() as pictures:
+        pictures.image_vectors(paths)
+        first = corrupted_vectors(pictures, paths, ["jpeg"])
+        kept = sorted((pictures.folder / "corrupted").iterdir())
+        kept[2].write_bytes(damage(kept[2].read_bytes()))
+        before = counting.images
+        again = corrupted_vectors(pictures, paths, ["jpeg"])
+        assert counting.images == before + 2
+        corrupted_vectors(pictures, paths, ["jpeg"])
+        assert counting.images == before + 2
+    assert all(np.array_equal(first[key], again[key]) for key in first)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -34,7 +36,7 @@ def test_a_share_has_wilsons_bounds(right):
 
 def test_more_right_answers_never_lower_a_bound():
     bounds = [wilson(right / 20, 20) for right in range(21)]
-    assert all(a.low < b.low and a.high < b.high for a, b in zip(bounds, bounds[1:], strict=False))
+    assert all(a.low < b.low and a.high < b.high for a, b in pairwise(bounds))
 
 
 @pytest.mark.parametrize("photos", [1, 2, 5, 20])
