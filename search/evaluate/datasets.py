@@ -30,7 +30,7 @@ class Dataset:
     classnames: (C,) what prompts call the classes.   paths: (N,).   targets: (N,) int64, places in classnames.
     folders: (C,) what the classes are called where they come from.   root: the folder that holds all photos, "" if
     that is not known.   truth: (N, C) bool where a photo may be of several classes, else None; targets then has the
-    first of each.   empty: classes left out, because no photo is of them.
+    first of each.   empty: classes left out, because no photo is of them; see `present`.
     """
 
     name: str
@@ -46,7 +46,8 @@ class Dataset:
     def of(cls, source: str | os.PathLike[str]) -> Dataset:
         """Read a folder of class folders, classes sorted by name, or a CSV of path and label (`a;b` for several).
 
-        Paths in a CSV are relative to it; a first line "path,label" is none of the photos.
+        A folder without photos is a class too. Paths in a CSV are relative to it; a first line "path,label" is none
+        of the photos.
         Raises UsageError where that gives no photo.
         """
         path = os.path.realpath(os.path.expanduser(source))
@@ -70,21 +71,29 @@ class Dataset:
             inside.setdefault(os.path.basename(os.path.dirname(path)), []).append(path)
         return _of_classes(root, inside)
 
-    def named(self, names: Mapping[str, str] | Sequence[str]) -> Dataset:
-        """Return it with classes called otherwise: by the folder's name, or all of them in order.
+    def named(self, names: Sequence[str]) -> Dataset:
+        """Return it with classes called otherwise, all of them in order."""
+        return replace(self, classnames=tuple(names))
 
-        Raises UsageError for a name that is no folder's, or another number of names than of classes.
+    def present(self) -> Dataset:
+        """Return it without the classes that no photo is of; `empty` has them then.
+
+        What files say of the classes is matched before: who writes a line a class counts folders, not what can be read.
         """
-        if not isinstance(names, Mapping):
-            if len(names) != len(self.folders):
-                raise UsageError(f"there are {len(names)} names for {len(self.folders)} classes")
-            return replace(self, classnames=tuple(names))
-        if strange := sorted(set(names) - {*self.folders, *self.empty}):
-            raise UsageError(
-                f"{strange[0]} is no class of {self.name}", hint=f"there are {', '.join(self.folders)}"
-            )
-        pairs = zip(self.folders, self.classnames, strict=True)
-        return replace(self, classnames=tuple(names.get(folder, name) for folder, name in pairs))
+        if self.truth is not None:
+            used = self.truth.any(axis=0)
+        else:
+            used = np.bincount(self.targets, minlength=len(self.folders)) > 0
+        kept = np.flatnonzero(used).tolist()
+        places = np.append(np.cumsum(used) - 1, -1)  # of a photo of no class: none
+        return replace(
+            self,
+            classnames=tuple(self.classnames[old] for old in kept),
+            folders=tuple(self.folders[old] for old in kept),
+            targets=places[self.targets].astype(np.int64),
+            truth=None if self.truth is None else self.truth[:, kept],
+            empty=(*self.empty, *(self.folders[old] for old in np.flatnonzero(~used).tolist())),
+        )
 
     def take(self, rows: Sequence[int] | npt.NDArray[Any]) -> Dataset:
         """Return it with only some of its photos, in this order; classes stay."""
@@ -129,7 +138,7 @@ def _of_folder(root: str) -> Dataset:
 
 def _of_classes(root: str, inside: Mapping[str, Sequence[str]]) -> Dataset:
     """A data set of the photos of each class."""
-    folders = sorted(name for name in inside if inside[name])
+    folders = sorted(inside)
     return Dataset(
         name=os.path.basename(root) or root,
         classnames=tuple(spoken(_text(folder)) for folder in folders),
@@ -137,17 +146,24 @@ def _of_classes(root: str, inside: Mapping[str, Sequence[str]]) -> Dataset:
         targets=np.repeat(np.arange(len(folders), dtype=np.int64), [len(inside[folder]) for folder in folders]),
         folders=tuple(folders),
         root=root,
-        empty=tuple(sorted(name for name in inside if not inside[name])),
     )
 
 
 def _of_table(file: str) -> Dataset:
-    rows = [(path, tuple(filter(None, map(str.strip, label.split(";"))))) for path, label in _pairs(file)]
+    lines = [
+        (number, path, tuple(dict.fromkeys(filter(None, map(str.strip, label.split(";"))))))
+        for number, path, label in _pairs(file)
+    ]
+    several = any(len(labels) > 1 for _, _, labels in lines)
+    if bare := [number for number, _, labels in lines if not labels and not several]:
+        raise UsageError(
+            f"line {bare[0]} of {file} has no label", hint="only where photos have several, a;b, may one have none"
+        )
+    rows = [(path, labels) for _, path, labels in lines]
     if twice := _twice([path for path, _ in rows]):
         raise UsageError(f"{file} names {twice} twice", hint="several labels of a photo stand in one line: a;b")
     folders = tuple(sorted({label for _, labels in rows for label in labels}))
     place = {folder: number for number, folder in enumerate(folders)}
-    several = any(len(labels) != 1 for _, labels in rows)
     truth = np.zeros((len(rows), len(folders)), np.bool_)
     for row, (_, labels) in enumerate(rows):
         truth[row, [place[label] for label in labels]] = True
@@ -181,7 +197,7 @@ class Captions:
         Paths are relative to it; a first line "image,caption" is none of them.   Raises UsageError for none.
         """
         file = os.path.realpath(os.path.expanduser(source))
-        rows = [(path, caption) for path, caption in _pairs(file) if caption]
+        rows = [(path, caption) for _, path, caption in _pairs(file) if caption]
         if not rows:
             raise UsageError(f"{os.fspath(source)} holds no captions")
         place = {path: number for number, path in enumerate(dict.fromkeys(path for path, _ in rows))}
@@ -200,23 +216,27 @@ class Captions:
         )
 
 
-def _pairs(file: str) -> Iterator[tuple[str, str]]:
-    """Yield path, made absolute, and the text beside it from the lines of a table; names that are no text survive."""
+def _pairs(file: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line, path, made absolute, and the text beside it from a table; names that are no text survive."""
     folder, is_tsv = os.path.dirname(file), file.lower().endswith((".tsv", ".tab"))
     try:
         with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as table:
             if is_tsv:
-                lines: Iterator[list[str]] = iter([line.split("\t") for line in table.read().splitlines()])
+                text = table.read().replace("\r\n", "\n").split("\n")  # a caption may hold other ends of lines
+                lines = [(number, line.split("\t")) for number, line in enumerate(text, 1)]
             else:
-                lines = iter(list(csv.reader(table)))
+                reader = csv.reader(table)
+                lines = [(reader.line_num, line) for line in reader]
     except (OSError, csv.Error) as error:
         raise UsageError(f"can't read {file}: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in lines:
         if not any(line) or (number == 1 and line[0].strip().lower() in _IMAGE_HEADS):
             continue
         if len(line) != 2 or not line[0].strip():
             raise UsageError(f"line {number} of {file} is not two columns, a path and what it is")
-        yield os.path.realpath(os.path.join(folder, line[0].strip())), line[1].strip()
+        if "\0" in line[0]:
+            raise UsageError(f"line {number} of {file} names no file: there is a NUL in it")
+        yield number, os.path.realpath(os.path.join(folder, line[0].strip())), line[1].strip()
 
 
 def _text(name: str) -> str:

@@ -1,7 +1,7 @@
 """Figures of zero-shot classification and retrieval, as CLIP_benchmark defines them; plain numpy.
 
 Scores are the higher the better. Where scores are equal the first counts as better: what is measured does not depend
-on how a sort happens to go. Nothing here makes more of a score matrix than a few of its blocks.
+on how a sort happens to go. Retrieval is reckoned in blocks of scores; the others are given the whole matrix.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from search.encoders import canonical_name, recipes
-from search.errors import DamagedLibrary, EncoderMismatch, NewerLibrary, OldLibrary, StorageError
+from search.errors import DamagedLibrary, EncoderMismatch, LibraryNotFound, NewerLibrary, OldLibrary, StorageError
 from search.library import Library
 from search.library.model import AUTO
 from search.types import Skip, SkipReason
@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OUTDATED = (EncoderMismatch, OldLibrary, NewerLibrary, DamagedLibrary)
+_OUTDATED = (
+    EncoderMismatch,
+    OldLibrary,
+    NewerLibrary,
+    DamagedLibrary,
+    LibraryNotFound,
+)  # the last: cut to nothing
 
 
 @dataclass(frozen=True, slots=True)

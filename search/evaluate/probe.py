@@ -18,7 +18,7 @@ import numpy as np
 
 from search.errors import UsageError
 from search.evaluate.metrics import mean_per_class_recall, top_k_accuracy
-from search.evaluate.statistics import Interval, crossed, share
+from search.evaluate.statistics import Interval, crossed, paired, share
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -88,7 +88,7 @@ class ProbeResult:
 class ProbeEvaluation:
     """zero_shot: accuracy on the photos tested with; zero_shot_acc5 and zero_shot_recall likewise.
 
-    train, validation, test: photos of each part.
+    train, validation, test: photos of each part.   left_out: photos to test with that are among the others.
     """
 
     classes: int
@@ -99,6 +99,7 @@ class ProbeEvaluation:
     train: int
     validation: int
     test: int
+    left_out: int = 0
 
     @property
     def matching(self) -> ProbeResult | None:
@@ -118,16 +119,29 @@ class ProbeEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Photos whose class is known: (N, D) unit rows, (N,) places of classes."""
+    """Photos whose class is known: (N, D) unit rows, (N,) places of classes.
+
+    contents: (N,) what the files hold, such as digests; equal ones are one photo, that must not train and test a
+    probe.   None: all differ.
+    """
 
     vectors: Vectors
     targets: Integers
+    contents: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def take(self, rows: npt.NDArray[Any]) -> Examples:
-        return Examples(self.vectors[rows], self.targets[rows])
+        contents = None if self.contents is None else np.asarray(self.contents)[rows].tolist()
+        return Examples(self.vectors[rows], self.targets[rows], contents)
+
+    def groups(self) -> Integers:
+        """Return (N,) the first row that holds the same."""
+        if self.contents is None:
+            return np.arange(len(self), dtype=np.int64)
+        _, first, places = np.unique(np.asarray(self.contents), return_index=True, return_inverse=True)
+        return first[places].astype(np.int64)
 
 
 def evaluate_probe(
@@ -141,13 +155,14 @@ def evaluate_probe(
     """Train probes on few and on all photos, and hold them against zero-shot on photos that no probe has seen.
 
     weights: (C, D) of the classes' prompts.   test: photos to test with; None: a part of each class.
+    Equal contents never train and test: of a split they stay on one side, of test they are left out.
     progress: told what begins.   Raises UsageError for a class of too few photos, or without scikit-learn.
     """
     require()
     how = options or ProbeOptions()
     random = np.random.default_rng(how.seed)
     _check(photos, len(weights), least=2 if test else 3)
-    left, tested = (photos, test) if test else _split(photos, how.test_share, random)
+    left, tested = (photos, _strange(photos, test)) if test else _split(photos, how.test_share, random)
     train, validation = _split(left, _VALIDATION, random)
     zero = tested.vectors @ weights.T
     right = zero.argmax(axis=1) == tested.targets
@@ -158,13 +173,14 @@ def evaluate_probe(
         results.append(_probes(train, validation, tested, right, shots=shots, how=how))
     return ProbeEvaluation(
         classes=len(weights),
-        zero_shot=share(right, seed=how.seed),
+        zero_shot=share(right),
         zero_shot_acc5=top_k_accuracy(zero, tested.targets, 5),
         zero_shot_recall=mean_per_class_recall(zero.argmax(axis=1).astype(np.int64), tested.targets),
         results=tuple(results),
         train=len(train),
         validation=len(validation),
         test=len(tested),
+        left_out=len(test) - len(tested) if test else 0,
     )
 
 
@@ -175,21 +191,38 @@ def require() -> None:
 
 
 def _check(photos: Examples, classes: int, *, least: int) -> None:
-    counts = np.bincount(photos.targets, minlength=classes)
-    if counts.min() < least:
+    fewest = min(len(_own(photos, place)) for place in range(classes))
+    if fewest < least:
         raise UsageError(
-            f"a class has {counts.min()} photos; {least} are needed, to train with, to choose by and to test with"
+            f"a class has {fewest} photos that are no copies; {least} are needed, to train with, to choose by and "
+            "to test with"
         )
 
 
+def _own(photos: Examples, place: int) -> Integers:
+    """The photos of a class that no other has, by the first row of each."""
+    groups, inside = photos.groups(), photos.targets == place
+    return np.setdiff1d(groups[inside], groups[~inside])
+
+
+def _strange(photos: Examples, test: Examples) -> Examples:
+    """Photos to test with less those that are to train with."""
+    if photos.contents is None or test.contents is None:
+        return test
+    known = set(photos.contents)
+    found = test.take(np.array([content not in known for content in test.contents], np.bool_))
+    if not len(found):
+        raise UsageError("all photos to test with are among those to train with", hint="give others, or none")
+    return found
+
+
 def _split(photos: Examples, part: float, random: np.random.Generator) -> tuple[Examples, Examples]:
-    """Set a part of each class aside, at least one photo, and leave at least one."""
+    """Set a part of each class aside, at least one photo, and leave at least one; copies stay together."""
     aside = []
-    for place in np.unique(photos.targets):
-        rows = random.permutation(np.flatnonzero(photos.targets == place))
-        aside.append(rows[: min(max(1, round(part * len(rows))), len(rows) - 1)])
-    chosen = np.zeros(len(photos), np.bool_)
-    chosen[np.concatenate(aside)] = True
+    for place in np.unique(photos.targets).tolist():
+        own = random.permutation(_own(photos, place))
+        aside.append(own[: min(max(1, round(part * len(own))), len(own) - 1)])
+    chosen = np.isin(photos.groups(), np.concatenate(aside))
     return photos.take(~chosen), photos.take(chosen)
 
 
@@ -233,9 +266,16 @@ def _probes(
         shots=shots,
         examples=len(whole),
         trainings=tuple(trainings),
-        accuracy=crossed(rows, seed=how.seed),
-        against=crossed(rows - zero_shot.astype(np.int8), seed=how.seed),
+        accuracy=_sure(crossed(rows, seed=how.seed), share(rows[0] > 0)),
+        against=_sure(
+            crossed(rows - zero_shot.astype(np.int8), seed=how.seed), paired(rows[0] > 0, zero_shot).difference
+        ),
     )
+
+
+def _sure(resampled: Interval, alone: Interval) -> Interval:
+    """Return what resampling says; where all photos are alike it knows no doubt, then that of one training."""
+    return resampled if resampled.low < resampled.high else alone
 
 
 def _drawn(train: Examples, shots: int, seed: int) -> Examples:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from search.errors import UsageError
 from search.evaluate.metrics import confusion_matrix, top_k_accuracy
-from search.evaluate.statistics import Interval, Paired, bootstrap, holm, mcnemar, paired, share
-from search.labels import Label, LabelSet, load_classnames, load_labels
+from search.evaluate.naming import by_class, spoken_names
+from search.evaluate.statistics import Interval, Paired, holm, mcnemar, mean_share, paired, share
+from search.labels import Label, LabelSet
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -38,6 +38,11 @@ class Wording:
 
     name: str
     label_set: LabelSet
+
+    def only(self, folders: Sequence[str]) -> Wording:
+        """Return it for some of the classes, in the order given."""
+        known = dict(zip(self.label_set.names, self.label_set.labels, strict=True))
+        return Wording(self.name, _changed(self.label_set, [known[folder] for folder in folders]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +122,14 @@ def evaluate_prompts(
     *,
     encoder: LabelEncoder,
     remember: Remember | None = None,
-    seed: int = 0,
 ) -> PromptEvaluation:
     """Classify photos once by each wording, and compare the best with the others on the same photos.
 
     vectors: (N, D) of the data set's photos, unit rows.   remember: what knows class weights from before.
     """
-    results = tuple(_result(dataset, vectors, wording, encoder, remember, seed) for wording in wordings)
+    results = tuple(_result(dataset, vectors, wording, encoder, remember) for wording in wordings)
     winner = int(np.argmax([result.accuracy.value for result in results]))
-    return PromptEvaluation(dataset, results, winner, _compared(results, winner, dataset.targets, seed))
+    return PromptEvaluation(dataset, results, winner, _compared(results, winner, dataset.targets))
 
 
 def _result(
@@ -134,7 +138,6 @@ def _result(
     wording: Wording,
     encoder: LabelEncoder,
     remember: Remember | None,
-    seed: int,
 ) -> WordingResult:
     weights, beyond = wording.label_set.embed(encoder, remember)
     scores = vectors @ weights.T  # (N, C)
@@ -145,10 +148,10 @@ def _result(
         wording=wording,
         predicted=predicted,
         probability=probability,
-        accuracy=share(right, seed=seed),
+        accuracy=share(right),
         acc5=top_k_accuracy(scores, targets, 5),
-        mean_per_class_recall=bootstrap(right, strata=targets, equally=True, seed=seed),
-        recalls=tuple(share(right[targets == place], seed=seed) for place in range(classes)),
+        mean_per_class_recall=mean_share(right, targets),
+        recalls=tuple(share(right[targets == place]) for place in range(classes)),
         confusion=confusion_matrix(predicted, targets, classes),
         truncated_tokens=beyond,
     )
@@ -164,9 +167,7 @@ def _decided(scores: npt.NDArray[np.float32], logit_scale: float) -> tuple[Integ
     return scores.argmax(axis=1).astype(np.int64), probability
 
 
-def _compared(
-    results: Sequence[WordingResult], winner: int, targets: Integers, seed: int
-) -> tuple[Comparison, ...]:
+def _compared(results: Sequence[WordingResult], winner: int, targets: Integers) -> tuple[Comparison, ...]:
     """Compare all pairs, since any could have been the winner's, and return those of the winner."""
     right = [result.predicted == targets for result in results]
     pairs = [(one, other) for one in range(len(right)) for other in range(one)]
@@ -175,7 +176,7 @@ def _compared(
     )
     corrected = {frozenset(pair): p for pair, p in zip(pairs, values, strict=True)}
     return tuple(
-        Comparison(other, paired(right[winner], right[other], seed=seed), corrected[frozenset((winner, other))])
+        Comparison(other, paired(right[winner], right[other]), corrected[frozenset((winner, other))])
         for other in range(len(right))
         if other != winner
     )
@@ -202,102 +203,10 @@ def wordings_of(
             if not isinstance(texts, Mapping):
                 found.append(Wording(" · ".join(filter(None, (called, name))), LabelSet.of(labels, tuple(texts))))
     plain = spoken_names(dataset)
-    sentences = {
-        name: _by_class(texts, dataset) for name, texts in templates.items() if isinstance(texts, Mapping)
-    }
+    sentences = {name: by_class(texts, dataset) for name, texts in templates.items() if isinstance(texts, Mapping)}
     for name, per_class in {**sentences, **(captions or {})}.items():
         found.append(Wording(name, LabelSet.described(plain, dict(per_class))))
     return tuple(found)
-
-
-def spoken_names(dataset: Dataset) -> tuple[Label, ...]:
-    """Return a label for each class: named as its folder, spoken of as its class name."""
-    return tuple(
-        Label(*pair) for pair in zip(dataset.folders, ((name,) for name in dataset.classnames), strict=True)
-    )
-
-
-def read_captions(source: str, dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """Read sentences for each class: FOLDER, a tab, a sentence, as often as wanted; or a line a class in their order.
-
-    Raises UsageError for a folder that is none, a class without, or another number of lines than of classes.
-    """
-    return _by_class(_pairs(source, dataset), dataset)
-
-
-def read_names(source: str, dataset: Dataset) -> tuple[Label, ...]:
-    """Read what to call each class: FOLDER, a tab, `word | synonyms`; else what `load_labels` reads.
-
-    Labels are matched by the folders' names, or stand in the classes' order.   Raises UsageError.
-    """
-    if _has_tabs(source):
-        words = _by_class(_pairs(source, dataset), dataset)
-        return tuple(Label(folder, Label.parse(words[folder][0]).words) for folder in dataset.folders)
-    labels = _labels(source)
-    known = {_key(label.name): label for label in labels}
-    keys = [_key(folder) for folder in dataset.folders]
-    if set(keys) <= set(known) and len(labels) == len(keys):
-        labels = [known[key] for key in keys]
-    if len(labels) != len(keys):
-        raise UsageError(
-            f"{source} holds {len(labels)} labels for {len(keys)} classes",
-            hint="give one for each class, in their order or as FOLDER, a tab, words; --add adds a label",
-        )
-    return tuple(Label(folder, label.words) for folder, label in zip(dataset.folders, labels, strict=True))
-
-
-def _labels(source: str) -> list[Label]:
-    """Labels of a source, those of CLIP_benchmark's JSON with the names that stand there twice."""
-    if source.partition("#")[0].endswith(".json"):
-        return [Label(name, (name,)) for name in load_classnames(source)]
-    return load_labels(source)
-
-
-def _key(name: str) -> str:
-    return name.replace("_", " ").casefold().strip()
-
-
-def _text_lines(source: str) -> list[str]:
-    try:
-        lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"can't read {source}") from error
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
-def _has_tabs(source: str) -> bool:
-    return Path(source).is_file() and any("\t" in line for line in _text_lines(source))
-
-
-def _pairs(source: str, dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """What a file says of each class."""
-    lines = _text_lines(source)
-    if not any("\t" in line for line in lines):
-        if len(lines) != len(dataset.folders):
-            raise UsageError(
-                f"{source} has {len(lines)} lines for {len(dataset.folders)} classes",
-                hint="give a line a class in alphabetical order, or lines of FOLDER, a tab, a sentence",
-            )
-        return {folder: (line,) for folder, line in zip(dataset.folders, lines, strict=True)}
-    found: dict[str, tuple[str, ...]] = {}
-    for line in lines:
-        folder, _, words = line.partition("\t")
-        if not words.strip():
-            raise UsageError(f"{source} has a line that is not FOLDER, a tab, words: {line!r}")
-        found[folder.strip()] = (*found.get(folder.strip(), ()), words.strip())
-    return found
-
-
-def _by_class(texts: Mapping[str, tuple[str, ...]], dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """Give each class folder what is said of it, by its own name or by the class's."""
-    known = {_key(name): said for name, said in texts.items()}
-    spoken = dict(zip(dataset.folders, dataset.classnames, strict=True))
-    found = {folder: known.get(_key(folder)) or known.get(_key(name)) for folder, name in spoken.items()}
-    if strange := set(known) - {_key(name) for name in (*dataset.folders, *dataset.classnames)}:
-        raise UsageError(f"{sorted(strange)[0]} is no class", hint=f"there are {', '.join(dataset.folders)}")
-    if missing := [folder for folder, said in found.items() if not said]:
-        raise UsageError(f"nothing is said of {', '.join(missing)}")
-    return {folder: said for folder, said in found.items() if said}
 
 
 def saved(label_set: LabelSet) -> dict[str, Any]:
@@ -407,7 +316,6 @@ def evaluate_changes(
     *,
     encoder: LabelEncoder,
     remember: Remember | None = None,
-    seed: int = 0,
 ) -> Iterator[ChangeResult]:
     """Classify photos anew by each changed set of labels.   result: what they are held against."""
     targets = dataset.targets
@@ -426,6 +334,6 @@ def evaluate_changes(
             probability=probability,
             right_before=before,
             right_after=right,
-            paired=paired(right[counted], before[counted], seed=seed),
+            paired=paired(right[counted], before[counted]),
             confusion=confusion,
         )

@@ -15,6 +15,7 @@ import numpy as np
 
 from search.banks import lines
 from search.errors import UsageError
+from search.evaluate.zero_shot import label_set
 from search.relevance import BACKGROUND, DEFAULT_CUT, TOGETHER, calibrate
 from search.resources import data_path
 
@@ -52,7 +53,7 @@ class RelevanceEvaluation:
     """queries: how many of each kind.   true_photos: of the class asked for, among the k best.
 
     cut: what the usual cut does.   relevance, cosine: the curves.   best_relevance, best_cosine: of each the highest
-    threshold that leaves 95 % of the true photos.
+    threshold that leaves 95 % of the true photos.   truncated_tokens: of what was asked, beyond what the model reads.
     """
 
     encoder: str
@@ -65,6 +66,7 @@ class RelevanceEvaluation:
     best_cosine: Point
     relevance: tuple[Point, ...]
     cosine: tuple[Point, ...]
+    truncated_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +95,13 @@ def evaluate_relevance(
     classes, known = dataset.targets, np.unique(dataset.targets).tolist()
     if len(known) < 2:
         raise UsageError("the photos are of one class", hint="give a folder with a folder for each class")
-    encode = pictures.text().encode_texts
+    tower = pictures.text()
+    encode = tower.encode_texts
     asking = _Asking(vectors, classes, pictures.bank(), k)
     others = list(absent if absent is not None else lines(data_path("bank", "absent.txt")))
     nonsense = list(_nonsense(others))
-    named = encode([dataset.classnames[number] for number in known])
+    weights, beyond = label_set(dataset, ["{}"]).embed(tower)
+    named = weights[known]
     strange = encode(others) if others else named[:0]
     strange = strange[(strange @ named.T).max(axis=1) < _UNLIKE]
     asked = [
@@ -106,7 +110,8 @@ def evaluate_relevance(
         *(asking(ABSENT, vector) for vector in strange),
         *(asking(NONSENSE, vector) for vector in encode(nonsense)),
     ]
-    return _evaluated(asked, pictures.model, len(vectors), len(known))
+    beyond += sum(max(0, length - tower.context_length) for length in tower.count_tokens(others)) if others else 0
+    return _evaluated(asked, pictures.model, len(vectors), len(known), beyond=beyond)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,9 @@ class _Asking:
         return _Asked(kind, relevance[: self.k], scores[shown], true[shown])
 
 
-def _evaluated(asked: Sequence[_Asked], encoder: str, photos: int, classes: int) -> RelevanceEvaluation:
+def _evaluated(
+    asked: Sequence[_Asked], encoder: str, photos: int, classes: int, *, beyond: int = 0
+) -> RelevanceEvaluation:
     curves = {}
     for measure in ("relevance", "cosine"):
         values = np.sort(np.concatenate([getattr(one, measure) for one in asked]))
@@ -149,6 +156,7 @@ def _evaluated(asked: Sequence[_Asked], encoder: str, photos: int, classes: int)
         best_cosine=_best(asked, "cosine"),
         relevance=curves["relevance"],
         cosine=curves["cosine"],
+        truncated_tokens=beyond,
     )
 
 

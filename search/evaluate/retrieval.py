@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from search.evaluate.metrics import first_positive_ranks
-from search.evaluate.statistics import Interval, share
+from search.evaluate.statistics import Interval, share, wilson
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -114,10 +114,10 @@ def _quantiles(lengths: Ranks) -> list[int]:
 
 def _by_photo(found: npt.NDArray[np.bool_], owners: Ranks) -> Interval:
     """The share of captions (M,), between the bounds that other photos would have given."""
-    if found.all() or not found.any():
-        return share(found)
     _, places = np.unique(owners, return_inverse=True)
     sizes, hits = np.bincount(places), np.bincount(places, weights=found)
+    if found.all() or not found.any():  # resampling knows no doubt then
+        return wilson(float(found.mean()), len(sizes))
     random = np.random.default_rng(0)
     shares = np.empty(_RESAMPLES)
     for number in range(_RESAMPLES):

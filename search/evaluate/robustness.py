@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from search.evaluate import corruptions
 from search.evaluate.corruptions import CORRUPTIONS, SIDE, STRENGTHS
 from search.evaluate.datasets import Dataset
 from search.evaluate.metrics import mean_per_class_recall
-from search.evaluate.statistics import Interval, paired, share
+from search.evaluate.statistics import Interval, apart, paired, share
 from search.types import Progress, Skip, Stage
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ REFERENCE = "photo"
 """The style that others are held against where a folder of styles has it."""
 
 _BATCH = 32
+_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def compare_styles(named: Sequence[tuple[Dataset, Vectors]], weights: Vectors) -
         accuracy = share(predicted == dataset.targets)
         first = found[0].acc1 if found else accuracy
         recall = mean_per_class_recall(predicted, dataset.targets)
-        drop = _apart(first, accuracy) if found else Interval(0.0, 0.0, 0.0)
+        drop = apart(first, accuracy) if found else Interval(0.0, 0.0, 0.0)
         found.append(Condition(dataset.name, len(vectors), accuracy, recall, drop))
     return tuple(found)
 
@@ -146,14 +146,6 @@ def compare_corrupted(
     return tuple(found)
 
 
-def _apart(first: Interval, second: Interval) -> Interval:
-    """Return how far two shares of different photos are apart (Newcombe's hybrid of their own intervals)."""
-    gap = first.value - second.value
-    low = math.hypot(first.value - first.low, second.high - second.value)
-    high = math.hypot(first.high - first.value, second.value - second.low)
-    return Interval(gap - low, gap, gap + high)
-
-
 def corrupted_vectors(
     pictures: Pictures,
     paths: Sequence[str],
@@ -164,8 +156,8 @@ def corrupted_vectors(
     """Return (N, D) unit rows of photos by corruption and strength; kept beside the vectors of the photos themselves.
 
     paths: photos that have a vector.   Each is brought to 224 pixels a side as the model would bring it to its own
-    (a model that takes more: to those), corrupted, and then brought to the model's: strengths mean the same for every
-    model.   Raises UsageError for an unknown corruption, and for a photo that can't be read any more.
+    (a model that takes more: to those), corrupted, and then brought to the model's: strengths mean nearly the same for
+    every model.   Raises UsageError for an unknown corruption, and for a photo that can't be read any more.
     """
     if strange := [name for name in names if name not in CORRUPTIONS]:
         raise UsageError(f"there is no corruption {strange[0]}", hint=f"there are {', '.join(CORRUPTIONS)}")
@@ -181,7 +173,7 @@ def corrupted_vectors(
         made = _make(pictures.encoder(), paths, missing, progress or (lambda _: None))
         for key, vectors in made.items():
             wanted[key].parent.mkdir(exist_ok=True)
-            files.atomic_write_parts(wanted[key], [np.ascontiguousarray(vectors).tobytes()])
+            files.atomic_write_parts(wanted[key], _sealed(vectors))
         known |= made
     return {key: known[key] for key in wanted}
 
@@ -190,12 +182,23 @@ def _kept(folder: Path, content: str, name: str, strength: int) -> Path:
     return folder / "corrupted" / f"{content[:32]}-{name}-{strength}-{corruptions.VERSION}.f32"
 
 
+def _sealed(vectors: Vectors) -> list[bytes]:
+    """The parts of a file of vectors: a digest of the others, the dimension, the values."""
+    body = np.uint32(vectors.shape[1]).tobytes(), np.ascontiguousarray(vectors, np.float32).tobytes()
+    return [hashlib.sha256(b"".join(body)).digest(), *body]
+
+
 def _read(path: Path, rows: int) -> Vectors | None:
+    """Return vectors (rows, D) as they were written, None where they are not."""
     try:
-        values = np.fromfile(path, np.float32)
+        found = path.read_bytes()
     except OSError:
         return None
-    return values.reshape(rows, -1) if values.size and values.size % rows == 0 else None
+    digest, body = found[:_DIGEST], found[_DIGEST:]
+    if len(body) < 4 or hashlib.sha256(body).digest() != digest:
+        return None
+    values, dim = np.frombuffer(body, np.float32, offset=4), int(np.frombuffer(body, np.uint32, 1)[0])
+    return values.reshape(rows, dim) if len(values) == rows * dim else None
 
 
 def _make(

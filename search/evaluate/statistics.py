@@ -1,4 +1,4 @@
-"""How sure a figure is, and whether two differ: bootstrap intervals, McNemar's test, Holm's correction."""
+"""How sure a figure is, and whether two differ: Wilson's intervals, McNemar's test, Holm's correction."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     Values = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
-RESAMPLES = 10_000
-_FEW = 64  # different values, up to which drawing how often each occurs is faster than drawing rows
 _DRAWN = 2**20  # rows drawn at a time
 _CROSSED_RESAMPLES = 2_000
+_SMOOTHING = 2.0  # photos as good as the mean that stand beside each class's own where its spread is guessed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +28,6 @@ class Interval:
     low: float
     value: float
     high: float
-
-    def excludes(self, value: float) -> bool:
-        """Say whether a value lies outside."""
-        return not self.low <= value <= self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +46,35 @@ class Paired:
     needed: int | None
 
 
-def bootstrap(
-    values: npt.NDArray[Any],
-    *,
-    strata: npt.NDArray[Any] | None = None,
-    equally: bool = False,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    confidence: float = CONFIDENCE,
+def wilson(value: float, photos: float, *, confidence: float = CONFIDENCE) -> Interval:
+    """Return a share of so many independent photos between Wilson's bounds; never without doubt."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (value + z**2 / (2 * photos)) / (1 + z**2 / photos)
+    half = z * math.sqrt(value * (1 - value) / photos + (z / (2 * photos)) ** 2) / (1 + z**2 / photos)
+    return Interval(max(0.0, min(centre - half, value)), value, min(1.0, max(centre + half, value)))
+
+
+def share(correct: npt.NDArray[np.bool_], *, confidence: float = CONFIDENCE) -> Interval:
+    """Return the share of (N,) that is true, between Wilson's bounds."""
+    return wilson(float(correct.mean()), len(correct), confidence=confidence)
+
+
+def mean_share(
+    correct: npt.NDArray[np.bool_], classes: npt.NDArray[np.int64], *, confidence: float = CONFIDENCE
 ) -> Interval:
-    """Return the mean of values (N,) between the percentiles of its bootstrap.
+    """Return the mean over classes of the share of (N,) that is true, between its bounds.
 
-    strata: (N,) groups, each resampled within itself.   equally: every group weighs the same, else every value.
+    classes: (N,).   The bounds are Wilson's for as many photos as would leave the same doubt. What a class varies by
+    is guessed from its own photos and a few as good as the mean: one of a class alone says nothing of it.
     """
-    rows = np.asarray(values, np.float64)
-    groups = [rows] if strata is None else [rows[strata == group] for group in np.unique(strata)]
-    sizes = np.array([len(group) for group in groups], np.float64)
-    shares = np.full(len(groups), 1 / len(groups)) if equally else sizes / sizes.sum()
-    random = np.random.default_rng(seed)
-    means = np.zeros(resamples)
-    for share, group in zip(shares, groups, strict=True):
-        means += share * _resampled(group, resamples, random)
-    return _between(means, float(shares @ [group.mean() for group in groups]), confidence)
-
-
-def share(correct: npt.NDArray[np.bool_], *, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
-    """Return the share of (N,) that is true, between its bounds.
-
-    Where all or none are, resampling knows no doubt; then the open bound is the exact one of Clopper and Pearson.
-    """
-    tail = ((1 - confidence) / 2) ** (1 / len(correct))
-    if correct.all():
-        return Interval(tail, 1.0, 1.0)
-    return bootstrap(correct, seed=seed, confidence=confidence) if correct.any() else Interval(0.0, 0.0, 1 - tail)
+    _, places, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    right = np.bincount(places, weights=correct)
+    value = float((right / sizes).mean())
+    alike = float((1 / sizes).sum())
+    smooth = (right + _SMOOTHING * value) / (sizes + _SMOOTHING)
+    spread = float((smooth * (1 - smooth) / sizes).sum())
+    doubt = spread / (value * (1 - value)) if 0 < value < 1 else alike
+    return wilson(value, len(sizes) ** 2 / doubt, confidence=confidence)
 
 
 def crossed(values: npt.NDArray[Any], *, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
@@ -100,30 +91,45 @@ def crossed(values: npt.NDArray[Any], *, seed: int = 0, confidence: float = CONF
     return _between(means, float(values.mean()), confidence)
 
 
-def _resampled(values: Values, resamples: int, random: np.random.Generator) -> Values:
-    """Return the means (R,) of resamples with replacement."""
-    different, counts = np.unique(values, return_counts=True)
-    size = len(values)
-    if len(different) <= _FEW:
-        drawn = random.multinomial(size, counts / size, size=resamples)
-        means: Values = drawn @ different / size
-        return means
-    step = max(1, _DRAWN // size)
-    chunks = [min(step, resamples - start) for start in range(0, resamples, step)]
-    return np.concatenate([values[random.integers(0, size, (chunk, size))].mean(axis=1) for chunk in chunks])
-
-
 def _between(means: Values, value: float, confidence: float) -> Interval:
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     return Interval(low, value, high)
 
 
-def paired(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], *, seed: int = 0) -> Paired:
+def paired(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Paired:
     """Compare what two ways got right (N,) of the same photos."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    difference = bootstrap(first.astype(np.int8) - second.astype(np.int8), seed=seed)
     needed = photos_needed(only_first, only_second, photos=len(first))
-    return Paired(only_first, only_second, difference, mcnemar(only_first, only_second), needed)
+    return Paired(only_first, only_second, _difference(first, second), mcnemar(only_first, only_second), needed)
+
+
+def apart(first: Interval, second: Interval, *, alike: float = 0.0) -> Interval:
+    """Return how far two shares are apart (Newcombe's hybrid of their own intervals).
+
+    alike: the correlation of what they are shares of; 0 for different photos.
+    """
+    gap = first.value - second.value
+    low = _hybrid(first.value - first.low, second.high - second.value, alike)
+    high = _hybrid(first.high - first.value, second.value - second.low, alike)
+    return Interval(gap - low, gap, gap + high)
+
+
+def _hybrid(one: float, other: float, alike: float) -> float:
+    return math.sqrt(max(0.0, one**2 - 2 * alike * one * other + other**2))
+
+
+def _difference(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Interval:
+    """Newcombe's interval of the difference of two shares of the same photos, with his correction for few.
+
+    doi:10.1002/(SICI)1097-0258(19981130)17:22<2635::AID-SIM954>3.0.CO;2-C, method 10.
+    """
+    photos = len(first)
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    one, other = int((first & ~second).sum()), int((second & ~first).sum())
+    cross = both * neither - one * other
+    few = max(cross - photos / 2, 0.0) if cross > 0 else float(cross)
+    sums = (both + one) * (other + neither) * (both + other) * (one + neither)
+    return apart(share(first), share(second), alike=few / math.sqrt(sums) if sums else 0.0)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

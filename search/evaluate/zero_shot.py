@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.evaluate import metrics
-from search.evaluate.statistics import Interval, bootstrap, share
-from search.labels import Label, LabelSet
+from search.evaluate.naming import spoken_names
+from search.evaluate.statistics import Interval, mean_share, share, wilson
+from search.labels import LabelSet
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from search.evaluate.datasets import Dataset
     from search.types import Vectors
 
-_COLUMNS = 1000  # resamples of a mean over classes
+_RESAMPLES = 1000  # at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class ZeroShot:
 
     figures: acc1, acc5 (absent for fewer than five classes) and mean_per_class_recall; of photos that may be of
     several classes mean_average_precision alone.   predicted: (N,) best classes.   confusion: (C, C), rows the true
-    ones.   classes: those with photos, the worst first; empty of photos of several classes.
+    ones.   classes: those with photos, the worst first. Photos of several classes have neither.
     """
 
     figures: Mapping[str, Interval]
@@ -56,10 +57,10 @@ def label_set(
     class is called, or by its folder, instead.   Words after a bar in what it is called are synonyms.
     Raises UsageError for a class without prompts.
     """
-    pairs = list(zip(dataset.folders, dataset.classnames, strict=True))
-    labels = [Label(folder, Label.parse(name).words if "|" in name else (name,)) for folder, name in pairs]
+    labels = spoken_names(dataset)
     if prompts is None:
         return LabelSet.of(labels, list(templates))
+    pairs = zip(dataset.folders, dataset.classnames, strict=True)
     own = {folder: tuple(prompts.get(name) or prompts.get(folder) or ()) for folder, name in pairs}
     return LabelSet.described(labels, own)
 
@@ -68,33 +69,55 @@ def evaluate_zero_shot(vectors: Vectors, weights: Vectors, dataset: Dataset) -> 
     """Measure a classifier.
 
     vectors: (N, D), the photos'.   weights: (C, D), the classes'.   The score is the cosine: a logit scale changes no
-    order.   Intervals are of 95 %, by bootstrap over photos.
+    order.   Intervals are of 95 %.
     """
     scores = vectors @ weights.T
     predicted = scores.argmax(axis=1)
-    confusion = metrics.confusion_matrix(predicted, dataset.targets, len(weights))
     if dataset.truth is not None:
-        return ZeroShot(_of_several(scores, dataset.truth), predicted, confusion, ())
+        return ZeroShot(_of_several(scores, dataset.truth), predicted, np.zeros((0, 0), np.int64), ())
+    confusion = metrics.confusion_matrix(predicted, dataset.targets, len(weights))
     before = metrics.ranks(scores, dataset.targets)
     figures = {"acc1": share(before < 1)}
     if len(weights) >= 5:
         figures["acc5"] = share(before < 5)
-    figures["mean_per_class_recall"] = bootstrap(before < 1, strata=dataset.targets, equally=True)
+    figures["mean_per_class_recall"] = mean_share(before < 1, dataset.targets)
     return ZeroShot(figures, predicted, confusion, _classes(confusion, dataset))
 
 
 def _of_several(scores: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> dict[str, Interval]:
-    """Mean average precision between the bounds that other photos would have given."""
+    """Mean average precision between the bounds that other photos would have given.
+
+    A class that no photo of a resample is of is none of its mean: that would say of the draw, not of the model.
+    """
     random = np.random.default_rng(0)
-    drawn = (random.integers(0, len(scores), len(scores)) for _ in range(_resamples(scores)))
-    means = [metrics.mean_average_precision(scores[rows], truth[rows]) for rows in drawn]
+    order = np.argsort(-scores, axis=0, kind="stable")
+    right = np.take_along_axis(truth, order, axis=0)
+    there = truth.any(axis=0)
+    means = []
+    for _ in range(_resamples(scores)):
+        drawn = np.bincount(random.integers(0, len(scores), len(scores)), minlength=len(scores))
+        found = _redrawn(drawn[order], right)[there]
+        means.append(float(there.mean() * np.nanmean(found)) if np.isfinite(found).any() else 0.0)
     low, high = np.quantile(means, [0.025, 0.975]).tolist()
     return {"mean_average_precision": Interval(low, metrics.mean_average_precision(scores, truth), high)}
 
 
+def _redrawn(drawn: npt.NDArray[np.int64], right: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return (C,) average precisions of a resample, NaN where nothing is right.
+
+    drawn: (N, C) how often each photo was drawn, the best first.   right: (N, C).   A photo that was drawn twice does
+    not come before itself, or a resample would do better than the photos.
+    """
+    hits = drawn * right
+    above, hits_above = np.cumsum(drawn, axis=0) - drawn, np.cumsum(hits, axis=0) - hits
+    total = hits.sum(axis=0)
+    found = (hits * (1 + hits_above) / (1 + above)).sum(axis=0) / np.maximum(total, 1)
+    return np.where(total > 0, found, np.nan)
+
+
 def _resamples(scores: npt.NDArray[Any]) -> int:
-    """As many as take seconds: each sorts all scores."""
-    return int(min(_COLUMNS, max(100, 2**25 // max(1, scores.size))))
+    """As many as take seconds: each goes through all scores."""
+    return int(min(_RESAMPLES, max(100, 2**25 // max(1, scores.size))))
 
 
 def _classes(confusion: npt.NDArray[np.int64], dataset: Dataset) -> tuple[ClassFigures, ...]:
@@ -102,12 +125,15 @@ def _classes(confusion: npt.NDArray[np.int64], dataset: Dataset) -> tuple[ClassF
     for number, row in enumerate(confusion):
         if not row.sum():
             continue
-        right = np.repeat([True, False], [row[number], row.sum() - row[number]])
         wrong = [place for place in np.argsort(-row, kind="stable") if row[place] and place != number]
         confused = tuple((dataset.folders[place], int(row[place])) for place in wrong)
         found.append(
             ClassFigures(
-                dataset.folders[number], dataset.classnames[number], int(row.sum()), share(right), confused
+                dataset.folders[number],
+                dataset.classnames[number],
+                int(row.sum()),
+                wilson(row[number] / row.sum(), row.sum()),
+                confused,
             )
         )
     return tuple(sorted(found, key=lambda one: one.recall.value))

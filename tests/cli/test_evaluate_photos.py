@@ -39,9 +39,11 @@ def test_zero_shot_tells_figures_and_the_worst_class_first(evaluate, here, place
     assert outcome.code == 0, outcome.stderr
     lines = outcome.stdout.splitlines()
     assert lines[0] == "builtin on photos: 5 photos, 4 classes"
-    assert lines[1].split()[:2] == ["accuracy", "80.0%"]
+    assert lines[1].split() == ["figure", "value", "(95", "%)"]
+    assert lines[2].split()[:2] == ["accuracy", "80.0%"]
     assert not any("five" in line for line in lines)
-    assert lines[4].split()[:3] == ["rocket", "2", "50.0%"]
+    assert lines[5].split() == ["class", "photos", "said", "right", "taken", "for"], "a pipe has it too"
+    assert lines[6].split()[:3] == ["rocket", "2", "50.0%"]
     assert not place.exists(), "the user's own library is none of it"
 
 
@@ -199,3 +201,43 @@ def test_a_folder_whose_photos_cannot_be_read_is_an_error(evaluate, tmp_path):
     outcome = evaluate("zero-shot", tmp_path / "bad")
     assert (outcome.code, "no photo of" in outcome.stderr) == (1, True)
     assert "1.jpg: decode_error" in outcome.stderr
+
+
+@pytest.fixture
+def unreadable(here, tmp_path):
+    """Photos of three classes, and two folders that stand between them: one holds what can't be read, one nothing."""
+    folder = tmp_path / "some"
+    for name in ("brick_wall", "cat", "rocket"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.png").write_bytes((here / "styles" / "photos" / name / "1.png").read_bytes())
+    for name in ("board", "cup"):
+        (folder / name).mkdir()
+    (folder / "board" / "x.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["zero-shot", "robustness", "prompts", "relevance"])
+def test_lines_in_order_are_counted_by_folders_whatever_can_be_read(evaluate, unreadable, tmp_path, kind):
+    (tmp_path / "names.txt").write_text("a board\na wall\na cat\na cup\na rocket\n")
+    options = {"robustness": ("--corruptions", "none"), "prompts": ("--template", "{}")}.get(kind, ())
+    source = unreadable
+    if kind == "relevance":  # which takes folders with photos alone
+        (tmp_path / "names.txt").write_text("a board\na wall\na cat\na rocket\n")
+    outcome = evaluate(kind, source, "--labels", tmp_path / "names.txt", *options, "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert "no photo that can be read is of board" in outcome.stderr
+    if kind != "relevance":
+        document = outcome.json["results"][-1] if kind == "prompts" else outcome.json
+        assert document["classnames"] == ["a wall", "a cat", "a rocket"]
+        assert outcome.json["folders"] == ["brick_wall", "cat", "rocket"]
+    else:
+        assert outcome.json["classes"] == 3
+
+
+@pytest.mark.parametrize("kind", ["zero-shot", "robustness", "relevance"])
+def test_texts_that_are_cut_are_told(evaluate, unreadable, tmp_path, kind):
+    (tmp_path / "names.txt").write_text("cat\t" + "a cat " * 100)
+    options = ("--corruptions", "none") if kind == "robustness" else ()
+    outcome = evaluate(kind, unreadable, "--labels", tmp_path / "names.txt", *options, "--json")
+    assert outcome.json["truncated_tokens"] > 100
+    assert f"{outcome.json['truncated_tokens']} tokens" in outcome.stderr

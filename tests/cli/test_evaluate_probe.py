@@ -18,6 +18,19 @@ def colours(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def others(colours, tmp_path_factory):
+    """The same, mirrored; one picture is a copy."""
+    folder = tmp_path_factory.mktemp("others")
+    for name in ("red", "blue"):
+        (folder / name).mkdir()
+        for number in range(8):
+            with Image.open(colours / name / f"{number}.png") as image:
+                image.transpose(Image.Transpose.ROTATE_90).save(folder / name / f"{number}.png")
+    (folder / "red" / "again.png").write_bytes((colours / "red" / "3.png").read_bytes())
+    return folder
+
+
 @pytest.fixture
 def probe(run, colours):
     def probe_(*arguments):
@@ -32,14 +45,17 @@ def test_a_table_says_what_examples_are_worth(probe, tmp_path):
     done = probe("--shots", "1,2,9,all", "--html", page)
     assert done.code == 0, done.stderr
     assert "left out: 9" in done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:5]] == ["zero-shot", "1", "2", "all"]
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:6]] == ["zero-shot", "1", "2", "all"]
     html = page.read_text(encoding="utf-8")
     assert "labelled examples per class" in html
     assert html.count("<svg viewBox") == 1
 
 
-def test_json_has_clip_benchmarks_keys(probe, colours):
-    found = probe("--shots", "1,all", "--test", colours, "--json").json
+def test_json_has_clip_benchmarks_keys(probe, others):
+    done = probe("--shots", "1,all", "--test", others, "--json")
+    found = done.json
+    assert "1 photos to test with are among those to train with; left out" in done.stderr
+    assert found["photos"]["left_out"] == 1
     assert {"lp_acc1", "lp_acc5", "lp_mean_per_class_recall", "fewshot_k"} <= set(found["metrics"])
     assert found["task"] == "linear_probe"
     keys = [(one["metrics"]["fewshot_k"], one["metrics"]["seed"]) for one in found["results"]]
@@ -47,6 +63,11 @@ def test_json_has_clip_benchmarks_keys(probe, colours):
     assert found["photos"]["test"] == 16
     assert found["metrics"]["lp_acc1"] == 1.0
     assert found["metrics"]["lp_acc5"] is None
+
+
+def test_photos_to_train_with_are_none_to_test_with(probe, colours):
+    done = probe("--shots", "1", "--test", colours)
+    assert (done.code, "all photos to test with" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("shots", ["0", "two", "1,,2"])

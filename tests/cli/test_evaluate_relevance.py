@@ -117,6 +117,6 @@ def test_the_command_prints_a_table_json_and_a_page(run, labelled, tmp_path):
     assert not (tmp_path / "library").exists()
 
 
-def test_a_file_of_names_that_is_none_is_wrong_usage(run, labelled, tmp_path):
+def test_a_file_of_names_that_is_none_is_refused(run, labelled, tmp_path):
     (tmp_path / "names.tsv").write_text("cat a kitten\nrocket\ta rocket\n")
-    assert run("evaluate", "relevance", labelled, "--labels", tmp_path / "names.tsv").code == 2
+    assert run("evaluate", "relevance", labelled, "--labels", tmp_path / "names.tsv").code == 1

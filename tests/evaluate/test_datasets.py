@@ -44,9 +44,11 @@ def test_what_is_no_photo_of_a_class_is_left_out(classes, make_photo):
     (classes / "empty").mkdir()
     make_photo(classes / ".hidden" / "0.png", 9)
     make_photo(classes / "cat" / "more" / "deep.png", 9)
-    found = Dataset.of(classes)
+    assert Dataset.of(classes).folders == ("cat", "empty", "n02084071_dog", "red_fox")
+    found = Dataset.of(classes).present()
     assert found.folders == ("cat", "n02084071_dog", "red_fox")
     assert found.empty == ("empty",)
+    assert found.targets.tolist() == [0, 0, 0, 0, 1, 2, 2]
     assert names(found)[3] == "cat/more/deep.png"
     assert len(found.paths) == 7
 
@@ -125,13 +127,15 @@ def test_a_folder_without_classes_is_refused(album):
 
 
 def test_classes_are_called_what_one_says(classes):
-    found = Dataset.of(classes)
-    assert found.named({"cat": "tabby"}).classnames == ("tabby", "dog", "red fox")
-    assert found.named(["a", "b", "c"]).classnames == ("a", "b", "c")
-    with pytest.raises(UsageError, match="2 names for 3 classes"):
-        found.named(["a", "b"])
-    with pytest.raises(UsageError, match="wolf is no class"):
-        found.named({"wolf": "wolf"})
+    assert Dataset.of(classes).named(["a", "b", "c"]).classnames == ("a", "b", "c")
+
+
+def test_classes_whose_photos_are_gone_are_left_out(tmp_path):
+    (tmp_path / "set.csv").write_text("1.jpg,a;b\n2.jpg,\n3.jpg,c;b\n4.jpg,d\n")
+    found = Dataset.of(tmp_path / "set.csv").take([1, 2]).present()
+    assert (found.folders, found.empty) == (("b", "c"), ("a", "d"))
+    assert found.truth.tolist() == [[False, False], [True, True]]
+    assert found.targets.tolist() == [-1, 1]
 
 
 def test_some_photos_and_some_classes(tmp_path):
@@ -180,3 +184,28 @@ def test_a_table_may_name_files_whose_names_are_no_text(tmp_path):
     found = Captions.of(tmp_path / "set.tsv")
     assert os.path.basename(os.fsencode(found.paths[0])) == b"caf\xe9.jpg"
     assert found.captions == ("ein caf\ufffd",)
+
+
+@pytest.mark.parametrize("label", ["", ";", " ; "])
+def test_a_photo_without_a_label_is_refused_where_each_has_one(tmp_path, label):
+    (tmp_path / "set.csv").write_text(f"1.jpg,dog\n\n2.jpg,{label}\n3.jpg,cat\n")
+    with pytest.raises(UsageError, match=r"line 3 of .*set.csv has no label"):
+        Dataset.of(tmp_path / "set.csv")
+
+
+def test_a_label_that_stands_twice_in_a_line_is_one(tmp_path):
+    (tmp_path / "set.csv").write_text("1.jpg,dog;dog\n2.jpg,cat\n")
+    assert Dataset.of(tmp_path / "set.csv").truth is None
+
+
+def test_only_a_new_line_ends_a_caption(tmp_path):
+    """Other marks that Unicode takes for the end of a line occur in captions."""
+    (tmp_path / "c.tsv").write_bytes("a.jpg\tone\u2028two\r\nb.jpg\tthree\x85four\x0bfive\n".encode())
+    assert Captions.of(tmp_path / "c.tsv").captions == ("one\u2028two", "three\x85four\x0bfive")
+
+
+@pytest.mark.parametrize("name", ["set.csv", "set.tsv"])
+def test_a_path_that_no_file_can_have_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("a\0b.jpg,cat\n".replace(",", "\t" if name.endswith("tsv") else ","))
+    with pytest.raises(UsageError, match=r"line 1 of .*NUL"):
+        Dataset.of(tmp_path / name)

@@ -107,11 +107,12 @@ def test_replaced_weights_begin_anew(open_pictures, photos, tiny_model, tiny_mod
     assert [path.name for path in (pictures.folder.parent).iterdir()] == [pictures.folder.name]
 
 
-def test_damaged_vectors_are_made_anew(open_pictures, photos, counting):
+@pytest.mark.parametrize("damage", [b"no database" * 1000, b""])
+def test_damaged_vectors_are_made_anew(open_pictures, photos, counting, damage):
     with open_pictures() as pictures:
         before = pictures.image_vectors(photos[:2]).vectors
         catalog = pictures.folder / "catalog.db"
-    catalog.write_bytes(b"no database" * 1000)
+    catalog.write_bytes(damage)
     with open_pictures() as pictures:
         after = pictures.image_vectors(photos[:2]).vectors
     assert counting.images == 4

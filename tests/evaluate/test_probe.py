@@ -77,6 +77,25 @@ def test_photos_to_test_with_may_be_given():
     assert found.train + found.validation == 18
 
 
+def test_copies_stay_on_one_side():
+    """Every photo stands three times; one is in two classes, and never tests."""
+    one = cloud((6, 8, 10))
+    contents = [str(number) for number in range(24)] * 3
+    photos = Examples(np.tile(one.vectors, (3, 1)), np.tile(one.targets, 3), contents)
+    photos.targets[48] = 2
+    left, aside = probe._split(photos, 0.4, np.random.default_rng(0))
+    assert not set(left.contents) & set(aside.contents)
+    assert "0" in left.contents
+    assert [sum(aside.targets == place) for place in range(3)] == [3 * 2, 3 * 3, 3 * 4]
+
+
+def test_copies_are_one_photo():
+    one = cloud((3, 3, 3))
+    photos = Examples(one.vectors, one.targets, ["a", "a", "b", *"cdefgh"])
+    with pytest.raises(UsageError, match="a class has 2 photos that are no copies"):
+        evaluate_probe(photos, CENTRES)
+
+
 def test_a_class_of_too_few_photos_is_refused():
     with pytest.raises(UsageError, match="a class has 2 photos"):
         evaluate_probe(cloud((2, 9, 9)), CENTRES)

@@ -9,13 +9,12 @@ import pytest
 
 from search.errors import UsageError
 from search.evaluate.datasets import Dataset
+from search.evaluate.naming import called, read_captions, read_names
 from search.evaluate.prompts import (
     adding,
     dropping,
     evaluate_changes,
     evaluate_prompts,
-    read_captions,
-    read_names,
     saved,
     splitting,
     wordings_of,
@@ -233,3 +232,64 @@ def test_a_saved_wording_has_the_same_sentences(dataset, tmp_path, told):
     assert isinstance(templates, dict) == (told != "templates")
     assert again.names == label_set.names
     assert [again.sentences(one) for one in again.labels] == [label_set.sentences(one) for one in label_set.labels]
+
+
+@pytest.fixture
+def roses() -> Dataset:
+    """Folders that differ in case alone, and one whose name begins as a comment does."""
+    folders = ("#tulips", "Rose", "rose")
+    return Dataset("roses", folders, ("/1.png", "/2.png", "/3.png"), np.arange(3), folders)
+
+
+def test_lines_in_order_are_of_the_classes_in_their_order(roses, tmp_path):
+    file = tmp_path / "said.txt"
+    file.write_text("tulips\nbig\nsmall\n")
+    assert read_captions(str(file), roses) == {"#tulips": ("tulips",), "Rose": ("big",), "rose": ("small",)}
+    assert [label.words for label in read_names(str(file), roses)] == [("tulips",), ("big",), ("small",)]
+
+
+def test_a_name_is_that_of_the_folder_called_just_so(roses, tmp_path):
+    file = tmp_path / "said.txt"
+    file.write_text("# a comment\nrose\tsmall\n#tulips\ttulips\nRose\tbig\n")
+    assert read_captions(str(file), roses) == {"#tulips": ("tulips",), "Rose": ("big",), "rose": ("small",)}
+    assert [label.words for label in read_names(str(file), roses)] == [("tulips",), ("big",), ("small",)]
+    file.write_text("ROSE\tbig\n")
+    with pytest.raises(UsageError, match="ROSE may be any of Rose, rose"):
+        read_names(str(file), roses)
+
+
+def test_classes_that_are_not_named_keep_their_names(dataset, tmp_path):
+    (tmp_path / "names.txt").write_text("# one\ncat\tkitten | kitty, pussy\n")
+    found = read_names(str(tmp_path / "names.txt"), dataset)
+    assert [called(label) for label in found] == ["big cow", "kitten | kitty, pussy", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"cat\ta\ncat\tb\n", "names cat twice"),
+        (b"cow\ta\n", "cow is no class of zoo"),
+        (b"a\nb\n", "2 labels for 3 classes"),
+        (b"cat\tcaf\xe9\n", "not in UTF-8"),
+        (b"cat\ta\tb\n", "not FOLDER, a tab"),
+    ],
+)
+def test_names_that_do_not_fit_the_classes_are_refused(dataset, tmp_path, text, told):
+    (tmp_path / "names.txt").write_bytes(text)
+    with pytest.raises(UsageError, match=told):
+        read_names(str(tmp_path / "names.txt"), dataset)
+
+
+def test_a_file_of_names_that_is_not_there_is_told(dataset, tmp_path):
+    for read in (read_names, read_captions):
+        with pytest.raises(UsageError, match="can't read"):
+            read(str(tmp_path / "none.txt"), dataset)
+
+
+def test_a_wording_of_all_folders_serves_those_with_photos(dataset):
+    captions = {"big_cow": ("big cow",), "cat": ("cat", "kitten"), "dog": ("dog",)}
+    for wording in wordings_of(dataset, templates={"a": ("a {}",)}, captions={"told": captions}):
+        few = wording.only(("dog", "cat")).label_set
+        assert few.names == ("dog", "cat")
+        all_of = wording.label_set
+        assert few.sentences(few.labels[1]) == all_of.sentences(all_of.labels[1])

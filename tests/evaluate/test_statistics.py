@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from search.evaluate.statistics import (
-    Interval,
-    bootstrap,
+    apart,
     crossed,
     holm,
     mcnemar,
+    mean_share,
     paired,
     photos_needed,
     share,
+    wilson,
 )
 
 
@@ -23,50 +26,41 @@ def random() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
-@pytest.mark.parametrize("right", [3, 50, 180])
-def test_a_bootstrap_of_a_share_has_the_binomial_quantiles(right):
-    correct = np.arange(200) < right
-    found = bootstrap(correct)
-    binomial = stats.binom(200, right / 200)
+@pytest.mark.parametrize("right", [0, 3, 50, 199, 200])
+def test_a_share_has_wilsons_bounds(right):
+    found = share(np.arange(200) < right)
+    other = stats.binomtest(right, 200).proportion_ci(0.95, method="wilson")
     assert found.value == right / 200
-    assert found.low == pytest.approx(binomial.ppf(0.025) / 200, abs=0.006)  # a photo is 0.005
-    assert found.high == pytest.approx(binomial.ppf(0.975) / 200, abs=0.006)
+    assert (found.low, found.high) == (pytest.approx(other.low), pytest.approx(other.high))
 
 
-def test_a_bootstrap_of_many_values_agrees_with_scipy(random):
-    values = random.gamma(2, size=300)
-    found = bootstrap(values)
-    other = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=1).confidence_interval
-    assert (found.low, found.high) == (pytest.approx(other.low, abs=0.01), pytest.approx(other.high, abs=0.01))
+def test_more_right_answers_never_lower_a_bound():
+    bounds = [wilson(right / 20, 20) for right in range(21)]
+    assert all(a.low < b.low and a.high < b.high for a, b in pairwise(bounds))
 
 
-def test_few_and_many_different_values_are_resampled_alike(random):
-    """Whole numbers are drawn by how often each occurs, the same with a little noise row by row."""
-    values = random.integers(0, 5, 400).astype(float)
-    few, many = bootstrap(values), bootstrap(values + random.normal(scale=1e-6, size=400))
-    assert (few.low, few.high) == (pytest.approx(many.low, abs=0.01), pytest.approx(many.high, abs=0.01))
+@pytest.mark.parametrize("photos", [1, 2, 5, 20])
+@pytest.mark.parametrize("recalls", [[0.5], [0.95], [0.2, 0.6, 1.0]])
+def test_a_mean_over_classes_lies_in_its_bounds_however_few_photos_a_class_has(random, photos, recalls):
+    true = np.resize(recalls, 30)
+    classes = np.repeat(np.arange(30), photos)
+    found = [mean_share(random.random(len(classes)) < true[classes], classes) for _ in range(300)]
+    covered = np.mean([one.low <= true.mean() <= one.high for one in found])
+    assert covered > 0.89
+    if photos == 20:  # and they are no wider than need be
+        exact = 2 * 1.96 * np.sqrt((true * (1 - true)).mean() / len(classes))
+        assert np.mean([one.high - one.low for one in found]) == pytest.approx(exact, rel=0.2)
 
 
-def test_strata_are_resampled_within_themselves():
-    """What differs between groups alone is certain once each group is drawn by itself."""
-    groups = np.repeat([0, 1], [30, 10])
-    assert bootstrap(groups, strata=groups) == Interval(0.25, 0.25, 0.25)
-    assert bootstrap(groups, strata=groups, equally=True) == Interval(0.5, 0.5, 0.5)
-    assert bootstrap(groups).low < 0.2
+def test_one_photo_a_class_is_as_sure_as_so_many_photos():
+    right = np.arange(40) < 40
+    assert mean_share(right, np.arange(40)).low == pytest.approx(share(right).low)
 
 
-def test_the_same_seed_gives_the_same_interval(random):
-    values = random.normal(size=100)
-    assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
-    assert bootstrap(values, seed=3) != bootstrap(values, seed=4)
-
-
-def test_all_right_or_all_wrong_is_no_certainty():
-    exact = stats.binomtest(40, 40).proportion_ci(0.95, method="exact")
-    whole = share(np.ones(40, bool))
-    assert (whole.low, whole.high) == (pytest.approx(exact.low), 1.0)
-    none = share(np.zeros(40, bool))
-    assert (none.low, none.high) == (0.0, pytest.approx(1 - exact.low))
+def test_a_mean_over_one_class_is_its_share(random):
+    right = random.random(100) < 0.7
+    one, plain = mean_share(right, np.zeros(100, np.int64)), share(right)
+    assert (one.low, one.value, one.high) == pytest.approx((plain.low, plain.value, plain.high))
 
 
 def test_other_trainings_widen_an_interval(random):
@@ -75,7 +69,7 @@ def test_other_trainings_widen_an_interval(random):
         np.repeat(photos, 5, axis=0),
         photos ^ (random.random((5, 400)) < [[0], [0.1], [0.2], [0.3], [0.4]]),
     )
-    one, plain, wide = crossed(photos), bootstrap(photos[0]), crossed(unlike)
+    one, plain, wide = crossed(photos), share(photos[0]), crossed(unlike)
     assert (one.low, one.high) == (pytest.approx(plain.low, abs=0.006), pytest.approx(plain.high, abs=0.006))
     assert crossed(alike).high - crossed(alike).low == pytest.approx(one.high - one.low, abs=0.006)
     assert wide.high - wide.low > 1.3 * (one.high - one.low)
@@ -116,4 +110,27 @@ def test_two_ways_on_the_same_photos_are_compared_photo_by_photo():
     assert (found.only_first, found.only_second) == (2, 1)
     assert found.difference.value == pytest.approx(0.2)
     assert found.p == mcnemar(2, 1)
-    assert not found.difference.excludes(0)
+    assert found.difference.low < 0 < found.difference.high
+
+
+def test_the_interval_of_a_paired_difference_is_newcombes():
+    """An example of his paper (doi:10.1002/(SICI)1097-0258(19981130)17:22<2635::AID-SIM954>3.0.CO;2-C), method 10."""
+    first = np.repeat([True, True, False, False], [36, 12, 2, 0])
+    second = np.repeat([True, False, True, False], [36, 12, 2, 0])
+    found = paired(first, second).difference
+    assert (found.low, found.value, found.high) == pytest.approx((0.0569, 0.2, 0.3404), abs=2e-4)
+
+
+def test_two_ways_that_agree_on_all_photos_may_still_differ():
+    right = np.arange(40) < 30
+    found = paired(right, right).difference
+    assert -0.1 < found.low < 0 < found.high < 0.1
+    assert paired(np.ones(8, bool), np.ones(8, bool)).difference.low < -0.2
+
+
+def test_shares_of_different_photos_are_further_from_each_other_than_of_the_same(random):
+    right = random.random(100) < 0.7
+    other = right ^ (random.random(100) < 0.1)
+    same, unlike = paired(right, other).difference, apart(share(right), share(other))
+    assert same.value == pytest.approx(unlike.value)
+    assert same.high - same.low < 0.7 * (unlike.high - unlike.low)

@@ -24,15 +24,15 @@ _AGAINST = ("against", "difference", "right by it alone", "by the other alone", 
 
 def tell(found: PromptEvaluation, changed: Sequence[ChangeResult], model: str) -> None:
     """Print tables and sentences."""
-    from search.cli.output import emit_table, printable
+    from search.cli.output import printable
 
     click.echo(_about(found, model))
-    emit_table(_wording_rows(found), header=_HEADER, right=range(2, 5), giving=1)
+    results.table(_wording_rows(found), header=_HEADER, right=range(2, 5), giving=1)
     click.echo()
     for line in _verdicts(found):
         click.echo(printable(line))
     click.echo()
-    emit_table(_class_rows(found)[:_SHOWN], header=_class_header(found), right=range(1, len(found.results) + 2))
+    results.table(_class_rows(found)[:_SHOWN], header=_class_header(found), right=range(1, len(found.results) + 2))
     if len(found.dataset.folders) > _SHOWN:
         click.echo(f"and {len(found.dataset.folders) - _SHOWN} classes more, all better; --json has them")
     for mistake in found.mistakes(found.best)[:3]:
@@ -41,7 +41,8 @@ def tell(found: PromptEvaluation, changed: Sequence[ChangeResult], model: str) -
     for one in changed:
         click.echo()
         click.echo(printable(f"{one.change.name}: {_effect(one)}"))
-        emit_table(_change_rows(found, one)[:_SHOWN], header=_CHANGED, right=range(1, 6))
+        if rows := _change_rows(found, one)[:_SHOWN]:
+            results.table(rows, header=_CHANGED, right=range(1, 6))
         for line in _attracted(found, one):
             click.echo(printable(line))
 
@@ -212,6 +213,8 @@ def _photo(found: PromptEvaluation, result: WordingResult, row: int) -> dict[str
 
 
 def _result(found: PromptEvaluation, result: WordingResult, model: str) -> dict[str, Any]:
+    from search.evaluate.naming import called
+
     figures = {"acc1": result.accuracy, "mean_per_class_recall": result.mean_per_class_recall}
     counts = result.confusion.sum(axis=1).tolist()
     return results.document(
@@ -222,7 +225,7 @@ def _result(found: PromptEvaluation, result: WordingResult, model: str) -> dict[
         wording=result.wording.name,
         intervals=results.bounds(figures),
         photos=len(found.dataset.paths),
-        classnames=[list(label.words) for label in result.wording.label_set.labels],
+        classnames=[called(label) for label in result.wording.label_set.labels],
         folders=list(found.dataset.folders),
         templates=list(result.wording.label_set.templates),
         per_class=[

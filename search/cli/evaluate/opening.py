@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """dataset: the photos that could be read.   vectors: (N, D) of them.   pictures: their model, open."""
+    """whole: all photos and classes, as they are called.   dataset: the photos that could be read, and their classes.
 
+    vectors: (N, D) of them.   pictures: their model, open.
+    """
+
+    whole: Dataset
     dataset: Dataset
     vectors: Vectors
     pictures: Pictures
@@ -28,12 +32,15 @@ class Opened:
 
     def also(self, settings: Settings, source: str) -> tuple[Dataset, Vectors]:
         """Return other photos of the same classes, read by the same model.   Raises UsageError."""
-        dataset, vectors, _ = _seen(settings, source, self.pictures)
-        if dataset.folders != self.dataset.folders:
+        other = _single(source)
+        if set(other.present().folders) != set(self.whole.present().folders):
             raise UsageError(
                 f"{source} has other classes than {self.dataset.name}", hint="name the class folders alike"
             )
-        return dataset, vectors
+        seen = results.seen(settings, self.pictures, other)
+        read = other.take(seen.rows)
+        known = [read.folders[target] in self.dataset.folders for target in read.targets]
+        return read.only(self.dataset.folders), seen.vectors[known]
 
 
 @contextmanager
@@ -44,37 +51,36 @@ def opened(
     model: str,
     cache: str | None,
     no_cache: bool,
+    names: str | None = None,
     before: Callable[[Dataset], object] | None = None,
 ) -> Iterator[Opened]:
     """Read a data set and the vectors of its photos; say what was left out.
 
-    before: raises where the work would be for nothing, before it begins.
+    names: a file of what to call the classes.   before: raises where the work would be for nothing, before it begins;
+    told the whole data set.
     Raises UsageError for fewer than two classes, photos of several classes at once, or none that can be read.
     """
-    with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
-        dataset, vectors, skipped = _seen(settings, source, pictures, before)
-        yield Opened(dataset, vectors, pictures, skipped)
-
-
-def _seen(
-    settings: Settings, source: str, pictures: Pictures, before: Callable[[Dataset], object] | None = None
-) -> tuple[Dataset, Vectors, tuple[Skip, ...]]:
-    from search.evaluate.datasets import Dataset
-
-    whole = Dataset.of(source)
-    results.tell_empty(settings, whole)
-    if whole.truth is not None:
-        raise UsageError(f"photos of {source} are of several classes at once", hint="give one label a photo")
+    whole = results.named(_single(source), names)
     _check_classes(whole, source)
     if before:
         before(whole)
-    seen = results.seen(settings, pictures, whole)
-    left = whole.take(seen.rows)
-    dataset = left.only([folder for place, folder in enumerate(left.folders) if (left.targets == place).any()])
-    _check_classes(dataset, source)
-    return dataset, seen.vectors, seen.skipped
+    with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
+        seen = results.seen(settings, pictures, whole)
+        dataset = whole.take(seen.rows).present()
+        results.tell_empty(settings, dataset)
+        _check_classes(dataset, source)
+        yield Opened(whole, dataset, seen.vectors, pictures, seen.skipped)
+
+
+def _single(source: str) -> Dataset:
+    from search.evaluate.datasets import Dataset
+
+    whole = Dataset.of(source)
+    if whole.truth is not None:
+        raise UsageError(f"photos of {source} are of several classes at once", hint="give one label a photo")
+    return whole
 
 
 def _check_classes(dataset: Dataset, source: str) -> None:
-    if len(dataset.folders) < 2:
+    if len(dataset.present().folders) < 2:
         raise UsageError(f"{source} has photos of fewer than two classes", hint="give a folder for each class")

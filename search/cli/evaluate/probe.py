@@ -72,28 +72,33 @@ def command(
       search evaluate probe ~/flowers --html curve.html
     """
     from search.cli.evaluate.opening import opened
-    from search.cli.output import emit_json, emit_table, skip_document
+    from search.cli.output import emit_json, skip_document
     from search.evaluate.probe import Examples, ProbeOptions, evaluate_probe, require
 
     require()
     if html is not None:
         report.check(html)
-    with opened(settings, source, model=model, cache=cache, no_cache=no_cache) as photos:
+    with opened(settings, source, model=model, cache=cache, no_cache=no_cache, names=names) as photos:
+        dataset = photos.dataset
         other = photos.also(settings, test) if test else None
-        dataset = results.named(photos.dataset, names)
+        contents = photos.pictures.content_hashes(dataset.paths)
+        strange = (
+            Examples(other[1], other[0].targets, photos.pictures.content_hashes(other[0].paths)) if other else None
+        )
         labels = results.labels_of(dataset, templates, template_source)
         weights, beyond = labels.embed(photos.pictures.text(), photos.pictures.remember())
         name = photos.pictures.model
-    if beyond:
-        settings.talk(f"warning: {beyond} tokens of the prompts are beyond what the model reads")
+    results.tell_beyond(settings, beyond)
     found = evaluate_probe(
-        Examples(photos.vectors, dataset.targets),
+        Examples(photos.vectors, dataset.targets, contents),
         weights,
-        test=Examples(other[1], other[0].targets) if other else None,
+        test=strange,
         options=ProbeOptions(shots, seeds, test_share),
         progress=(lambda what: settings.talk(f"training on {what}")) if settings.verbose else None,
     )
     _tell_left_out(settings, found, shots)
+    if found.left_out:
+        settings.talk(f"{found.left_out} photos to test with are among those to train with; left out")
     if html is not None:
         report.write(html, f"Few-shot on {dataset.name}", _sections(found, dataset.name, name))
     if settings.json:
@@ -102,7 +107,7 @@ def command(
         emit_json({**_document(found, dataset.name, name), **more})
         return
     click.echo(_about(found, dataset.name, name))
-    emit_table(_rows(found), header=_HEADER, right=range(1, 5))
+    results.table(_rows(found), header=_HEADER, right=range(1, 5))
     for line in _verdicts(found):
         click.echo(line)
 
@@ -195,7 +200,12 @@ def _document(found: ProbeEvaluation, dataset: str, model: str) -> dict[str, Any
             "mean_per_class_recall": found.zero_shot_recall,
         },
         intervals=results.bounds({"lp_acc1": last.accuracy, "acc1": found.zero_shot}),
-        photos={"train": found.train, "validation": found.validation, "test": found.test},
+        photos={
+            "train": found.train,
+            "validation": found.validation,
+            "test": found.test,
+            "left_out": found.left_out,
+        },
         curve=[_point(result) for result in found.results],
         matching=_k(found.matching),
         overtaking=_k(found.overtaking),

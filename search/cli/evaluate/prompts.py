@@ -110,7 +110,7 @@ def command(
     asked = _Asked(texts, sets, captions, labels, added, dropped, parts)
     with opened(settings, source, model=model, cache=cache, no_cache=no_cache, before=asked.check) as photos:
         encoder, remember = photos.pictures.text(), photos.pictures.remember()
-        wordings = asked.wordings(photos.dataset)
+        wordings = [wording.only(photos.dataset.folders) for wording in asked.wordings(photos.whole)]
         found = evaluate_prompts(photos.dataset, photos.vectors, wordings, encoder=encoder, remember=remember)
         best = found.best
         changes = asked.changes(best.wording)
@@ -119,10 +119,7 @@ def command(
         )
         name, skipped = photos.pictures.model, photos.skipped
     for result in found.results:
-        if result.truncated_tokens:
-            settings.talk(
-                f"warning: {result.truncated_tokens} tokens of {result.wording.name} are beyond what the model reads"
-            )
+        results.tell_beyond(settings, result.truncated_tokens, result.wording.name)
     if html is not None:
         report.write(html, f"Wordings on {found.dataset.name}", laboratory.sections(found, changed, name))
     if save is not None:
@@ -151,7 +148,8 @@ class _Asked:
         self.changes(self.wordings(dataset)[0])
 
     def wordings(self, dataset: Dataset) -> tuple[Wording, ...]:
-        from search.evaluate.prompts import read_captions, read_names, spoken_names, wordings_of
+        from search.evaluate.naming import read_captions, read_names, spoken_names
+        from search.evaluate.prompts import wordings_of
         from search.labels import DEFAULT_TEMPLATES, load_templates
 
         texts, sets = self.texts, self.sets

@@ -62,7 +62,10 @@ def command(
     things = [line.strip() for line in absent if line.strip()] if absent else None
     with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
         seen = results.seen(settings, pictures, whole)
-        found = evaluate_relevance(pictures, whole.take(seen.rows), seen.vectors, absent=things, k=k)
+        dataset = whole.take(seen.rows).present()
+        results.tell_empty(settings, dataset)
+        found = evaluate_relevance(pictures, dataset, seen.vectors, absent=things, k=k)
+    results.tell_beyond(settings, found.truncated_tokens, "the texts")
     if html is not None:
         report.write(html, f"Relevance of {found.encoder}", sections(found))
     if settings.json:

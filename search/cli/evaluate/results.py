@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -112,31 +112,10 @@ def seen(settings: Settings, pictures: Pictures, photos: Dataset | Captions) -> 
 
 
 def named(dataset: Dataset, file: str | None) -> Dataset:
-    """Return a data set whose classes are called what a file says: FOLDER, a tab, words; or all of them in order.
+    """Return a data set whose classes are called what a file says, as `read_names` reads it.   Raises UsageError."""
+    from search.evaluate.naming import called, read_names
 
-    CLIP_benchmark's JSON of class names is all of them in order.   Raises UsageError.
-    """
-    from search.labels import load_classnames
-
-    if file is None:
-        return dataset
-    if file.partition("#")[0].endswith(".json"):
-        return dataset.named(load_classnames(file))
-    lines = _lines(file)
-    if not any("\t" in line for line in lines):
-        return dataset.named(lines)
-    pairs = [line.split("\t") for line in lines]
-    if any(len(pair) != 2 for pair in pairs):
-        raise click.UsageError(f"{file} has a line that is not FOLDER, a tab, words")
-    return dataset.named({folder.strip(): words.strip() for folder, words in pairs})
-
-
-def _lines(file: str) -> list[str]:
-    try:
-        lines = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
-    except OSError as error:
-        raise click.UsageError(f"can't read {file}: {error.strerror}") from None
-    return [line.strip() for line in lines if line.strip()]
+    return dataset.named([called(label) for label in read_names(file, dataset)]) if file else dataset
 
 
 def labels_of(dataset: Dataset, templates: Sequence[str], template_source: str | None) -> LabelSet:
@@ -183,4 +162,23 @@ def tell_skipped(settings: Settings, skipped: Sequence[Skip]) -> None:
 def tell_empty(settings: Settings, dataset: Dataset) -> None:
     """Tell which classes were left out because no photo is of them."""
     if dataset.empty:
-        settings.talk(f"no photo is of {', '.join(dataset.empty)}; left out")
+        settings.talk(f"no photo that can be read is of {', '.join(dataset.empty)}; left out")
+
+
+def tell_beyond(settings: Settings, beyond: int, what: str = "the prompts") -> None:
+    """Tell that texts were cut."""
+    if beyond:
+        settings.talk(f"warning: {beyond} tokens of {what} are beyond what the model reads")
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    *,
+    header: Sequence[str],
+    right: Iterable[int] = (),
+    giving: int | None = None,
+) -> None:
+    """Print a table with its header, into a pipe too: these tables are read by people."""
+    from search.cli.output import emit_table
+
+    emit_table([header, *rows], right=right, giving=giving)

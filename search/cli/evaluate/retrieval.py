@@ -116,13 +116,11 @@ def _document(found: Retrieval, captions: Captions, model: str) -> dict[str, Any
 
 
 def _tell(found: Retrieval, captions: Captions, model: str) -> None:
-    from search.cli.output import emit_table
-
     click.echo(f"{model} on {captions.name}: {len(captions.paths)} photos, {len(captions.captions)} captions")
-    emit_table(_figure_rows(found), header=_HEADER)
+    results.table(_figure_rows(found), header=_HEADER)
     click.echo()
     header, rows = _length_rows(found)
-    emit_table(rows, header=header, right=range(1, len(header)))
+    results.table(rows, header=header, right=range(1, len(header)))
 
 
 _HEADER = ("", "captions find their photo", "photos find a caption")

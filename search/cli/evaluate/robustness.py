@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from search.types import Skip, Vectors
 
 _STYLE_HEADER = ("style", "photos", "accuracy", "mean over classes", "drop")
+_CORRUPTION_HEADER: tuple[str, ...] = ("corruption", "strength", "accuracy", "mean over classes", "drop")
 
 
 def _names(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -71,23 +72,24 @@ def command(
 
     if html is not None:
         report.check(html)
-    datasets = _datasets(settings, folders, reference)
-    for dataset in datasets:
-        results.tell_empty(settings, dataset)
-    common, beside = in_common([results.named(datasets[0], names), *datasets[1:]])
-    for style, left in beside.items():
-        settings.talk(f"of {style} these classes are left out, not all have them: {', '.join(left)}")
-    wanted = corruptions if corruptions is not None else () if len(common) > 1 else None
+    first, *others = _datasets(settings, folders, reference)
+    datasets = [results.named(first, names), *others]
+    early, _ = in_common([dataset.present() for dataset in datasets])
+    results.labels_of(early[0], templates, template_source)  # raises before the work
+    wanted = corruptions if corruptions is not None else () if len(datasets) > 1 else None
     with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
+        common, vectors, skipped, beside = _read(settings, pictures, datasets)
         labels = results.labels_of(common[0], templates, template_source)
-        weights, _ = labels.embed(pictures.text(), pictures.remember())
-        found, skipped = _measured(settings, pictures, common, weights, wanted)
+        weights, beyond = labels.embed(pictures.text(), pictures.remember())
+        found = _measured(settings, pictures, common, vectors, weights, wanted)
         name = pictures.model
+    results.tell_beyond(settings, beyond)
     if html is not None:
         report.write(html, f"Robustness on {common[0].name}", _sections(found, name))
     if settings.json:
         document = _document(found, common[0], name, list(labels.templates), beside)
-        emit_json({**document, "skipped": [skip_document(skip) for skip in skipped]})
+        more = {"skipped": [skip_document(skip) for skip in skipped], "truncated_tokens": beyond}
+        emit_json({**document, **more})
     else:
         _tell(found, common, name)
 
@@ -108,25 +110,44 @@ def _datasets(settings: Settings, sources: Sequence[str], reference: str) -> lis
     return sorted(datasets, key=lambda dataset: bool(reference) and dataset.name != reference)
 
 
+def _read(
+    settings: Settings, pictures: Pictures, datasets: Sequence[Dataset]
+) -> tuple[list[Dataset], list[Vectors], list[Skip], dict[str, list[str]]]:
+    """Return styles with the photos that can be read of classes that all have, vectors, and what was left out."""
+    from search.evaluate.robustness import in_common
+
+    seen = [results.seen(settings, pictures, dataset) for dataset in datasets]
+    read = [dataset.take(one.rows).present() for dataset, one in zip(datasets, seen, strict=True)]
+    for dataset in read:
+        results.tell_empty(settings, dataset)
+    common, beside = in_common(read)
+    for style, left in beside.items():
+        settings.talk(f"of {style} these classes are left out, not all have them: {', '.join(left)}")
+    vectors = [
+        one.vectors[[dataset.folders[target] in left.folders for target in dataset.targets]]
+        for dataset, one, left in zip(read, seen, common, strict=True)
+    ]
+    return common, vectors, [skip for one in seen for skip in one.skipped], beside
+
+
 def _measured(
     settings: Settings,
     pictures: Pictures,
     datasets: Sequence[Dataset],
+    vectors: Sequence[Vectors],
     weights: Vectors,
     corruptions: Sequence[str] | None,
-) -> tuple[Robustness, list[Skip]]:
+) -> Robustness:
     from search.cli.progress import progress_bar
     from search.evaluate.corruptions import CORRUPTIONS
     from search.evaluate.robustness import Robustness, compare_corrupted, compare_styles, corrupted_vectors
 
-    found = [results.seen(settings, pictures, dataset) for dataset in datasets]
-    named = [(dataset.take(one.rows), one.vectors) for dataset, one in zip(datasets, found, strict=True)]
-    reference, clean = named[0]
+    reference, clean = datasets[0], vectors[0]
     names = tuple(CORRUPTIONS) if corruptions is None else corruptions
     with progress_bar(settings) as progress:
         spoiled = corrupted_vectors(pictures, reference.paths, names, progress=progress) if names else {}
     corrupted = compare_corrupted(reference, clean, spoiled, weights)
-    return Robustness(compare_styles(named, weights), corrupted), [skip for one in found for skip in one.skipped]
+    return Robustness(compare_styles(list(zip(datasets, vectors, strict=True)), weights), corrupted)
 
 
 def _document(
@@ -166,14 +187,12 @@ def _condition(one: Condition) -> dict[str, Any]:
 
 
 def _tell(found: Robustness, datasets: Sequence[Dataset], model: str) -> None:
-    from search.cli.output import emit_table
-
     click.echo(f"{model} on {len(datasets[0].folders)} classes: {', '.join(datasets[0].folders)}")
-    emit_table(_style_rows(found), header=_STYLE_HEADER, right=(1, 2, 3, 4))
+    results.table(_style_rows(found), header=_STYLE_HEADER, right=(1, 2, 3, 4))
     if found.corrupted:
         click.echo()
         header, rows = _corruption_rows(found)
-        emit_table(rows, header=header, right=range(1, len(header)))
+        results.table(rows, header=header, right=range(1, len(header)))
         click.echo(f"mean over corruptions and strengths: {found.mean_corrupted:.1%}")
 
 
@@ -195,13 +214,18 @@ def _drop(one: Condition) -> str:
 
 
 def _corruption_rows(found: Robustness) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    by_name = found.by_corruption()
-    strengths = [str(one.strength) for one in next(iter(by_name.values()))]
-    rows = [
-        (name, *(f"{one.acc1.value:.1%}" for one in row), f"{sum(one.acc1.value for one in row) / len(row):.1%}")
-        for name, row in by_name.items()
+    """A line for each corruption and strength: what is left, and what it costs the same photos."""
+    rows: list[tuple[str, ...]] = [
+        (
+            one.corruption,
+            str(one.strength),
+            results.percent(one.acc1),
+            f"{one.mean_per_class_recall:.1%}",
+            _drop(one),
+        )
+        for one in found.corrupted
     ]
-    return ("corruption", *strengths, "mean"), rows
+    return _CORRUPTION_HEADER, rows
 
 
 def _sections(found: Robustness, model: str) -> list[report.Section]:

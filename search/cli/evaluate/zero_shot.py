@@ -60,17 +60,17 @@ def command(
     if html is not None:
         report.check(html)
     whole = results.named(Dataset.of(source), names)
-    results.tell_empty(settings, whole)
-    if len(whole.folders) < 2:
-        raise UsageError(f"{source} has photos of one class", hint="there must be another to tell it from")
-    labels = results.labels_of(whole, templates, template_source)
+    results.labels_of(whole, templates, template_source)  # raises before the work
     with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
         seen = results.seen(settings, pictures, whole)
-        dataset = whole.take(seen.rows)
+        dataset = whole.take(seen.rows).present()
+        results.tell_empty(settings, dataset)
+        if len(dataset.folders) < 2:
+            raise UsageError(f"{source} has photos of one class", hint="there must be another to tell it from")
+        labels = results.labels_of(dataset, templates, template_source)
         weights, beyond = labels.embed(pictures.text(), pictures.remember())
         name = pictures.model
-    if beyond:
-        settings.talk(f"warning: {beyond} tokens of the prompts are beyond what the model reads")
+    results.tell_beyond(settings, beyond)
     found = evaluate_zero_shot(seen.vectors, weights, dataset)
     if html is not None:
         report.write(html, f"Zero-shot on {dataset.name}", _sections(found, dataset, name))
@@ -119,13 +119,13 @@ def _per_class(found: ZeroShot) -> list[dict[str, Any]]:
 
 
 def _tell(found: ZeroShot, dataset: Dataset, model: str) -> None:
-    from search.cli.output import emit_table
-
     click.echo(f"{model} on {dataset.name}: {len(dataset.paths)} photos, {len(dataset.folders)} classes")
-    emit_table([(title, results.percent(figure)) for title, figure in _telling(found)])
+    results.table(
+        [(title, results.percent(figure)) for title, figure in _telling(found)], header=("figure", "value (95 %)")
+    )
     if found.classes:
         click.echo()
-        emit_table(_class_rows(found)[:_SHOWN], header=_HEADER, right=(1, 2), giving=3)
+        results.table(_class_rows(found)[:_SHOWN], header=_HEADER, right=(1, 2), giving=3)
     if len(found.classes) > _SHOWN:
         click.echo(f"and {len(found.classes) - _SHOWN} classes more, all better")
 
