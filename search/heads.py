@@ -137,8 +137,8 @@ class Examples:
 
     @property
     def one_sided(self) -> float:
-        """How many more photos were accepted, by a rule or not, than all that say no count."""
-        return max(0.0, float(self.targets.sum() - self.weights[~self.targets].sum()))
+        """How many more photos were accepted, by a rule or not, than say no, hints among them."""
+        return max(0.0, float(2 * self.targets.sum() - len(self.targets)))
 
     @property
     def tell_enough(self) -> bool:
