@@ -176,7 +176,7 @@ def test_answers_teach_what_label_says_next(coloured):
     answered(review, 12)
     review.finish()
     taught = shares(coloured)
-    assert shares(coloured, learned=False) == untaught
+    assert shares(coloured, learned=False) == pytest.approx(untaught, abs=1e-6)  # float32, in other batches
     mean = {
         kind: [
             np.mean([p for (path, label), p in of.items() if (label in path) == kind]) for of in (untaught, taught)
