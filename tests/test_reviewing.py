@@ -176,7 +176,9 @@ def test_answers_teach_what_label_says_next(coloured):
     answered(review, 12)
     review.finish()
     taught = shares(coloured)
-    assert shares(coloured, learned=False) == pytest.approx(untaught, abs=1e-6)  # float32, in other batches
+    by_text = shares(coloured, learned=False)  # of what was not rejected; float32, in other batches
+    assert by_text == pytest.approx({which: untaught[which] for which in by_text}, abs=1e-6)
+    assert len(untaught) - len(by_text) == sum(not accepted for accepted in said(coloured).values())
     mean = {
         kind: [
             np.mean([p for (path, label), p in of.items() if (label in path) == kind]) for of in (untaught, taught)

@@ -226,7 +226,7 @@ def test_show_tells_a_person_everything(run, tmp_path):
         "taken": "2021-05-04 12:30:00",
         "camera": "Leica Q3",
         "place": "48.50000, 2.25000",
-        "labels": "wall",
+        "label": "wall, proposed by builtin at 1.00 in run 1",
         "orientation": "1",
         "library": f"photo {document['id']}, found in {path.parent}",
     }

@@ -54,7 +54,7 @@ def test_a_disk_too_full_for_the_index_is_told_after_the_report(indexed, album, 
     make_photo(album / "late.png", 900)
     done = indexed("index", album, "--json")
     assert (done.code, done.json["photos"], done.json["added"]) == (4, 13, 1)
-    assert "needs 1 MB free" in done.json["not_published"]
-    assert "needs 1 MB free" in done.stderr
+    assert "needs 2 MB free" in done.json["not_published"]
+    assert "needs 2 MB free" in done.stderr
     assert len(indexed("find", "a wall", "--min-relevance", "0", "-k", "50", "--json").json["hits"]) == 13
     assert indexed("rebuild").code == 4
