@@ -66,7 +66,7 @@ def main() -> None:
         with Library.open(Path(folder, "library"), model=given.model, offline=True) as library:
             library.index(sorted(short.paths))
             show_long(short, seen.vectors, encoders, library)
-            show_late(short, seen.vectors, encoders, library)
+        show_late(short, seen.vectors, encoders)
 
 
 def opened(model: str, numbers: Sequence[tuple[int, ...]], folder: Path) -> dict[str, Encoder]:
@@ -109,7 +109,7 @@ def show_long(short: Captions, images: Vectors, encoders: dict[str, Encoder], li
             row("by clauses", [None] * (len(bins) - 1) + [share(by_clause < k)])
 
 
-def show_late(short: Captions, images: Vectors, encoders: dict[str, Encoder], library: Library) -> None:
+def show_late(short: Captions, images: Vectors, encoders: dict[str, Encoder]) -> None:
     base = encoders["as it is"]
     _, first = np.unique(short.owners, return_index=True)
     owners = np.arange(len(images))
@@ -118,11 +118,6 @@ def show_late(short: Captions, images: Vectors, encoders: dict[str, Encoder], li
     for label, encoder in encoders.items():
         ranks = (first_positive_ranks(encoder.encode_texts(texts[n]), images, owners, owners) for n in BEFORE)
         row(label, [share(of_one < 10) for of_one in ranks])
-    clauses: list[Interval | None] = []
-    for before in BEFORE:
-        cut = min(base.count_tokens(texts[before])) > base.context_length
-        clauses.append(share(asked(library, texts[before], short.paths) < 10) if cut else None)
-    row("by clauses", clauses)
 
 
 def measured(images: Vectors, texts: Vectors, captions: Captions, encoder: Encoder) -> Retrieval:
