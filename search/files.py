@@ -15,7 +15,7 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _LEFTOVER_S = 3600.0
@@ -76,6 +76,47 @@ def publish(temporary: Path, path: Path) -> None:
     fsync_file(temporary)
     temporary.replace(path)
     fsync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill, which is then put in the place of `path`: whole or not there.
+
+    Whoever has a folder there already says by calling this that it may go; if it can't be replaced it stays.
+    Raises OSError; then nothing is left beside it.
+    """
+    temporary = temporary_name(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for inside in temporary.iterdir():
+            fsync_file(inside)
+        fsync_folder(temporary)
+        _put_folder(temporary, path)
+        fsync_folder(path.parent)
+    finally:
+        _discard_folder(temporary)
+
+
+def _put_folder(temporary: Path, path: Path) -> None:
+    """Rename a folder; one that is in its place moves aside first, as a folder with something in it must."""
+    if not path.is_dir():
+        temporary.rename(path)
+        return
+    aside = temporary_name(path)
+    path.rename(aside)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        aside.rename(path)
+        raise
+    _discard_folder(aside)
+
+
+def _discard_folder(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 class SourceStays(OSError):
@@ -206,11 +247,12 @@ def stat_of(path: Path) -> dict[str, int]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files of ours whose writer is dead, or that are older than an hour."""
+    """Remove temporary files and folders of ours whose writer is dead, or that are older than an hour."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             if (match := _TEMPORARY.fullmatch(path.name)) and _is_leftover(path, match["host"], int(match["pid"])):
-                discard(path)
+                remove = _discard_folder if path.is_dir() and not path.is_symlink() else discard
+                remove(path)
 
 
 def _fsync(path: Path, flags: int) -> None:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from search.files import SourceStays, atomic_write, fsync_file, fsync_folder, move_file, sweep, temporary_name
+from search.files import (
+    SourceStays,
+    atomic_write,
+    fsync_file,
+    fsync_folder,
+    move_file,
+    new_folder,
+    sweep,
+    temporary_name,
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -38,6 +47,52 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         atomic_write(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert names(tmp_path) == {"file"}
+
+
+def fill(path: Path, content: bytes) -> None:
+    with new_folder(path) as folder:
+        assert folder.parent == path.parent
+        (folder / "file").write_bytes(content)
+
+
+def test_a_new_folder_is_whole_and_alone(tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        fill(tmp_path / "folder", content)
+        assert (tmp_path / "folder" / "file").read_bytes() == content
+    assert names(tmp_path) == {"folder"}
+    assert names(tmp_path / "folder") == {"file"}
+
+
+@pytest.mark.parametrize("step", ["fsync", "rename"])
+def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "folder", b"old")
+    rename, failed = Path.rename, []
+
+    def full(*given: object) -> object:
+        if step == "rename" and (failed or given[1] != tmp_path / "folder"):  # the old one moves aside and back
+            return rename(*given)
+        failed.append(given)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os if step == "fsync" else Path, step, full)
+    with pytest.raises(OSError, match="No space"):
+        fill(tmp_path / "folder", b"new")
+    assert (tmp_path / "folder" / "file").read_bytes() == b"old"
+    assert names(tmp_path) == {"folder"}
+
+
+def test_a_folder_that_a_dead_process_left_is_swept(tmp_path: Path) -> None:
+    code = (
+        f"import os\nfrom pathlib import Path\nfrom search.files import new_folder\n"
+        f"with new_folder(Path({str(tmp_path)!r}, 'folder')) as made:\n (made / 'file').touch()\n os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    [left] = names(tmp_path)
+    assert left.startswith(".folder.")
+    sweep(tmp_path)
+    assert names(tmp_path) == set()
 
 
 def test_until_it_is_published_a_file_has_a_hidden_name_of_its_own(tmp_path: Path) -> None:

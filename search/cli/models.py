@@ -1,4 +1,4 @@
-"""search models list|info|download|export"""
+"""search models list|info|download|export|stretch"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("models")
 def command() -> None:
-    """List, inspect, download and export models.
+    """List, inspect, download, export and stretch models.
 
     \b
     Examples:
@@ -137,6 +137,59 @@ def _export_int8(settings: Settings, name: str, *, force: bool, trust_checkpoint
     return OK if outcome.kept else FAILED
 
 
+@as_command("stretch")
+@click.argument("name", shell_complete=completed_by("models"))
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Tokens whose positions stay as they are.",
+)
+@click.option(
+    "--ratio", type=click.IntRange(2, 64), default=4, show_default=True, help="How far the others move apart."
+)
+@click.option("--force", is_flag=True, help="Replace a folder that this command made.")
+@trust_option
+def stretch(
+    settings: Settings,
+    *,
+    name: str,
+    out: str,
+    keep: int,
+    ratio: int,
+    force: bool,
+    trust_checkpoint: str | None,
+) -> None:
+    """Make a model read longer texts: 248 tokens where CLIP reads 77.
+
+    The text half's first positions stay, the others are spread and interpolated, as in Long-CLIP; nothing is trained.
+    Texts of up to --keep tokens keep their vectors; longer ones are read to their end, if not as well as after training
+    on such. OUT is a new folder, which is used as dir:OUT. docs/long-text.md says when that helps.
+
+    \b
+    Example:
+      search models stretch builtin ~/models/builtin-248
+    """
+    from search.encoders import RECOMMENDED
+    from search.encoders.hub import Fetcher
+    from search.encoders.stretching import stretch
+
+    wanted = RECOMMENDED if name == "auto" else name
+    fetcher = Fetcher(
+        wanted, offline=settings.offline, on_download=settings.downloading, trust_checkpoint=trust_checkpoint
+    )
+    made = stretch(wanted, out, fetcher=fetcher, keep=keep, ratio=ratio, force=force)
+    if not made.unchanged and keep:
+        settings.talk(
+            f"warning: {made.source} reads its padding too, which there is more of now: no text keeps its vector"
+        )
+    document = {"path": str(made.path), "name": made.name, "context_length": made.context_length}
+    document |= {"keep": keep, "ratio": ratio, "from": made.source, "unchanged": made.unchanged}
+    _emit(settings, document)
+
+
 def _outcome(record: Record) -> dict[str, Any]:
     return {
         "runtime": record.runtime,
@@ -150,6 +203,7 @@ command.add_command(list_)
 command.add_command(info)
 command.add_command(download)
 command.add_command(export)
+command.add_command(stretch)
 
 
 def _recommended(**options: Any) -> Encoder:

@@ -558,3 +558,36 @@ def test_find_diverse_returns_as_many(indexed):
     assert (
         len(indexed("find", "a cat", "-k", "3", "--diverse", "--min-relevance", "0", "--json").json["hits"]) == 3
     )
+
+
+def test_a_stretched_model_is_reported_and_described_by_info(run, tiny_model, tmp_path):
+    done = run("models", "stretch", tiny_model, tmp_path / "long", "--json")
+    assert done.code == 0
+    assert done.stderr == ""
+    assert done.json == {
+        "path": str(tmp_path / "long"),
+        "name": f"dir:{tmp_path / 'long'}",
+        "context_length": 248,
+        "keep": 20,
+        "ratio": 4,
+        "from": tiny_model,
+        "unchanged": 20,
+    }
+    assert run("models", "info", done.json["name"], "--json").json["context_length"] == 248
+    again = run("models", "stretch", tiny_model, tmp_path / "long", "--keep", 30, "--ratio", 3, "--json")
+    assert (again.code, again.json["error"]["hint"]) == (1, "--force replaces it")
+    forced = run(
+        "models", "stretch", tiny_model, tmp_path / "long", "--keep", 30, "--ratio", 3, "--force", "--json"
+    )
+    assert (forced.json["context_length"], forced.json["unchanged"]) == (171, 30)
+    assert run("models", "stretch", tiny_model, tmp_path / "other", "--ratio", 1).code == 2
+
+
+def test_a_model_that_reads_its_padding_is_stretched_with_a_warning(run, tiny_model, tmp_path):
+    file = tmp_path / "tiny" / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    config["model_cfg"]["text_cfg"]["no_causal_mask"] = True
+    file.write_text(json.dumps(config))
+    done = run("models", "stretch", tiny_model, tmp_path / "long", "--json")
+    assert done.json["unchanged"] == 0
+    assert "no text keeps its vector" in done.stderr
