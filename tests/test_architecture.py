@@ -17,7 +17,7 @@ LAYERS = (
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "heads", "banks", "inspection", "generations", "live", "duplicates"},
     {"library"},
-    {"evaluate"},  # train, engines, interop
+    {"evaluate", "train"},  # engines, interop
     {"cli"},
 )
 SIBLINGS = {
@@ -30,6 +30,7 @@ SIBLINGS = {
     ("indexer", "decoding"),  # both have photos decoded by its children
     ("labels", "decoding"),
     ("labels", "banks"),  # a label by itself is held against unrelated prompts
+    ("train", "evaluate"),  # how data are read and a model is measured is the same before and after training
     ("live", "generations"),  # what an index starts from
 }
 
@@ -55,7 +56,8 @@ THIRD_PARTIES = {
     "psutil": {"catalog/places", "decoding/budget"},
     "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs"},
     "imagehash": {"photos/likeness"},
-    "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"},
+    "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"}
+    | {"train/samples"},
     "pi_heif": {"photos"},
     "rawpy": {"photos/raw"},
     "defusedxml": {"photos/xmp"},
@@ -69,13 +71,15 @@ THIRD_PARTIES = {
         "encoders/checkpoints",
         "encoders/foreign",
         "encoders/torchvision_ops",
+        "train",
     },
     "openvino": {"encoders/openvino"},
     "nncf": {"encoders/quantising"},
     "timm": {"encoders/tuning"},
     "torchvision": {"encoders/torchvision_ops"},
     "open_clip": {"encoders/blueprints", "encoders/checkpoints", "encoders/hub"},
-    "safetensors": {"encoders/checkpoints", "encoders/foreign"},
+    "safetensors": {"encoders/checkpoints", "encoders/foreign", "train/checkpoints"},
+    "pyarrow": {"train/samples"},
     "scipy": {"heads"},
     "regex": {"encoders/tokens"},
     "tokenizers": {"encoders/foreign_tokens"},
@@ -102,6 +106,7 @@ THIRD_PARTIES = {
         "duplicates",
         "library",
         "evaluate",
+        "train",
         "cli/report/plots",
     },
 }
