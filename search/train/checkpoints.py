@@ -79,7 +79,10 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()
     }  # shares nothing
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(whole, temporary, dict(metadata))
+        temporary.chmod(mode)  # safetensors' own is for this user alone
         failpoints.reach("train.saving")
         publish(temporary, path)
     except (OSError, SafetensorError) as error:

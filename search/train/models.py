@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import nn
@@ -21,7 +21,9 @@ from search.errors import ModelError, StorageError, UsageError
 from search.files import atomic_write
 from search.train.checkpoints import write_tensors
 from search.train.recipe import Recipe
-from search.types import Pixels
+
+if TYPE_CHECKING:
+    from search.types import Pixels
 
 SIGMOID_SCALE, SIGMOID_BIAS = math.log(10), -10.0  # SigLIP, arXiv:2303.15343, sec. 3.2
 _BLOCKS = ("transformer.resblocks", "trunk.blocks", "transformer.encoder.layer", "transformer.encoder.block")

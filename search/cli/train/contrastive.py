@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_PATHS = ("captions", "held_out", "architecture")
 _KINDS = {"str": str, "int": int, "float": float}
 
 
@@ -114,7 +115,12 @@ def _recipe(config: str | None, given: dict[str, Any]) -> Recipe:
     for one, other in (("model", "architecture"), ("architecture", "model")):
         if given.get(one):
             values.pop(other, None)
-    return Recipe.of({**values, **given})
+    paths = {name: str(Path(given[name]).expanduser().absolute()) for name in _PATHS if _is_path(name, given)}
+    return Recipe.of({**values, **given, **paths})
+
+
+def _is_path(name: str, given: dict[str, Any]) -> bool:
+    return bool(given.get(name)) and (name != "architecture" or given[name].endswith(".json"))
 
 
 @contextmanager
