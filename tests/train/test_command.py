@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from search.cli import cli
 from search.train.recipe import Recipe
@@ -51,3 +56,22 @@ def test_a_model_in_place_of_the_files_architecture(command, recipe, tmp_path):
     file.write_text(recipe().to_toml())
     outcome = command(file, "--model", "dir:/nowhere", "--out", tmp_path / "out")
     assert "/nowhere is no model folder" in outcome.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_of_one(recipe, tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text(recipe(steps=6, batch_size=6, held_out_share=0.25, chunk=2, match_equal=True).to_toml())
+    rest = ["-m", "search", "train", "contrastive", str(file), "--device", "cpu", "--json", "--out"]
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, before in (("one", []), ("two", several)):
+        command = [sys.executable, *before, *rest, str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        assert json.loads(done.stdout)["steps"] == 6  # said once
+    one, two = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("one", "two"))
+    for (
+        name,
+        tensor,
+    ) in one.items():  # float32: sums in another order, through six steps of a normalising optimiser
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-4)
