@@ -1,6 +1,6 @@
 """What contrastive training makes of a small model with random weights, on photos that it was not shown.
 
-    python bench/train.py CAPTIONS [--held-out CAPTIONS] [--epochs N] [--seeds N] [--seconds S]
+    python bench/train.py CAPTIONS [--held-out CAPTIONS] [--epochs N] [--seeds N] [--seconds S] [--threads N]
 
 CAPTIONS is a table of image and caption. A fifth of its photos is held out where no other table is given. The model is
 a transformer of four layers on 64 pixels and one of two layers on texts. The figures stand before the first step and
@@ -15,13 +15,15 @@ import time
 from pathlib import Path
 from statistics import mean
 
+import torch
+
 from search.train.contrastive import Report, train
 from search.train.recipe import Recipe
 from stopwatch import print_head, workshop
 
 ARCHITECTURE = {
     "embed_dim": 128,
-    "vision_cfg": {"image_size": 64, "layers": 4, "width": 128, "head_width": 32, "patch_size": 8},
+    "vision_cfg": {"image_size": 64, "layers": 4, "width": 128, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
 FIGURES = tuple(f"{kind}_retrieval_recall@{k}" for kind in ("image", "text") for k in (1, 5, 10))
@@ -34,7 +36,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=30)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=280, help="what a seed may take")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     print_head("A small model from scratch", captions=options.captions.name, epochs=str(options.epochs))
     reports = [run(options, seed) for seed in range(options.seeds)]
     show(reports)

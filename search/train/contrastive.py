@@ -133,12 +133,12 @@ def _prepare_folder(out: Path, *, anew: bool) -> None:
         held = {path.name for path in out.iterdir()}
     except OSError as error:
         raise StorageError(f"can't write {out}: {error.strerror or error}") from None
-    if held and not held & {RECORD, checkpoints.FILE}:
+    if held and not held & {RECORD, REPEAT, checkpoints.FILE}:
         raise UsageError(f"{out} is not empty and holds no training run", hint="give a new folder")
     if RECORD in held and not anew:
         raise UsageError(f"{out} holds a finished run", hint="--force trains anew, another --out keeps it")
     if anew:
-        for name in (checkpoints.FILE, RECORD, REPEAT, CONFIG, WEIGHTS[0]):
+        for name in (checkpoints.FILE, CONFIG, WEIGHTS[0], REPEAT, RECORD):  # what marks it as ours last
             discard(out / name)
 
 
@@ -225,6 +225,8 @@ class _Run:
     def go(self, progress: Callable[[Moment], None], stop: Callable[[], bool]) -> Report:
         """Train to the end, or until it is to stop."""
         begun, seen, steps = time.monotonic(), 0, self._feeder.steps
+        if self._world.rank == 0:
+            self._note(REPEAT, self._recipe.to_toml())  # from now on the folder is known for a run's
         if not self._measured:
             self._evaluate()
         self._subject.training()
@@ -261,15 +263,14 @@ class _Run:
         if len(pairs) < 2:
             return 0
         loss = self._backward(batch, pairs)
-        if not math.isfinite(loss):
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._recipe.clip_norm or math.inf)
+        if not math.isfinite(loss) or not torch.isfinite(norm):
             raise TrainingError(
-                f"the loss is {loss} at step {self._step}",
+                f"the loss is {loss:g} at step {self._step}, its gradient's length {float(norm):g}",
                 hint="a lower learning rate or a longer warm-up; it goes on from the last checkpoint",
             )
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate()
-        if self._recipe.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._recipe.clip_norm)
         self._optimiser.step()
         self._optimiser.zero_grad(set_to_none=True)
         if self._recipe.loss == "softmax":
@@ -390,12 +391,14 @@ class _Run:
             | {name: version(name) for name in _PACKAGES},
             "device": str(self._device),
         }
+        self._note(RECORD, json.dumps(record, indent=2))
+        discard(self._out / checkpoints.FILE)
+
+    def _note(self, name: str, text: str) -> None:
         try:
-            atomic_write(self._out / REPEAT, self._recipe.to_toml().encode("utf-8", "replace"))
-            atomic_write(self._out / RECORD, json.dumps(record, indent=2).encode())
+            atomic_write(self._out / name, text.encode("utf-8", "replace"))
         except OSError as error:
             raise StorageError(f"can't write {self._out}: {error.strerror or error}") from None
-        discard(self._out / checkpoints.FILE)
 
 
 def _optimiser(recipe: Recipe, parameters: Mapping[str, torch.nn.Parameter]) -> torch.optim.AdamW:

@@ -190,7 +190,16 @@ def test_a_loss_that_is_no_number_ends_the_run_and_writes_nothing(recipe, tmp_pa
     wild = recipe(learning_rate=1e30, steps=20, warm_up=0, clip_norm=0.0, checkpoint_every=50)
     with pytest.raises(TrainingError, match="at step"):
         train(wild, tmp_path, device="cpu")
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [REPEAT]
+
+
+def test_a_run_killed_before_anything_was_saved_begins_again(recipe, tmp_path, kill):
+    kill("train.saving", 1)  # the model itself: there was no checkpoint
+    with pytest.raises(Killed):
+        train(recipe(), tmp_path, device="cpu")
+    assert not (tmp_path / WEIGHTS).exists()
+    failpoints.arm(None)
+    assert train(recipe(), tmp_path, device="cpu").finished
 
 
 def test_another_run_in_the_folder_is_kept_unless_forced(six, recipe, tmp_path):
