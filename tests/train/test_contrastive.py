@@ -121,7 +121,7 @@ def test_captions_find_the_photos_they_were_trained_with(data, recipe, tmp_path)
     colours = ("red", "green", "blue", "white")
     pictures, words = [Image.new("RGB", (40, 48), one) for one in colours], [f"a {one} wall" for one in colours]
     for loss in ("softmax", "sigmoid"):
-        options = {"loss": loss, "batch_size": 12, "steps": 32, "learning_rate": 1e-3}
+        options = {"loss": loss, "batch_size": 12, "steps": 26, "learning_rate": 1e-3}
         report = train(recipe(captions=source, **options), tmp_path / loss, device="cpu")
         encoder = load_encoder(f"dir:{report.path}", device="cpu", precision="float32")
         images = encoder.encode_images(np.stack([encoder.preprocess(one) for one in pictures]))

@@ -60,7 +60,7 @@ def test_more_layers_than_there_are_is_an_error(clip):
         list(chosen(clip, "last", 4))
 
 
-def test_locked_towers_stay_as_in_use_while_the_other_trains(recipe, builtin):
+def test_locked_towers_stay_as_in_use_while_the_other_trains(recipe):
     subject = prepare(recipe(model="builtin", tune="text"))
     subject.training()
     assert not any(module.training for module in subject.model.visual.modules())
