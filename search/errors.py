@@ -10,6 +10,7 @@
     ├── ModelError            a model can't be found, fetched, read or trusted
     │   ├── ModelUnavailable  not on this machine and can't be fetched now
     │   └── CheckpointError   weights that are damaged, incomplete or of another architecture
+    ├── TrainingError         a training run that can't go on: its loss is no number any more
     ├── EncoderMismatch       the library was indexed with another model
     ├── DimensionError        vectors of another width than the index holds
     └── LibraryError          the library itself
@@ -83,6 +84,10 @@ class ModelUnavailable(ModelError):
 
 class CheckpointError(ModelError):
     """The weights are damaged, incomplete or belong to another architecture."""
+
+
+class TrainingError(SearchError):
+    """A training run can't go on."""
 
 
 class EncoderMismatch(SearchError):

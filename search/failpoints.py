@@ -25,6 +25,8 @@ NAMES = (
     "upgrade.migrated",  # the schema is new, not committed
     "repair.backed_up",  # the copy is there, nothing repaired
     "repair.restored",  # repaired, not committed
+    "train.stepped",  # the weights have changed, nothing of it is saved
+    "train.saving",  # a checkpoint is written under its temporary name
 )
 """Every failpoint that exists."""
 

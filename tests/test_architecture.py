@@ -17,7 +17,7 @@ LAYERS = (
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "heads", "banks", "inspection", "generations", "live", "duplicates"},
     {"library"},
-    {"evaluate"},  # train, engines, interop
+    {"evaluate", "train"},  # engines, interop
     {"cli"},
 )
 SIBLINGS = {
@@ -31,9 +31,10 @@ SIBLINGS = {
     (
         "catalog",
         "photos",
-    ),  # which keywords of a file are labels that we wrote: they are held together as photos does
+    ),  # keywords: which of a file's are labels that we wrote is told as photos tells them apart
     ("labels", "decoding"),
     ("labels", "banks"),  # a label by itself is held against unrelated prompts
+    ("train", "evaluate"),  # how data are read and a model is measured is the same before and after training
     ("live", "generations"),  # what an index starts from
 }
 
@@ -59,7 +60,8 @@ THIRD_PARTIES = {
     "psutil": {"catalog/places", "decoding/budget"},
     "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs"},
     "imagehash": {"photos/likeness"},
-    "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"},
+    "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"}
+    | {"train/samples"},
     "pi_heif": {"photos"},
     "rawpy": {"photos/raw"},
     "defusedxml": {"photos/xmp"},
@@ -74,13 +76,20 @@ THIRD_PARTIES = {
         "encoders/foreign",
         "encoders/stretching",
         "encoders/torchvision_ops",
+        "train",
     },
     "openvino": {"encoders/openvino"},
     "nncf": {"encoders/quantising"},
     "timm": {"encoders/tuning"},
     "torchvision": {"encoders/torchvision_ops"},
     "open_clip": {"encoders/blueprints", "encoders/checkpoints", "encoders/hub"},
-    "safetensors": {"encoders/checkpoints", "encoders/foreign", "encoders/stretching"},
+    "safetensors": {
+        "encoders/checkpoints",
+        "encoders/foreign",
+        "encoders/stretching",
+        "train/checkpoints",
+    },
+    "pyarrow": {"train/samples"},
     "scipy": {"heads"},
     "regex": {"encoders/tokens"},
     "tokenizers": {"encoders/foreign_tokens"},
@@ -107,6 +116,7 @@ THIRD_PARTIES = {
         "duplicates",
         "library",
         "evaluate",
+        "train",
         "cli/report/plots",
     },
 }

@@ -39,6 +39,7 @@ def test_help_of_evaluations_draws_and_trains_nothing():
     heavy = HEAVY | {"matplotlib", "sklearn", "scipy"}
     assert not after_command("evaluate", "prompts", "--help") & heavy
     assert not after_command("evaluate", "probe", "--help") & heavy
+    assert not after_command("train", "contrastive", "--help") & heavy
 
 
 def test_importing_the_package_is_light():

@@ -29,6 +29,7 @@ _COMMANDS = (
     "skipped",
     "status",
     "tags",
+    "train",
     "upgrade",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
@@ -42,7 +43,7 @@ with warnings.catch_warnings():
     from open_clip.factory import get_model_config
     from open_clip.pretrained import get_pretrained_cfg
 
-__all__ = ["Loaded", "load", "open_clip", "pretrained_tags"]
+__all__ = ["Loaded", "describe", "draw", "load", "open_clip", "pretrained_tags"]
 
 _QUICKGELU = "-quickgelu"
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
@@ -119,6 +120,33 @@ def load(source: str, identifier: str, *, fetcher: Fetcher) -> Loaded:
         files=(weights.path, *((blueprint.described,) if blueprint.described else ())),
         stated={str(weights.path): weights.stated} | spelled,
     )
+
+
+def describe(architecture: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return model_cfg and preprocess_cfg of an architecture by open_clip's name or of a JSON file of its layout.
+
+    Raises ModelError.
+    """
+    file = Path(architecture).expanduser()
+    if file.suffix == ".json":
+        described = _read_config(file, bare=True)
+        return described["model_cfg"], described["preprocess_cfg"]
+    config = get_model_config(architecture)
+    if config is None:
+        near = difflib.get_close_matches(architecture, open_clip.list_models())
+        hint = f"did you mean {' or '.join(near)}?" if near else "a file's name ends with .json"
+        raise ModelError(f"open_clip has no architecture {architecture!r}", hint=hint)
+    return config, {}
+
+
+def draw(config: Mapping[str, Any], *, name: str, fetcher: Fetcher) -> tuple[Any, Any]:
+    """Build a model of a model_cfg with random weights, drawn from torch's generator, and its tokenizer.
+
+    name: what errors call it.   Raises as `load`.
+    """
+    blueprint = Blueprint(name, dict(config), {}, Path(), name)
+    _require_usable(blueprint)
+    return _model(blueprint, fetcher, drawn=True), _tokenizer(blueprint, fetcher)
 
 
 def pretrained_tags() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -213,8 +241,10 @@ _BLUEPRINTS: dict[str, Callable[[str, Fetcher], Blueprint]] = {
 }
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path, *, bare: bool = False) -> dict[str, Any]:
     """Return open_clip_config.json with model_cfg and preprocess_cfg in it.
+
+    bare: the file may be a model_cfg alone.
 
     Raises ModelError, which names the file, if it can't be read or they are not what open_clip writes.
     """
@@ -222,6 +252,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} can't be read: {error}") from None
+    if bare and isinstance(config, dict) and "model_cfg" not in config:
+        config = {"model_cfg": config}
     model = config.get("model_cfg") if isinstance(config, dict) else None
     kinds = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
     if not isinstance(model, dict) or not all(isinstance(model.get(key), kind) for key, kind in kinds.items()):
@@ -313,9 +345,9 @@ def _tokenizer(blueprint: Blueprint, fetcher: Fetcher) -> Any:
         raise ModelError(f"the tokenizer of {blueprint.name} can't be read: {first_line(error)}") from None
 
 
-def _model(blueprint: Blueprint, fetcher: Fetcher) -> Any:
-    """Build the architecture with room for the weights, and nothing in it yet."""
-    build = partial(_build, blueprint.config)
+def _model(blueprint: Blueprint, fetcher: Fetcher, *, drawn: bool = False) -> Any:
+    """Build the architecture with room for the weights, and nothing in it yet, unless they are drawn."""
+    build = partial(_build, blueprint.config, drawn=drawn)
     try:
         if blueprint.config["text_cfg"].get("hf_model_name"):  # transformers looks up the tower's configuration
             return fetcher.local_first(build)
@@ -329,7 +361,7 @@ def _model(blueprint: Blueprint, fetcher: Fetcher) -> Any:
         ) from None
 
 
-def _build(config: Mapping[str, Any]) -> Any:
+def _build(config: Mapping[str, Any], *, drawn: bool = False) -> Any:
     """As open_clip.create_model chooses classes, but never with the weights of a tower alone."""
     config = dict(deepcopy(config))
     config["vision_cfg"]["timm_model_pretrained"] = False
@@ -338,7 +370,7 @@ def _build(config: Mapping[str, Any]) -> Any:
     kind = open_clip.CLIP
     if custom:
         kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
-    with _Unfilled():
+    with contextlib.nullcontext() if drawn else _Unfilled():
         return kind(**config)
 
 

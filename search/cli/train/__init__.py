@@ -1,0 +1,19 @@
+"""search train contrastive"""
+
+from __future__ import annotations
+
+import click
+
+from search.cli.groups import Commands
+
+_COMMANDS = ("contrastive",)
+
+
+@click.group("train", cls=Commands, package=__name__, names=_COMMANDS)
+def command() -> None:
+    """Train a model on photos with captions.
+
+    \b
+    Example:
+      search train contrastive recipe.toml --out ~/models/mine
+    """

@@ -1,0 +1,13 @@
+"""Training: photos with captions → a model folder that `dir:` loads.
+
+    recipe        every choice of a run as one value, read from TOML; imports nothing heavy
+    contrastive   the run itself: train(recipe, out)
+    objectives    the losses, pure
+    gradcache     gradients of a large batch from small ones
+    samples       a table of photos and captions → batches, the same for the same seed
+    models        what is trained: a new architecture or any model that can be loaded; and how it is written
+    checkpoints   a run that was cut short goes on where it was
+    world         several processes as one
+
+Import from the modules: nothing is loaded here.
+"""

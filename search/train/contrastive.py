@@ -1,0 +1,426 @@
+"""Contrastive training of an image and a text tower: CLIP's objective (arXiv:2103.00020) or SigLIP's (2303.15343).
+
+A run is a function of its recipe, its data and the model it begins with. What it learnt lies in a checkpoint beside
+the coming model, so that the same call goes on after any end, and at the end in a folder that `dir:` loads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from search import failpoints
+from search.encoders.hub import CONFIG, WEIGHTS
+from search.errors import StorageError, TrainingError, UsageError
+from search.evaluate.metrics import first_positive_ranks
+from search.files import atomic_write, discard, sweep
+from search.train import checkpoints, gradcache, models, objectives
+from search.train.recipe import Recipe
+from search.train.samples import Batch, Feeder, Pairs
+from search.train.world import World
+
+if TYPE_CHECKING:
+    from search.types import Skip
+
+RECORD, REPEAT = "training.json", "training.toml"
+"""What is written beside the weights: what was done and seen, and the recipe to do it again."""
+
+_RECALL_K = (1, 5, 10)
+_PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow")
+_SMOOTHED = 0.98  # of the loss that is told, what stays at a step
+_EVALUATED = 64  # photos or captions of the held-out part that are encoded at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Retrieval on the held-out part after so many steps: image and text recall at 1, 5 and 10, by CLIP_benchmark's
+    names; empty where nothing is held out."""
+
+    step: int
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far a run is.   loss: smoothed.   measured: where this step was measured."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    images_per_second: float
+    measured: Measured | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did.
+
+    steps: done, of `planned`; fewer where it was stopped.   photos, captions: to train with.   loss: smoothed, at the
+    end.   measured: from the start to the end.   skipped: photos that could not be read.   data: their fingerprint.
+    images_per_second, seconds: of this call alone.
+    """
+
+    path: str
+    steps: int
+    planned: int
+    photos: int
+    captions: int
+    held_out: int
+    loss: float
+    measured: tuple[Measured, ...]
+    skipped: tuple[Skip, ...]
+    data: str
+    seconds: float
+    images_per_second: float
+
+    @property
+    def finished(self) -> bool:
+        return self.steps == self.planned
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    anew: bool = False,
+    device: str | None = None,
+    offline: bool = False,
+    on_download: Callable[[str], None] | None = None,
+    progress: Callable[[Moment], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Report:
+    """Train a model into a folder; where a run by the same recipe and data was cut short there, go on with it.
+
+    anew: forget what the folder holds of another run.   device: as torch names it; None picks the best there is.
+    progress: told of every step.   stop: asked after every step; True saves and ends the run early.
+    Random numbers of the caller are as before. In a world of several processes all call this, with the same arguments.
+    Raises UsageError, ModelError, StorageError, CheckpointError, TrainingError.
+    """
+    from search.encoders.openclip import usable_device
+
+    place = torch.device(usable_device(device))
+    world = World.current()
+    if world.rank == 0:
+        _prepare_folder(out, anew=anew)
+    world.wait()
+    with _own_random(recipe, place):
+        subject = models.prepare(recipe, offline=offline, on_download=on_download)
+        pairs, held_out, missing = _pairs(recipe)
+        with Feeder(pairs, recipe, subject.preprocessing, rank=world.rank, ranks=world.size) as feeder:
+            run = _Run(recipe, out, subject, feeder, place, world)
+            run.open(pairs, held_out, missing)
+            return run.go(progress or (lambda _: None), stop or (lambda: False))
+
+
+def _prepare_folder(out: Path, *, anew: bool) -> None:
+    """Make the folder, or see that what it holds is a run of ours.   Raises UsageError, StorageError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        sweep(out)
+        held = {path.name for path in out.iterdir()}
+    except OSError as error:
+        raise StorageError(f"can't write {out}: {error.strerror or error}") from None
+    if held and not held & {RECORD, REPEAT, checkpoints.FILE}:
+        raise UsageError(f"{out} is not empty and holds no training run", hint="give a new folder")
+    if RECORD in held and not anew:
+        raise UsageError(f"{out} holds a finished run", hint="--force trains anew, another --out keeps it")
+    if anew:
+        for name in (checkpoints.FILE, CONFIG, WEIGHTS[0], REPEAT, RECORD):  # what marks it as ours last
+            discard(out / name)
+
+
+def _pairs(recipe: Recipe) -> tuple[Pairs, Pairs, tuple[Skip, ...]]:
+    """Return photos to train with, those to measure on, and the files that are not there.   Raises UsageError."""
+    pairs, missing = Pairs.of(recipe.captions).present()
+    if recipe.held_out:
+        held_out, also = Pairs.of(recipe.held_out).present()
+        held_out = held_out.split(1.0, recipe.held_out_most, recipe.seed)[1]
+        unseen = set(held_out.paths)
+        pairs = pairs.take([row for row, path in enumerate(pairs.paths) if path not in unseen])
+        missing += also
+    else:
+        pairs, held_out = pairs.split(recipe.held_out_share, recipe.held_out_most, recipe.seed)
+    if len(pairs.paths) < 2:
+        raise UsageError(f"{recipe.captions} leaves {len(pairs.paths)} photos to train with; it takes 2")
+    return pairs, held_out, missing
+
+
+@contextmanager
+def _own_random(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """Seed torch for a run, and have it choose algorithms that repeat; all as before afterwards."""
+    before, warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(recipe.seed)
+        torch.use_deterministic_algorithms(recipe.deterministic, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before, warn_only=warns)
+
+
+def rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Return the learning rate of a step, counted from 0: linear up to the highest, then a half cosine down."""
+    if step < recipe.warm_up:
+        return recipe.learning_rate * (step + 1) / recipe.warm_up
+    done = (step - recipe.warm_up) / max(1, steps - recipe.warm_up)
+    falling = (1 + math.cos(math.pi * done)) / 2
+    return recipe.learning_rate * (recipe.final_rate + (1 - recipe.final_rate) * falling)
+
+
+class _Run:
+    """One run between two ends: `open` puts it where it begins or was, `go` does the rest."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        subject: models.Subject,
+        feeder: Feeder,
+        device: torch.device,
+        world: World,
+    ) -> None:
+        self._recipe, self._out, self._subject, self._feeder = recipe, out, subject, feeder
+        self._device, self._world = device, world
+        subject.model.to(device)
+        self._model = subject.model
+        self._parameters = subject.parameters()
+        self._optimiser = _optimiser(recipe, self._parameters)
+        self._encode = subject.encoders(device, half=recipe.precision == "bfloat16")
+        self._measure = subject.encoders(device, half=False)
+        self._step, self._loss = 0, math.nan
+        self._measured: list[Measured] = []
+        self._skipped: dict[str, Skip] = {}
+        self._origin = subject.fingerprint
+
+    def open(self, pairs: Pairs, held_out: Pairs, missing: tuple[Skip, ...]) -> None:
+        """Read the held-out part, and go back to where the run was cut short.   Raises UsageError, CheckpointError."""
+        self._pairs, self._data = pairs, _fingerprint(pairs, held_out)
+        self._pixels, rows, unread = self._feeder.middles(held_out)
+        self._held_out = held_out.take(rows)
+        self._skipped = {skip.path: skip for skip in (*missing, *unread)}
+        found = checkpoints.load(self._out)
+        if found is None:
+            return
+        self._require_same(found.state)
+        found.restore(self._model, self._optimiser, self._device)
+        self._step, self._loss = found.state["step"], found.state["loss"]
+        self._measured = [Measured(one["step"], one["figures"]) for one in found.state["measured"]]
+
+    def go(self, progress: Callable[[Moment], None], stop: Callable[[], bool]) -> Report:
+        """Train to the end, or until it is to stop."""
+        begun, seen, steps = time.monotonic(), 0, self._feeder.steps
+        if self._world.rank == 0:
+            self._note(REPEAT, self._recipe.to_toml())  # from now on the folder is known for a run's
+        if not self._measured:
+            self._evaluate()
+        self._subject.training()
+        for batch in self._feeder.batches(self._step):
+            seen += self._learn(batch)
+            failpoints.reach("train.stepped")
+            speed = seen / max(time.monotonic() - begun, 1e-9)
+            measured = self._evaluate() if self._due(self._recipe.evaluate_every) else None
+            progress(Moment(self._step, steps, self._loss, self._rate(), speed, measured))
+            if self._world.any(stop(), self._device):
+                break
+            if self._due(self._recipe.checkpoint_every) and self._step < steps:
+                self._save()
+        if self._step < steps:
+            self._save()
+        seconds = time.monotonic() - begun
+        report = self._report(seconds, seen / max(seconds, 1e-9))
+        if report.finished and self._world.rank == 0:
+            self._write(report)
+        self._world.wait()
+        return report
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and (self._step % every == 0 or (self._step == self._feeder.steps))
+
+    def _rate(self) -> float:
+        return rate(self._recipe, max(0, self._step - 1), self._feeder.steps)
+
+    def _learn(self, batch: Batch) -> int:
+        """Make one step; return how many pairs it was of.   Raises TrainingError."""
+        self._skipped |= {skip.path: skip for skip in batch.skipped}
+        pairs = self._world.gathered(_numbers(batch.captions).to(self._device))  # (N,)
+        self._step += 1
+        if len(pairs) < 2:
+            return 0
+        loss = self._backward(batch, pairs)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._recipe.clip_norm or math.inf)
+        if not math.isfinite(loss) or not torch.isfinite(norm):
+            raise TrainingError(
+                f"the loss is {loss:g} at step {self._step}, its gradient's length {float(norm):g}",
+                hint="a lower learning rate or a longer warm-up; it goes on from the last checkpoint",
+            )
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate()
+        self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        if self._recipe.loss == "softmax":
+            with torch.no_grad():
+                self._model.logit_scale.clamp_(max=objectives.MAX_LOG_SCALE)
+        told = self._loss if math.isfinite(self._loss) else loss
+        self._loss = _SMOOTHED * told + (1 - _SMOOTHED) * loss
+        return len(pairs)
+
+    def _backward(self, batch: Batch, pairs: torch.Tensor) -> float:
+        """Leave the gradients of one batch, of all processes, in the parameters; return its loss."""
+        images, texts = self._encode
+        parts = [
+            gradcache.Part(images, models.pixels_of(batch.pixels, self._device), self._subject.trains_images),
+            gradcache.Part(
+                texts, self._subject.tokens(batch.captions).to(self._device), self._subject.trains_texts
+            ),
+        ]
+        positives = pairs[:, None] == pairs[None] if self._recipe.match_equal else None
+
+        def loss(image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
+            rows = self._world.gathered(image_features), self._world.gathered(text_features)
+            scale = self._model.logit_scale.exp()
+            if self._recipe.loss == "sigmoid":
+                return objectives.sigmoid_loss(*rows, scale, self._model.logit_bias, positives=positives)
+            smoothing = self._recipe.label_smoothing
+            return objectives.softmax_loss(*rows, scale, positives=positives, smoothing=smoothing)
+
+        chunk = self._recipe.chunk or max(1, len(batch.pixels))
+        found = gradcache.backward(self._model, parts, loss, chunk=chunk)
+        self._world.sum_gradients(self._parameters.values(), self._subject.scales())
+        return float(found)
+
+    def _evaluate(self) -> Measured:
+        """Measure retrieval on the held-out part."""
+        measured = Measured(self._step, self._figures() if len(self._pixels) else {})
+        self._measured.append(measured)
+        return measured
+
+    def _figures(self) -> dict[str, float]:
+        self._model.eval()
+        images = self._features(self._measure[0], models.pixels_of(self._pixels, self._device))
+        said = [caption for captions in self._held_out.captions for caption in captions]
+        owners = np.repeat(np.arange(len(images)), [len(captions) for captions in self._held_out.captions])
+        texts = self._features(self._measure[1], self._subject.tokens(said).to(self._device))
+        self._subject.training()
+        photos = np.arange(len(images))
+        of_images = first_positive_ranks(texts, images, owners, photos)
+        of_texts = first_positive_ranks(images, texts, photos, owners)
+        kinds = (("image_retrieval_recall", of_images), ("text_retrieval_recall", of_texts))
+        return {f"{kind}@{k}": float((ranks < k).mean()) for k in _RECALL_K for kind, ranks in kinds}
+
+    def _features(self, encode: models.Encode, inputs: torch.Tensor) -> Any:
+        with torch.inference_mode():
+            return torch.cat([encode(piece) for piece in torch.split(inputs, _EVALUATED)]).cpu().numpy()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self._step,
+            "loss": self._loss,
+            "recipe": asdict(self._recipe),
+            "data": self._data,
+            "origin": self._origin,
+            "world": self._world.size,
+            "measured": [asdict(one) for one in self._measured],
+        }
+
+    def _require_same(self, state: Mapping[str, Any]) -> None:
+        """Raise UsageError unless what was begun is this run."""
+        now = self._state()
+        differs = [name for name in ("data", "origin", "world") if state[name] != now[name]]
+        if not self._recipe.same_run(Recipe.of(state["recipe"])):
+            differs.insert(0, "recipe")
+        if differs:
+            raise UsageError(
+                f"{self._out} holds a run that was begun with another {differs[0]}",
+                hint="--force begins anew, another --out keeps it",
+            )
+
+    def _save(self) -> None:
+        if self._world.rank == 0:
+            state = self._state()
+            checkpoints.save(self._out, self._model, self._optimiser, device=self._device, state=state)
+        self._world.wait()
+
+    def _report(self, seconds: float, speed: float) -> Report:
+        if self._measured[-1].step != self._step:
+            self._evaluate()
+        return Report(
+            path=str(self._out.absolute()),
+            steps=self._step,
+            planned=self._feeder.steps,
+            photos=len(self._pairs.paths),
+            captions=sum(map(len, self._pairs.captions)),
+            held_out=len(self._held_out.paths),
+            loss=self._loss,
+            measured=tuple(self._measured),
+            skipped=tuple(self._skipped[path] for path in sorted(self._skipped)),
+            data=self._data,
+            seconds=seconds,
+            images_per_second=speed,
+        )
+
+    def _write(self, report: Report) -> None:
+        """Write the model and how it was made; only then is the run finished, and its checkpoint needed no more."""
+        self._subject.write(self._out, precision=self._recipe.save_precision)
+        record = {
+            "recipe": asdict(self._recipe),
+            "origin": {"name": self._subject.origin, "fingerprint": self._origin},
+            "data": {"sha256": self._data, "photos": report.photos, "captions": report.captions},
+            "held_out": report.held_out,
+            "steps": report.steps,
+            "batch_size": self._feeder.batch_size,
+            "loss": report.loss,
+            "measured": [asdict(one) for one in report.measured],
+            "skipped": len(report.skipped),
+            "versions": {"python": platform.python_version(), "search": version("search")}
+            | {name: version(name) for name in _PACKAGES},
+            "device": str(self._device),
+        }
+        self._note(RECORD, json.dumps(record, indent=2))
+        discard(self._out / checkpoints.FILE)
+
+    def _note(self, name: str, text: str) -> None:
+        try:
+            atomic_write(self._out / name, text.encode("utf-8", "replace"))
+        except OSError as error:
+            raise StorageError(f"can't write {self._out}: {error.strerror or error}") from None
+
+
+def _optimiser(recipe: Recipe, parameters: Mapping[str, torch.nn.Parameter]) -> torch.optim.AdamW:
+    """AdamW, as CLIP trains with it: no decay of what is no matrix, gains, biases and the scale."""
+    matrices = [one for one in parameters.values() if one.ndim >= 2]
+    others = [one for one in parameters.values() if one.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.epsilon,
+    )
+
+
+def _fingerprint(pairs: Pairs, held_out: Pairs) -> str:
+    if not held_out.paths:
+        return pairs.fingerprint()
+    return hashlib.sha256((pairs.fingerprint() + held_out.fingerprint()).encode()).hexdigest()
+
+
+def _numbers(captions: tuple[str, ...]) -> torch.Tensor:
+    """Return (N,) int64: equal for equal captions, in every process."""
+    digests = (hashlib.blake2b(one.encode("utf-8", "replace"), digest_size=8).digest() for one in captions)
+    return torch.tensor([int.from_bytes(one, "big", signed=True) for one in digests], dtype=torch.int64)

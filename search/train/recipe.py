@@ -1,0 +1,185 @@
+"""Every choice of a training run as one value, from TOML and back.
+
+Here is no torch: the command line makes its options of these fields.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from search.errors import UsageError
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "tune": ("full", "last", "heads", "text"),
+    "loss": ("softmax", "sigmoid"),
+    "precision": ("float32", "bfloat16"),
+    "save_precision": ("float32", "float16"),
+}
+"""What may stand in those fields that name one of a few things."""
+
+
+def _said(default: Any, text: str) -> Any:
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that decides what comes out of a run, and some that only decides how fast.
+
+    Checked when it is made: raises UsageError for what can't be meant. Fields have their own sentence in
+    `Recipe.meaning`, which is what the command line shows.
+    """
+
+    captions: str = _said("", "Table of image and caption: .tsv, .csv or .parquet.")
+    held_out: str = _said("", "Another such table, to measure on. [default: a part of the first]")
+    held_out_share: float = _said(0.05, "Part of the photos to measure on where there is no table of them.")
+    held_out_most: int = _said(1000, "Photos to measure on at most.")
+    model: str = _said("", "Model to begin with; see `search models list`.")
+    architecture: str = _said("", "Begin with random weights: open_clip's name, or a JSON file of its layout.")
+    sizes: Mapping[str, Any] = _said({}, "Other sizes of the architecture: vision_cfg.layers=4.")
+    tune: str = _said("full", "What is trained: all, the last layers, the projections, or the text tower alone.")
+    layers: int = _said(2, "How many last layers of each tower, with `tune` last.")
+    loss: str = _said("softmax", "CLIP's loss or SigLIP's.")
+    label_smoothing: float = _said(0.0, "Of the softmax loss.")
+    match_equal: bool = _said(False, "Equal captions in a batch fit each other's photos: for class names.")
+    epochs: float = _said(1.0, "How often each photo is seen.")
+    steps: int = _said(0, "Steps, in place of epochs.")
+    batch_size: int = _said(256, "Pairs the loss compares at a time.")
+    chunk: int = _said(0, "Pairs held in memory at a time; the loss stays that of the batch. [default: all]")
+    learning_rate: float = _said(5e-4, "The highest.")
+    warm_up: int = _said(100, "Steps until it is reached; then it falls as a cosine.")
+    final_rate: float = _said(0.0, "Part of the highest rate that is left at the end.")
+    weight_decay: float = _said(0.2, "Of matrices; gains, biases and the scale have none.")
+    beta1: float = _said(0.9, "AdamW's.")
+    beta2: float = _said(0.98, "AdamW's.")
+    epsilon: float = _said(1e-6, "AdamW's.")
+    clip_norm: float = _said(1.0, "Longest gradient; 0: as it is.")
+    precision: str = _said("float32", "Of the arithmetic; weights stay in float32.")
+    crop_low: float = _said(0.9, "Least part of a photo's area that a crop keeps.")
+    crop_ratio: float = _said(4 / 3, "Most that a crop is stretched.")
+    flip: float = _said(0.0, "How likely a photo is mirrored.")
+    seed: int = _said(0, "Of new weights, order, captions and crops.")
+    deterministic: bool = _said(True, "The same numbers each time, on a GPU too.")
+    save_precision: str = _said("float32", "Of the weights that are written.")
+    evaluate_every: int = _said(0, "Steps between measurements. [default: at the start and the end]")
+    checkpoint_every: int = _said(200, "Steps after which the run is saved, so that it can go on from there.")
+    workers: int = _said(0, "Threads that decode photos. [default: one a processor]")
+    memory_mb: int = _said(0, "Memory in which decoded photos are kept for the next epoch.")
+
+    def __post_init__(self) -> None:
+        for name, wanted in CHOICES.items():
+            _require(getattr(self, name) in wanted, f"{name} is one of {', '.join(wanted)}")
+        _require(bool(self.model) != bool(self.architecture), "give a model or an architecture to begin with")
+        _require(not self.sizes or bool(self.architecture), "sizes belong to an architecture")
+        _require(bool(self.captions), "give a table of captions")
+        _require(self.batch_size >= 2, "batch_size is 2 or more: the loss compares pairs")
+        for name in _POSITIVE:
+            _require(getattr(self, name) > 0, f"{name} is above 0")
+        for name in _NOT_NEGATIVE:
+            _require(getattr(self, name) >= 0, f"{name} is not below 0")
+        for name in _SHARES:
+            _require(0 <= getattr(self, name) <= 1, f"{name} is between 0 and 1")
+        _require(self.held_out_share < 1 and self.beta1 < 1 and self.beta2 < 1, "a share or beta is below 1")
+        _require(self.crop_low > 0 and self.crop_ratio >= 1, "crop_low is above 0 and crop_ratio not below 1")
+
+    @staticmethod
+    def meaning(name: str) -> str:
+        """Return the sentence that says what a field means."""
+        return next(str(one.metadata["help"]) for one in fields(Recipe) if one.name == name)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Recipe:
+        """Make a recipe of values by name.   Raises UsageError for a name or a kind of value that means nothing."""
+        return cls(**{name: _fitting(name, value) for name, value in values.items()})
+
+    @classmethod
+    def read(cls, file: Path, **given: Any) -> Recipe:
+        """Read a TOML file; what is given besides comes before what stands in it.
+
+        Paths in it are relative to it.   Raises UsageError, which names the file.
+        """
+        return cls.of({**read_values(file), **given})
+
+    def to_toml(self) -> str:
+        """Return it as the text of a TOML file that reads as the same recipe."""
+        values = asdict(self)
+        sizes = values.pop("sizes")
+        lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
+        if sizes:
+            lines += [
+                "",
+                "[sizes]",
+                *(f"{_word(name)} = {_toml(value)}" for name, value in sizes.items()),
+            ]
+        return "\n".join(lines) + "\n"
+
+    def same_run(self, other: Recipe) -> bool:
+        """Say whether a run by this recipe may go on with what one by the other began."""
+        return replace(self, **_PACE) == replace(other, **_PACE)
+
+
+# Other values of these change how fast a run is, or what is told of it, but nothing in the weights.
+_PACE: Mapping[str, Any] = {"evaluate_every": 0, "checkpoint_every": 1, "workers": 0, "memory_mb": 0}
+_POSITIVE = ("epochs", "learning_rate", "epsilon", "checkpoint_every", "layers")
+_NOT_NEGATIVE = (
+    *("steps", "chunk", "warm_up", "weight_decay", "clip_norm", "seed", "evaluate_every", "workers"),
+    *("memory_mb", "held_out_most", "beta1", "beta2"),
+)
+_SHARES = ("held_out_share", "label_smoothing", "final_rate", "crop_low", "flip")
+_PATHS = ("captions", "held_out")
+_FIELDS = {one.name: one for one in fields(Recipe)}
+
+
+def read_values(file: Path) -> dict[str, Any]:
+    """Return what stands in a TOML file, paths made absolute.   Raises UsageError, which names the file."""
+    try:
+        with file.open("rb") as opened:
+            values = tomllib.load(opened)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"can't read {file}: {error}") from None
+    for name in _PATHS:
+        if isinstance(values.get(name), str) and values[name]:
+            values[name] = str(file.absolute().parent / Path(values[name]).expanduser())
+    architecture = values.get("architecture")
+    if isinstance(architecture, str) and architecture.endswith(".json"):
+        values["architecture"] = str(file.absolute().parent / Path(architecture).expanduser())
+    return values
+
+
+def _fitting(name: str, value: Any) -> Any:
+    if name not in _FIELDS:
+        raise UsageError(f"a recipe has no {name!r}", hint=f"there are {', '.join(_FIELDS)}")
+    kind = str(_FIELDS[name].type)
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = {"str": str, "int": int, "float": float, "bool": bool}.get(kind, Mapping)
+    wrong = not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool")
+    if wrong or (isinstance(value, float) and not math.isfinite(value)):
+        raise UsageError(f"{name} can't be {value!r}", hint=Recipe.meaning(name))
+    return value
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML writes it, which is as JSON does but for tables in a line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_word(name)} = {_toml(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return _word(value)
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # TOML knows no surrogate pairs
+
+
+def _require(true: bool, message: str) -> None:
+    if not true:
+        raise UsageError(message)

@@ -1,0 +1,275 @@
+"""A table of photos and captions → batches of pixels and words, the same for the same seed wherever a run begins.
+
+What a photo gives depends on (seed, epoch, its row) alone: order, caption and crop are drawn from generators made of
+these numbers, never from one that runs along. So a run goes on at any step, with any number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from search.encoders.preprocessing import Preprocessing
+from search.errors import PhotoError, UsageError
+from search.evaluate.datasets import Captions
+from search.photos.decode import load
+from search.train.recipe import Recipe
+from search.types import Skip, SkipReason
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from search.types import Pixels
+
+_AHEAD = 2  # batches that are decoded before they are wanted
+_PICKS = 10  # crops that are drawn before the middle is taken
+_ORDER, _SPLIT = 1, 2  # what a generator is for, beside the seed
+_COLUMNS = (frozenset(("image", "path", "file", "filename", "image_path")), frozenset(("caption", "text")))
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Photos and what is said of each.   paths: (N,).   captions: (N,), one or more each."""
+
+    paths: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, source: str) -> Pairs:
+        """Read a table of image and caption, as many lines a photo as it has captions: .tsv, .csv or .parquet.
+
+        Paths are relative to it.   Raises UsageError.
+        """
+        suffix = Path(source).suffix.lower()
+        if suffix == ".tar":
+            raise UsageError(f"{source} is a tar", hint="unpack it and write a table of image and caption")
+        if suffix == ".parquet":
+            return cls._grouped(*_parquet(source))
+        table = Captions.of(source)
+        return cls._grouped([table.paths[owner] for owner in table.owners.tolist()], table.captions)
+
+    @classmethod
+    def _grouped(cls, paths: Sequence[str], captions: Sequence[str]) -> Pairs:
+        said: dict[str, list[str]] = {}
+        for path, caption in zip(paths, captions, strict=True):
+            said.setdefault(path, []).append(caption)
+        return cls(tuple(said), tuple(map(tuple, said.values())))
+
+    def take(self, rows: Sequence[int]) -> Pairs:
+        """Return only some of its photos, in this order."""
+        return Pairs(tuple(self.paths[row] for row in rows), tuple(self.captions[row] for row in rows))
+
+    def present(self) -> tuple[Pairs, tuple[Skip, ...]]:
+        """Return it without the files that are not there, and those."""
+        there = [os.path.isfile(path) for path in self.paths]
+        missing = [path for path, found in zip(self.paths, there, strict=True) if not found]
+        skips = tuple(Skip(path, SkipReason.UNREADABLE, "there is no such file") for path in missing)
+        return self.take([row for row, found in enumerate(there) if found]), skips
+
+    def split(self, share: float, most: int, seed: int) -> tuple[Pairs, Pairs]:
+        """Return photos to train with and a part of them to measure on, drawn by the seed."""
+        count = min(most, round(share * len(self.paths)))
+        order = np.random.default_rng([seed, _SPLIT]).permutation(len(self.paths)).tolist()
+        return self.take(sorted(order[count:])), self.take(sorted(order[:count]))
+
+    def fingerprint(self) -> str:
+        """Return the hex SHA-256 of names, sizes in bytes and captions: what tells that data are the same."""
+        digest = hashlib.sha256()
+        root = os.path.commonpath(self.paths) if len(self.paths) > 1 else ""
+        for path, captions in zip(self.paths, self.captions, strict=True):
+            row = [os.path.relpath(path, root) if root else path, os.path.getsize(path), captions]
+            digest.update(json.dumps(row).encode() + b"\n")
+        return digest.hexdigest()
+
+
+def _parquet(source: str) -> tuple[list[str], list[str]]:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise UsageError(
+            f"reading {source} needs pyarrow", hint="pip install pyarrow, or save it as CSV"
+        ) from None
+    try:
+        schema = parquet.read_schema(source).names
+        names = [next((name for name in schema if name.lower() in wanted), "") for wanted in _COLUMNS]
+        if not all(names):
+            raise UsageError(f"{source} needs a column `image` and a column `caption`; it has {', '.join(schema)}")
+        table = parquet.read_table(source, columns=names)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise UsageError(f"can't read {source}: {error}") from None
+    folder = os.path.dirname(os.path.realpath(source))
+    rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+    said = [(os.path.realpath(os.path.join(folder, path)), text.strip()) for path, text in rows if path and text]
+    return [path for path, _ in said], [text for _, text in said]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """pixels: (N, H, W, 3) uint8.   captions: (N,).   skipped: photos of this batch that could not be read."""
+
+    pixels: Pixels
+    captions: tuple[str, ...]
+    skipped: tuple[Skip, ...]
+
+
+class Feeder:
+    """Makes a run's batches, a few ahead, in threads; a context manager.
+
+    rank, ranks: this process takes each `ranks`-th pair of a batch.
+    """
+
+    def __init__(
+        self, pairs: Pairs, recipe: Recipe, preprocessing: Preprocessing, *, rank: int = 0, ranks: int = 1
+    ) -> None:
+        self._pairs, self._recipe, self._preprocessing = pairs, recipe, preprocessing
+        self._rank, self._ranks = rank, ranks
+        self._side = math.ceil(2 * max(preprocessing.size) / math.sqrt(recipe.crop_low))
+        self._room = _Room(recipe.memory_mb * 2**20)
+        self._pool = ThreadPoolExecutor(recipe.workers or os.cpu_count() or 1)
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self.batch_size = min(recipe.batch_size, len(pairs.paths))
+        self.steps_per_epoch = len(pairs.paths) // self.batch_size
+
+    def __enter__(self) -> Feeder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self._recipe.steps or max(1, round(self._recipe.epochs * self.steps_per_epoch))
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """Yield the batches of the run from a step on; photos that can't be read make theirs smaller."""
+        begun: deque[list[Future[Sample | Skip]]] = deque()
+        for step in range(first, self.steps):
+            begun.append([self._pool.submit(self._sample, epoch, row) for epoch, row in self._rows(step)])
+            if len(begun) > _AHEAD:
+                yield _collected(begun.popleft(), self._preprocessing)
+        while begun:
+            yield _collected(begun.popleft(), self._preprocessing)
+
+    def middles(self, pairs: Pairs) -> tuple[Pixels, list[int], tuple[Skip, ...]]:
+        """Return photos as the finished model will see them (N, H, W, 3), which those are, and those left out."""
+        seen = list(self._pool.map(self._middle, pairs.paths))
+        rows = [row for row, one in enumerate(seen) if not isinstance(one, Skip)]
+        pixels = _stacked([one for one in seen if not isinstance(one, Skip)], self._preprocessing)
+        return pixels, rows, tuple(one for one in seen if isinstance(one, Skip))
+
+    def _rows(self, step: int) -> list[tuple[int, int]]:
+        """The epoch and the rows of a step's pairs that are this process's."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            random = np.random.default_rng([self._recipe.seed, _ORDER, epoch])
+            self._epoch, self._order = epoch, random.permutation(len(self._pairs.paths))
+        chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size]
+        return [(epoch, row) for row in chosen[self._rank :: self._ranks].tolist()]
+
+    def _sample(self, epoch: int, row: int) -> Sample | Skip:
+        path, captions = self._pairs.paths[row], self._pairs.captions[row]
+        random = np.random.default_rng([self._recipe.seed, 0, epoch, row])
+        caption = captions[int(random.integers(len(captions)))]
+        try:
+            image, frame = self._room.get(path) or self._room.put(path, *_decoded(path, self._side))
+        except PhotoError as error:
+            return Skip(path, error.reason, error.message)
+        box = crop(random, frame, low=self._recipe.crop_low, ratio=self._recipe.crop_ratio)
+        height, width = self._preprocessing.size
+        pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+        return Sample(pixels[:, ::-1] if random.random() < self._recipe.flip else pixels, caption)
+
+    def _middle(self, path: str) -> Pixels | Skip:
+        try:
+            photo = load(path, min_side=self._preprocessing.min_side)
+        except PhotoError as error:
+            return Skip(path, error.reason, error.message)
+        return self._preprocessing(photo.image, whole=photo.whole, frame=photo.frame)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """pixels: (H, W, 3) uint8."""
+
+    pixels: Pixels
+    caption: str
+
+
+_Box = tuple[float, float, float, float]
+
+
+def crop(random: np.random.Generator, frame: _Box, *, low: float, ratio: float) -> _Box:
+    """Draw the part of a picture that is looked at: (left, top, right, bottom).
+
+    frame: the picture, in pixels of the image it is in.   low: the least part of its area.   ratio: the most that
+    width to height is changed, evenly in its logarithm. What does not fit after ten draws is the largest middle.
+    """
+    left, top, right, bottom = frame
+    width, height = right - left, bottom - top
+    for _ in range(_PICKS):
+        area = random.uniform(low, 1) * width * height
+        shape = math.exp(random.uniform(-math.log(ratio), math.log(ratio)))
+        across, down = math.sqrt(area * shape), math.sqrt(area / shape)
+        if across <= width and down <= height:
+            x, y = left + random.uniform(0, width - across), top + random.uniform(0, height - down)
+            return x, y, x + across, y + down
+    across, down = min(width, height * ratio), min(height, width * ratio)
+    x, y = left + (width - across) / 2, top + (height - down) / 2
+    return x, y, x + across, y + down
+
+
+def _decoded(path: str, side: int) -> tuple[Image.Image, _Box]:
+    """A picture scaled down as far as crops permit, and where in it the picture lies, no further than its edge."""
+    photo = load(path, min_side=side)
+    left, top, right, bottom = photo.frame
+    return photo.image, (left, top, min(right, photo.image.width), min(bottom, photo.image.height))
+
+
+class _Room:
+    """Decoded pictures, the first that come, until so many bytes are full. What it gives is what it was given."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._left = size_bytes
+        self._kept: dict[str, tuple[Image.Image, _Box]] = {}
+        self._lock = Lock()
+
+    def get(self, path: str) -> tuple[Image.Image, _Box] | None:
+        return self._kept.get(path)
+
+    def put(self, path: str, image: Image.Image, frame: _Box) -> tuple[Image.Image, _Box]:
+        needed = 4 * image.width * image.height  # Pillow keeps RGB in four bytes
+        with self._lock:
+            if needed <= self._left and path not in self._kept:
+                self._left -= needed
+                self._kept[path] = (image, frame)
+        return image, frame
+
+
+def _collected(futures: Sequence[Future[Sample | Skip]], preprocessing: Preprocessing) -> Batch:
+    made = [future.result() for future in futures]
+    samples = [one for one in made if isinstance(one, Sample)]
+    return Batch(
+        _stacked([one.pixels for one in samples], preprocessing),
+        tuple(one.caption for one in samples),
+        tuple(one for one in made if isinstance(one, Skip)),
+    )
+
+
+def _stacked(pixels: Sequence[Pixels], preprocessing: Preprocessing) -> Pixels:
+    found: npt.NDArray[np.uint8] = np.empty((len(pixels), *preprocessing.size, 3), np.uint8)
+    for row, one in enumerate(pixels):
+        found[row] = one
+    return found
