@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
@@ -126,7 +127,8 @@ def children() -> set[int]:
 def processes() -> set[int]:
     found = set()
     for task in os.listdir("/proc/self/task") if sys.platform == "linux" else ():
-        found |= {int(pid) for pid in Path(f"/proc/self/task/{task}/children").read_text().split()}
+        with suppress(FileNotFoundError):  # a thread that has just ended
+            found |= {int(pid) for pid in Path(f"/proc/self/task/{task}/children").read_text().split()}
     return found
 
 

@@ -722,7 +722,7 @@ def test_publishing_asks_for_twice_what_it_takes(indexed, little_space):
     needed = 2 * indexed.catalog.size_bytes()
     assert needed >= 2 * sum(path.stat().st_size for path in generation(indexed).iterdir())
     little_space(needed - 1)
-    with pytest.raises(StorageError, match="needs 1 MB free"):
+    with pytest.raises(StorageError, match="needs 2 MB free"):
         indexed.rebuild()
     little_space(needed)
     indexed.rebuild()

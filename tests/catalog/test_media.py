@@ -116,7 +116,7 @@ def test_f44_a_folder_without_write_permission_is_read(library, album, tmp_path)
 
 FULL = """
 mkdir "$LIBRARY"
-mount -t tmpfs -o size=2200k,mode=700 tmpfs "$LIBRARY"
+mount -t tmpfs -o size=2400k,mode=700 tmpfs "$LIBRARY"
 set +e
 search index "$1/photos" --model builtin --batch-size 4
 search status --json
