@@ -116,6 +116,7 @@ def test_vectors_of_a_siglip_folder_equal_open_clips(
     assert_equal_vectors(encoder, model, open_clip.get_tokenizer(f"local-dir:{folder}"), pictures, TEXTS)
 
 
+@pytest.mark.slow
 def test_vectors_of_a_full_siglip_equal_open_clips(
     files: Path, pictures: list[Image.Image], assert_equal_vectors: Callable[..., None]
 ) -> None:
