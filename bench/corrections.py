@@ -26,9 +26,10 @@ from pathlib import Path
 import numpy as np
 
 from search import Library
-from search.heads import Examples, Head, Space, average_precision, probability, train
+from search.heads import Examples, Head, Space, average_precision, train
 from search.labels import Classifier, Label, LabelOptions, LabelSet
 from search.library.reviewing import Item, Review
+from search.measures import sigmoid
 from search.vectors import normalize
 
 WAYS = ("asked", "chance", "asked, no text", "chance, no text")
@@ -164,7 +165,7 @@ def promises(album: Album, review: Review, held: np.ndarray, found: dict[str, li
         label = album.names.index(learnt.gain.label)
         found["kept"].append(float(learnt.cut is not None))
         if learnt.cut:
-            above = probability(odds[:, label]) >= learnt.cut.threshold
+            above = sigmoid(odds[:, label]) >= learnt.cut.threshold
             found["right"].append(float((album.targets[held][above] == label).sum()))
             found["promised"].append(float(above.sum()))
 

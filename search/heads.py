@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search.measures import sigmoid, wilson
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -233,21 +235,13 @@ def cut(precision: float, examples: Examples, *, odds: Floats, library: npt.NDAr
     total = np.cumsum(share)
     worth = np.divide(total**2, np.cumsum(share**2), out=np.zeros_like(total), where=total > 0)
     right = np.divide(np.cumsum(share * targets), total, out=np.zeros_like(total), where=total > 0)
-    bound = _at_least(right, np.maximum(worth, _FLAT))
+    bound, _ = wilson(right, np.maximum(worth, _FLAT), _SURE)
     good = np.flatnonzero(bound[:-1] >= precision)  # below the last there are photos like none that was judged
     if not len(good):
         return None
     last = int(good[-1])
     odds_there = float(between[last])
-    return Cut(float(probability(odds_there)), float(right[last]), int(above[last]), float(worth[last]))
-
-
-def _at_least(share: Floats, count: Floats) -> Floats:
-    """Return the lower ends of the intervals of shares of so many examples."""
-    spread = _SURE**2 / count
-    half = _SURE * np.sqrt(share * (1 - share) / count + spread / (4 * count))
-    bound: Floats = (share + spread / 2 - half) / (1 + spread)
-    return bound
+    return Cut(float(sigmoid(odds_there)), float(right[last]), int(above[last]), float(worth[last]))
 
 
 def average_precision(targets: Flags, scores: npt.NDArray[np.floating]) -> float:
@@ -255,12 +249,6 @@ def average_precision(targets: Flags, scores: npt.NDArray[np.floating]) -> float
     found = targets[np.argsort(-scores, kind="stable")]
     precision = np.cumsum(found) / np.arange(1, len(found) + 1)
     return float(precision[found].mean()) if found.any() else float("nan")
-
-
-def probability(log_odds: npt.ArrayLike) -> Floats:
-    """Return 1 / (1 + e^-x) without overflow."""
-    found: Floats = (1 + np.tanh(np.asarray(log_odds, np.float64) / 2)) / 2
-    return found
 
 
 def _solve(examples: Examples, space: Space, start: Floats | None = None) -> Floats:
@@ -279,7 +267,7 @@ def _solve(examples: Examples, space: Space, start: Floats | None = None) -> Flo
     def loss(parameters: Floats) -> tuple[float, Floats]:
         odds = offsets + features @ parameters
         value = weights @ (np.logaddexp(0, odds) - targets * odds) + parameters @ parameters / 2
-        return float(value), parameters + features.T @ (weights * (probability(odds) - targets))
+        return float(value), parameters + features.T @ (weights * (sigmoid(odds) - targets))
 
     found: Floats = minimize(
         loss,
@@ -300,7 +288,7 @@ def _evidence(examples: Examples) -> tuple[Vectors, Floats, Floats, Floats]:
     each = min(1.0, examples.one_sided / len(vectors))
     return (
         np.concatenate([examples.vectors, vectors]),
-        np.concatenate([targets, probability(odds)]),
+        np.concatenate([targets, sigmoid(odds)]),
         np.concatenate([offsets, odds]),
         np.concatenate([examples.weights, np.full(len(vectors), each)]),
     )

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "conditions", "resources", "failpoints", "files"},
+    {"types", "errors", "conditions", "resources", "failpoints", "files", "measures"},
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "heads", "banks", "inspection", "generations", "live", "duplicates"},
     {"library"},
@@ -98,6 +98,7 @@ THIRD_PARTIES = {
     "transformers": {"encoders/openclip"},
     "numpy": {
         "types",
+        "measures",
         "conditions",
         "photos",
         "query",

@@ -15,9 +15,9 @@ from search.heads import (
     cut,
     gain,
     held_out,
-    probability,
     train,
 )
+from search.measures import sigmoid
 from search.vectors import normalize
 
 DIM = 24
@@ -62,7 +62,7 @@ def test_the_solution_is_the_most_probable(taught):
     examples, space = taught
     features = space.features(examples.vectors)
     head = train("cat", examples, space)
-    errors = examples.targets - probability(examples.offsets + head.correction(examples.vectors))
+    errors = examples.targets - sigmoid(examples.offsets + head.correction(examples.vectors))
     parameters = features.T @ errors
     assert np.allclose(features @ parameters, head.correction(examples.vectors), atol=0.02)  # L-BFGS stops before
 
@@ -129,7 +129,7 @@ def test_a_cut_is_the_lowest_where_a_label_is_right_as_often_as_asked_for():
     assert isinstance(found, Cut)
     assert found.photos == 21  # of 20 right ones among 21 at least 0.812 are right by Wilson, among 22 0.759
     assert found.precision == pytest.approx(20 / 21)
-    assert found.threshold == pytest.approx(probability(4.875))
+    assert found.threshold == pytest.approx(sigmoid(4.875))
 
 
 def test_few_right_ones_promise_nothing():

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search import measures
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -49,9 +51,8 @@ class Paired:
 def wilson(value: float, photos: float, *, confidence: float = CONFIDENCE) -> Interval:
     """Return a share of so many independent photos between Wilson's bounds; never without doubt."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
-    centre = (value + z**2 / (2 * photos)) / (1 + z**2 / photos)
-    half = z * math.sqrt(value * (1 - value) / photos + (z / (2 * photos)) ** 2) / (1 + z**2 / photos)
-    return Interval(max(0.0, min(centre - half, value)), value, min(1.0, max(centre + half, value)))
+    low, high = (float(bound) for bound in measures.wilson(value, photos, z))
+    return Interval(max(0.0, min(low, value)), value, min(1.0, max(high, value)))
 
 
 def share(correct: npt.NDArray[np.bool_], *, confidence: float = CONFIDENCE) -> Interval:

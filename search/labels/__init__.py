@@ -4,10 +4,11 @@ The weights of a class are the mean of the unit text embeddings of its prompts, 
 arXiv:2103.00020, sec. 3.1.4); a photo's logits are the model's logit_scale times its cosines with them.
 """
 
-from search.labels.classifier import DEFAULT_MULTI_THRESHOLD, Classifier, LabelEncoder, LabelOptions, sigmoid
+from search.labels.classifier import DEFAULT_MULTI_THRESHOLD, Classifier, LabelEncoder, LabelOptions
 from search.labels.files import label_photos
 from search.labels.sets import DEFAULT_TEMPLATES, NONE_OF_THESE, Label, LabelSet, fill
 from search.labels.sources import built_in, label_set, load_classnames, load_labels, load_templates
+from search.measures import sigmoid
 
 __all__ = [
     "DEFAULT_MULTI_THRESHOLD",

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from search.encoders import TextTower
 from search.errors import UsageError
 from search.labels.sets import NONE_OF_THESE
+from search.measures import sigmoid
 from search.types import LabelScore, LabelShare
 
 if TYPE_CHECKING:
@@ -322,12 +323,6 @@ def _best(logits: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.int64]:
         best[:, rank] = left.argmax(axis=1)
         left[rows, best[:, rank]] = -np.inf
     return best
-
-
-def sigmoid(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return 1 / (1 + e^-x) without overflow."""
-    probabilities: npt.NDArray[np.float64] = (1 + np.tanh(np.float64(logits) / 2)) / 2
-    return probabilities
 
 
 def _log_sum_exp(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

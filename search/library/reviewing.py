@@ -15,9 +15,10 @@ import numpy as np
 
 from search.catalog.tags import Word
 from search.errors import LibraryError, UnknownRun, UsageError
-from search.heads import Cut, Gain, Head, probability
+from search.heads import Cut, Gain, Head
 from search.labels import Label, LabelSet
 from search.library.learning import Teacher
+from search.measures import sigmoid
 from search.photos.keywords import legible
 from search.types import RunKind
 
@@ -222,7 +223,7 @@ class Review:
         photos = {photo.id: photo for photo in self._seams.catalog.get(list(dict.fromkeys(ids)))}
         left, items = self.left, []
         for (name, place, why), id_ in zip(chosen, ids, strict=True):
-            likely = float(probability(self._pools[name].odds[place]))
+            likely = float(sigmoid(self._pools[name].odds[place]))
             if id_ in photos:
                 items.append(Item(photos[id_], name, likely, 1 - abs(2 * likely - 1), why, left))
         return items

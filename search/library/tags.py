@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from search.catalog.rows import chunks
 from search.errors import UnknownLabel, UnknownPhoto, UsageError
 from search.library.seams import real, spellings
+from search.measures import wilson
 from search.photos.keywords import legible
 from search.types import (
     ExportReport,
@@ -403,7 +403,6 @@ def _summary(count: LabelCount) -> LabelSummary:
 
 def interval(right: int, judged: int) -> tuple[float, float, float]:
     """Return a share with the bounds of its 95 % interval around it (E. B. Wilson, 1927): low, share, high."""
-    share, spread = right / judged, _SURE**2 / judged
-    middle = (share + spread / 2) / (1 + spread)
-    half = _SURE * math.sqrt(share * (1 - share) / judged + spread / (4 * judged)) / (1 + spread)
-    return max(0.0, middle - half), share, min(1.0, middle + half)
+    share = right / judged
+    low, high = wilson(share, judged, _SURE)
+    return max(0.0, float(low)), share, min(1.0, float(high))
