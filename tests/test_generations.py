@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import threading
 from collections import namedtuple
+from concurrent.futures import Executor, Future
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from search.catalog.reading import CatalogReader
 from search.catalog.rows import checksum
 from search.catalog.storage import CATALOG_NAME
 from search.errors import DamagedLibrary, LibraryBusy, LibraryError, LibraryNotFound, StorageError
-from search.generations import Generation, Generations
+from search.generations import Generation, Generations, beside
 
 FILES = ["MANIFEST.json", "gone.i64", "ids-1.i64", "rows.db", "vectors-1.f16"]
 
@@ -156,7 +157,19 @@ def test_few_changes_wait_for_the_next_generation(library, album, make_photo):
 def test_a_long_run_publishes_on_its_way(library, album, monkeypatch):
     from search import IndexOptions
 
+    class AtOnce(Executor):
+        """Runs what it is given before it returns, so that each batch finds the generation written."""
+
+        def __init__(self, *_) -> None:
+            pass
+
+        def submit(self, call, /, *args, **kwargs):
+            done: Future = Future()
+            done.set_result(call(*args, **kwargs))
+            return done
+
     monkeypatch.setattr(module, "MOST_CHANGES", 4)
+    monkeypatch.setattr(beside, "ThreadPoolExecutor", AtOnce)
     seen: list[tuple[int, ...]] = []
     options = IndexOptions(batch_size=2)
     library.index([album], options=options, progress=lambda _: seen.append(tuple(library._generations._numbers())))
