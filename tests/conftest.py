@@ -8,11 +8,16 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+# Read once, by the first import of torch or faiss. Several tests run at a time already, and threads that wait
+# for one another spin: with two a process, an index of a dozen photos takes three times the processor time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from search import Library, load_encoder
+from search.library.model import LibraryModel
 
 os.environ["SEARCH_OFFLINE"] = "1"
 os.environ.pop("SEARCH_LIBRARY", None)
@@ -73,14 +78,19 @@ def album(tmp_path: Path, make_photo) -> Path:
 
 
 @pytest.fixture
-def open_library(tmp_path: Path, counting) -> Callable[[], Library]:
+def open_library(tmp_path: Path, counting, monkeypatch) -> Callable[[], Library]:
     """Open the test's library with the model loaded once for all tests, as another process would find it."""
+    load = LibraryModel.load
+
+    def loaded(self: LibraryModel, name: str, *, photos: int = 0):
+        return counting if name == "builtin" else load(self, name, photos=photos)
 
     def open_() -> Library:
         library = Library.open(tmp_path / "library", model="builtin", offline=True)
         library.model.loaded = counting
         return library
 
+    monkeypatch.setattr(LibraryModel, "load", loaded)  # it is let go of when the library is closed
     return open_
 
 
