@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,8 +15,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import Engine, create_engine
 
 from search import Library, load_encoder
+from search.catalog import engines
 from search.library.model import LibraryModel
 
 os.environ["SEARCH_OFFLINE"] = "1"
@@ -43,6 +45,25 @@ class CountingEncoder:
     def encode_images(self, images):
         self.images += len(images)
         return self._encoder.encode_images(images)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_once() -> Iterator[None]:
+    """SQL is compiled once a process: each catalog opened has an engine of its own, and would begin anew."""
+    first = create_engine("sqlite://")
+    first.connect().close()  # which lets the dialect ask the driver what it is
+
+    def create(url: str, **options) -> Engine:
+        engine = create_engine(url, **options)
+        if type(engine.dialect) is type(first.dialect):
+            engine.dialect = engine.pool._dialect = first.dialect
+            engine._compiled_cache = first._compiled_cache
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "create_engine", create)
+        yield
+    first.dispose()
 
 
 @pytest.fixture(scope="session")
