@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from encoders.forks import Forks
 from PIL import Image
 
 from search.encoders import Encoder, conversion, exports, load_encoder
@@ -20,6 +24,32 @@ def files() -> Iterator[Path]:
     """A folder for large random checkpoints, gone after the session (pytest keeps its own for three)."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
+@pytest.fixture
+def started_anew() -> None:
+    """The process that converts weights is started as users have it, which takes two seconds longer."""
+
+
+@pytest.fixture(autouse=True)
+def forked(request: pytest.FixtureRequest, forks: Forks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that converts weights is forked from one that has imported torch."""
+    run, program = subprocess.run, conversion._PROGRAM
+
+    def fork(command: list[str], **options) -> subprocess.CompletedProcess:
+        if command != [sys.executable, "-I", "-c", program]:
+            return run(command, **options)
+        return subprocess.CompletedProcess(command, *forks.run(program, options["input"]))
+
+    if hasattr(os, "fork") and "started_anew" not in request.fixturenames:
+        monkeypatch.setattr(subprocess, "run", fork)
 
 
 @pytest.fixture(autouse=True)

@@ -280,6 +280,7 @@ def test_a_pickle_that_calls_is_refused(zipped: bool, tmp_path: Path, marker: Pa
     assert "can't be read as weights" in refused(file)
 
 
+@pytest.mark.usefixtures("started_anew")
 def test_a_bare_pickle_that_calls_is_refused(tmp_path: Path, marker: Path) -> None:
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Touch(marker)))
     refused(tmp_path / "evil.pt")

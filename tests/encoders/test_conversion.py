@@ -151,6 +151,7 @@ def test_a_hostile_checkpoint_is_one_line_and_nothing_else(
     assert case in UNFIT or not list(conversions.iterdir())
 
 
+@pytest.mark.usefixtures("started_anew")
 def test_a_second_load_starts_no_process(clip: Path, conversions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_encoder(f"clip:{clip}", device="cpu")
     [kept] = conversions.iterdir()
