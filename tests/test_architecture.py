@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,14 @@ THIRD_PARTIES = {
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every module a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -190,7 +196,7 @@ def at_once(path: Path) -> set[str]:
     waiting = [path]
     while waiting:
         file = waiting.pop()
-        for name in names(ast.iter_child_nodes(ast.parse((PACKAGE / file).read_text(encoding="utf-8")))):
+        for name in names(ast.iter_child_nodes(parsed(file))):
             if name in found:
                 continue
             found.add(name)
@@ -249,7 +255,7 @@ def test_every_room_has_a_layer():
 def test_nothing_is_called_like_the_package():
     assert not list(PACKAGE.rglob("search.py"))
     for path in FILES:
-        tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+        tree = parsed(path)
         assert "search" not in {
             node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
         }
@@ -278,8 +284,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_untrusted_files_are_never_given_a_way_to_run_code(path):
-    text = (PACKAGE / path).read_text(encoding="utf-8")
-    code = "\n".join(ast.unparse(node) for node in ast.parse(text).body)
+    code = "\n".join(ast.unparse(node) for node in parsed(path).body)
     assert not [word for word in FORBIDDEN if word in code]
     assert not RUN_BY_NAME & {name for name, call in calls(path) if isinstance(call.func, ast.Name)}
 
@@ -292,7 +297,7 @@ def test_pickles_are_read_only_in_the_room_for_it_and_only_its_process_goes_ther
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
     """Every call of a plain name or a method in a file, by that name."""
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id, node
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -326,7 +331,7 @@ def test_the_gate_knows_a_write(code):
 
 @pytest.mark.parametrize("path", [path for path in INSIDE if room(path) != "cli"], ids=str)
 def test_the_core_neither_prints_nor_exits(path):
-    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"print", "exit", "input"}
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

@@ -294,29 +294,30 @@ def test_offline_with_an_empty_cache_is_one_quick_error_and_no_socket(tmp_path: 
         import json, socket, time
         def refuse(*args, **kwargs): raise AssertionError("a socket was opened")
         socket.socket.connect = socket.getaddrinfo = refuse
-        from search.encoders import RECOMMENDED, load_encoder, openclip, resolve_auto
+        from search.encoders import RECOMMENDED, load_encoder, resolve_auto
         from search.errors import ModelUnavailable
-        start = time.monotonic()
+        waits, time.sleep = [], lambda seconds: waits.append(seconds)
         try:
             load_encoder(RECOMMENDED, offline=True)
         except ModelUnavailable as error:
             text = str(error)
-        seconds = time.monotonic() - start
         encoder, warning = resolve_auto(offline=True)
-        print(json.dumps([text, seconds, encoder.name, warning]))
+        print(json.dumps([text, waits, encoder.name, warning]))
     """
-    text, seconds, name, warning = json.loads(python(code, HF_HOME=str(tmp_path), HOME=str(tmp_path)))
+    text, waits, name, warning = json.loads(python(code, HF_HOME=str(tmp_path), HOME=str(tmp_path)))
     assert text == (
         f"{RECOMMENDED} can't be had: offline, and its files are not on this machine; connect once and run "
         f"`search models download {RECOMMENDED}`, or use `--model builtin`"
     )
-    assert seconds < 2
+    assert waits == []  # it does not try again
     assert name == "builtin"
     assert f"search models download {RECOMMENDED}" in warning
 
 
-def test_an_unreachable_hub_is_noticed_within_seconds(cache: Path) -> None:
-    start = time.monotonic()
+def test_an_unreachable_hub_is_asked_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's own client waits longer and longer between its tries."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
     with pytest.raises(ModelUnavailable, match=r"http://127.0.0.1:9 can't be reached"):
         load_encoder(RECOMMENDED)
-    assert time.monotonic() - start < 5
+    assert waits == []
