@@ -23,7 +23,13 @@ def modules_after(code: str) -> set[str]:
 
 
 def after_command(*arguments: str) -> set[str]:
-    return modules_after(f"from search.cli import cli\ncli.main({list(arguments)!r}, standalone_mode=False)")
+    return after_commands(list(arguments))
+
+
+def after_commands(*commands: list[str]) -> set[str]:
+    """What they load together, one after the other in one interpreter: what none of them may is not there."""
+    runs = [f"cli.main({arguments!r}, standalone_mode=False)" for arguments in commands]
+    return modules_after("\n".join(["from search.cli import cli", *runs]))
 
 
 def test_help_imports_click_and_little_else():
@@ -31,15 +37,14 @@ def test_help_imports_click_and_little_else():
 
 
 def test_help_of_every_command_is_light():
-    for name in ("index", "find", "label", "status", "duplicates"):
-        assert not after_command(name, "--help") & HEAVY
+    names = ("index", "find", "label", "status", "duplicates")
+    assert not after_commands(*([name, "--help"] for name in names)) & HEAVY
 
 
 def test_help_of_evaluations_draws_and_trains_nothing():
     heavy = HEAVY | {"matplotlib", "sklearn", "scipy"}
-    assert not after_command("evaluate", "prompts", "--help") & heavy
-    assert not after_command("evaluate", "probe", "--help") & heavy
-    assert not after_command("train", "contrastive", "--help") & heavy
+    commands = (["evaluate", "prompts"], ["evaluate", "probe"], ["train", "contrastive"])
+    assert not after_commands(*([*command, "--help"] for command in commands)) & heavy
 
 
 def test_importing_the_package_is_light():
@@ -74,11 +79,10 @@ def test_labelling_photos_whose_vectors_are_known_loads_no_torch(library, album,
 
 def test_status_and_an_index_run_with_nothing_new_load_no_model(library, album, tmp_path):
     library.index([album])
-    place = str(tmp_path / "library")
+    given = ["--library", str(tmp_path / "library")]
     commands = (["status"], ["index", str(album)], ["show", "1"], ["skipped"], ["root", "list"], ["tags", "list"])
-    for command in commands:
-        loaded = after_command("--library", place, *command)
-        assert not loaded & {"torch", "open_clip", "faiss", "alembic", "sqlalchemy"}
+    loaded = after_commands(*([*given, *command] for command in commands))
+    assert not loaded & {"torch", "open_clip", "faiss", "alembic", "sqlalchemy"}
 
 
 def test_looking_for_duplicates_loads_no_model(library, album, tmp_path):

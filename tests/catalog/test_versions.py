@@ -257,11 +257,11 @@ for number in range(2, trials):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize("trials", [8, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("revision", HISTORY[:-1])
-def test_f53_an_upgrade_killed_at_any_point_leaves_the_old_catalog_or_the_new(folder, revision):
+def test_f53_an_upgrade_killed_at_any_point_leaves_the_old_catalog_or_the_new(folder, revision, trials):
     put_catalog(folder, revision)
     before = kept(folder / CATALOG_NAME, revision)
-    trials = 22
     subprocess.run([sys.executable, "-c", KILLER, str(folder), str(trials)], check=True)
     found = []
     for number in range(trials):

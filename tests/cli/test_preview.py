@@ -80,7 +80,7 @@ class Terminal:
         )
         os.close(self.line)
         drawn = self._watch()
-        err = process.communicate(timeout=30)[1].decode()
+        err = process.communicate(timeout=60)[1].decode()
         return process.returncode, drawn, err
 
     def _watch(self) -> bytes:

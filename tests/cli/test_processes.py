@@ -40,7 +40,7 @@ def test_a_signal_ends_a_run_in_good_order(spawn, place, tmp_path, make_photo, o
 
     wait_for(some_are_committed)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     report = json.loads(out)
     assert report["interrupted"]
@@ -105,7 +105,7 @@ def test_f45_a_writer_that_waits_can_be_interrupted(spawn, place, album, library
         waiting = spawn("index", album, "--wait")
         assert "waiting" in waiting.stderr.readline()
         waiting.send_signal(signal.SIGINT)
-        _, err = waiting.communicate(timeout=30)
+        _, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 130, err
 
 

@@ -135,8 +135,8 @@ def _wait(child: int, kill_after_s: float | None) -> int:
 
 
 def _orphans(group: int) -> bool:
-    """Whether processes of a dead child's session are still there after five seconds; they are ended then."""
-    until = time.monotonic() + 5
+    """Whether processes of a dead child's session are still there after half a minute; they are ended then."""
+    until = time.monotonic() + 30  # on a busy machine; a moment on others
     while _alive(group):
         if time.monotonic() > until:
             os.killpg(group, signal.SIGKILL)
