@@ -45,7 +45,7 @@ def python(wheel, tmp_path_factory) -> Path:
 
 def run(python: Path, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [str(python), "-P", "-m", *map(str, arguments)]
+    command = [str(python), "-P", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -58,26 +58,25 @@ def test_the_wheel_holds_data_migrations_and_nothing_else_of_the_checkout(wheel)
 
 def test_the_wheels_own_files_are_what_runs(python, tmp_path):
     code = "import search.resources as r; print(r.data_path(), r.migrations_path())"
-    done = subprocess.run(
-        [str(python), "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    done = run(python, "-c", code, cwd=tmp_path)
+    assert done.stdout, done.stderr
     for path in done.stdout.split():
         assert Path(path).is_relative_to(python.parent.parent)
 
 
 def test_a_fresh_library_is_indexed_and_searched(python, tmp_path, photographs):
     library = ("--library", tmp_path / "library", "--json")
-    made = run(python, "search", "index", photographs["cat"], "--model", "builtin", *library, cwd=tmp_path)
+    made = run(python, "-m", "search", "index", photographs["cat"], "--model", "builtin", *library, cwd=tmp_path)
     assert json.loads(made.stdout)["added"] == 1, made.stderr
-    found = run(python, "search", "find", "a cat", *library, cwd=tmp_path)
-    assert json.loads(found.stdout)["hits"][0]["path"] == str(photographs["cat"])
+    found = run(python, "-m", "search", "find", "a cat", *library, cwd=tmp_path)
+    assert json.loads(found.stdout)["hits"][0]["path"] == str(photographs["cat"].resolve())
 
 
 def test_an_old_catalog_is_upgraded(python, tmp_path):
     (tmp_path / "library").mkdir()
     with closing(sqlite3.connect(tmp_path / "library" / "catalog.db")) as connection:
         connection.executescript(data_path("catalogs", "0001.sql").read_text())
-    done = run(python, "search", "upgrade", "--library", tmp_path / "library", "--json", cwd=tmp_path)
+    done = run(python, "-m", "search", "upgrade", "--library", tmp_path / "library", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == {"from": "0001", "to": HISTORY[-1]}, done.stderr
 
 
