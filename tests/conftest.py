@@ -176,7 +176,7 @@ def photographs() -> dict[str, Path]:
     for package, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
         spec = find_spec(package)
         assert spec and spec.submodule_search_locations, f"{package} is missing: install the demo group"
-        folders[package] = Path(spec.submodule_search_locations[0], inside)
+        folders[package] = Path(spec.submodule_search_locations[0], inside).resolve()  # as a library does
     subjects = {
         "cat": folders["skimage"] / "chelsea.png",
         "rocket": folders["skimage"] / "rocket.jpg",

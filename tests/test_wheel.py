@@ -69,7 +69,7 @@ def test_a_fresh_library_is_indexed_and_searched(python, tmp_path, photographs):
     made = run(python, "-m", "search", "index", photographs["cat"], "--model", "builtin", *library, cwd=tmp_path)
     assert json.loads(made.stdout)["added"] == 1, made.stderr
     found = run(python, "-m", "search", "find", "a cat", *library, cwd=tmp_path)
-    assert json.loads(found.stdout)["hits"][0]["path"] == str(photographs["cat"].resolve())
+    assert json.loads(found.stdout)["hits"][0]["path"] == str(photographs["cat"])
 
 
 def test_an_old_catalog_is_upgraded(python, tmp_path):
