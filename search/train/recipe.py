@@ -62,6 +62,7 @@ class Recipe:
     beta2: float = _said(0.98, "AdamW's.")
     epsilon: float = _said(1e-6, "AdamW's.")
     clip_norm: float = _said(1.0, "Longest gradient; 0: as it is.")
+    ema: float = _said(0.0, "Of a moving average of the weights, how much stays at a step; it is what is written.")
     precision: str = _said("float32", "Of the arithmetic; weights stay in float32.")
     crop_low: float = _said(0.9, "Least part of a photo's area that a crop keeps.")
     crop_ratio: float = _said(4 / 3, "Most that a crop is stretched.")
@@ -88,6 +89,7 @@ class Recipe:
         for name in _SHARES:
             _require(0 <= getattr(self, name) <= 1, f"{name} is between 0 and 1")
         _require(self.held_out_share < 1 and self.beta1 < 1 and self.beta2 < 1, "a share or beta is below 1")
+        _require(self.ema < 1, "ema is below 1")
         _require(self.crop_low > 0 and self.crop_ratio >= 1, "crop_low is above 0 and crop_ratio not below 1")
 
     @staticmethod
@@ -131,7 +133,7 @@ _PACE: Mapping[str, Any] = {"evaluate_every": 0, "checkpoint_every": 1, "workers
 _POSITIVE = ("epochs", "learning_rate", "epsilon", "checkpoint_every", "layers")
 _NOT_NEGATIVE = (
     *("steps", "chunk", "warm_up", "weight_decay", "clip_norm", "seed", "evaluate_every", "workers"),
-    *("memory_mb", "held_out_most", "beta1", "beta2"),
+    *("memory_mb", "held_out_most", "beta1", "beta2", "ema"),
 )
 _SHARES = ("held_out_share", "label_smoothing", "final_rate", "crop_low", "flip")
 _PATHS = ("captions", "held_out")

@@ -87,6 +87,20 @@ def test_a_run_that_was_killed_goes_on_to_identical_weights(six, tmp_path, kill,
     assert not (tmp_path / "out" / checkpoints.FILE).exists()
 
 
+def test_a_run_that_averages_its_weights_writes_the_average_and_goes_on_with_it(six, tmp_path, kill):
+    recipe, _, plain = six
+    averaged = replace(recipe, ema=0.999, evaluate_every=0)
+    whole = train(averaged, tmp_path / "whole", device="cpu")
+    kill("train.stepped", 5)
+    with pytest.raises(Killed):
+        train(averaged, tmp_path / "cut", device="cpu")
+    failpoints.arm(None)
+    assert train(averaged, tmp_path / "cut", device="cpu").measured == whole.measured
+    written = load_file(tmp_path / "whole" / WEIGHTS)
+    assert_identical(load_file(tmp_path / "cut" / WEIGHTS), written)
+    assert not torch.equal(written["visual.proj"], plain["visual.proj"])
+
+
 def test_a_run_that_was_asked_to_stop_saves_and_goes_on_with_other_threads(six, tmp_path):
     recipe, whole, weights = six
     steps = []
