@@ -261,7 +261,7 @@ class _Run:
     def _learn(self, batch: Batch) -> int:
         """Make one step; return how many pairs it was of.   Raises TrainingError."""
         self._skipped |= {skip.path: skip for skip in batch.skipped}
-        pairs = self._world.gathered(_numbers(batch.captions).to(self._device))  # (N,)
+        pairs = self._world.gathered(_numbers(batch).to(self._device))  # (N, 2)
         self._step += 1
         if len(pairs) < 2:
             return 0
@@ -293,7 +293,7 @@ class _Run:
                 texts, self._subject.tokens(batch.captions).to(self._device), self._subject.trains_texts
             ),
         ]
-        positives = pairs[:, None] == pairs[None] if self._recipe.match_equal else None
+        positives = (pairs[:, None] == pairs[None]).any(dim=-1) if self._recipe.match_equal else None
 
         def loss(image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
             rows = self._world.gathered(image_features), self._world.gathered(text_features)
@@ -433,7 +433,12 @@ def _fingerprint(pairs: Pairs, held_out: Pairs) -> str:
     return hashlib.sha256((pairs.fingerprint() + held_out.fingerprint()).encode()).hexdigest()
 
 
-def _numbers(captions: tuple[str, ...]) -> torch.Tensor:
-    """Return (N,) int64: equal for equal captions, in every process."""
-    digests = (hashlib.blake2b(one.encode("utf-8", "replace"), digest_size=8).digest() for one in captions)
-    return torch.tensor([int.from_bytes(one, "big", signed=True) for one in digests], dtype=torch.int64)
+def _numbers(batch: Batch) -> torch.Tensor:
+    """Return (N, 2) int64, of the caption drawn and of all its photo has: equal for equal ones, in every process."""
+    said = [(caption, "\n".join(among)) for caption, among in zip(batch.captions, batch.among, strict=True)]
+    return torch.tensor([list(map(_number, row)) for row in said], dtype=torch.int64).reshape(-1, 2)
+
+
+def _number(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)

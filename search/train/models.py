@@ -160,12 +160,26 @@ def _fitted(
     fingerprint: str,
 ) -> Subject:
     config = dict(deepcopy(config))
+    if recipe.train_size:
+        _require_size(model, recipe.train_size)
     _fit_loss(model, config, sigmoid=recipe.loss == "sigmoid", new=not fingerprint)
     trained = frozenset(chosen(model, recipe.tune, recipe.layers))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
     origin = recipe.model or recipe.architecture
     return Subject(model, tokenizer, config, preprocessing, origin, fingerprint, trained)
+
+
+def _require_size(model: Any, side: int) -> None:
+    """Raise UsageError where the image tower takes no photos of this side: those with learned positions do not."""
+    try:
+        with torch.inference_mode():
+            model.eval().encode_image(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError, ValueError):
+        taken = model.visual.image_size
+        raise UsageError(
+            f"this model takes no photos of {side} pixels a side", hint=f"it is made for {taken}"
+        ) from None
 
 
 def _resized(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +215,8 @@ def chosen(model: Any, tune: str, layers: int) -> Iterator[str]:
     """Yield the names of the parameters that are trained.
 
     tune: "full"; "last": so many last layers of each tower and what follows them; "heads": projections alone; "text":
-    all but the image tower, which stays locked (LiT, arXiv:2111.07991). Scale and bias always are.
+    all but the image tower, which stays locked (LiT, arXiv:2111.07991); "images": the image tower alone. Scale and bias
+    always are.
     Raises UsageError where that leaves nothing, or there are fewer layers.
     """
     names = [name for name, _ in model.named_parameters() if not name.startswith(_UNUSED)]
@@ -209,6 +224,8 @@ def chosen(model: Any, tune: str, layers: int) -> Iterator[str]:
         picked = names
     elif tune == "text":
         picked = [name for name in names if not name.startswith(_IMAGES)]
+    elif tune == "images":
+        picked = [name for name in names if name.startswith(_IMAGES)]
     else:
         picked = [*_of_tower(model, "visual.", names, tune, layers), *_of_tower(model, "", names, tune, layers)]
     if not any(name not in _SCALES for name in picked):

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from search import failpoints, load_encoder
 from search.errors import CheckpointError, TrainingError, UsageError
 from search.train import checkpoints
-from search.train.contrastive import RECORD, REPEAT, rate, train
+from search.train.contrastive import RECORD, REPEAT, _numbers, rate, train
 from search.train.recipe import Recipe
+from search.train.samples import Batch
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -171,6 +172,14 @@ def test_bfloat16_arithmetic_leaves_weights_in_float32_near_those_of_full_precis
     assert {tensor.dtype for tensor in half.values()} == {torch.float32}
     assert not torch.equal(full["visual.proj"], half["visual.proj"])
     torch.testing.assert_close(half["visual.proj"], full["visual.proj"], rtol=0, atol=2e-3)  # two steps of 5e-4
+
+
+def test_photos_fit_each_others_captions_where_they_share_the_one_drawn_or_all():
+    dog, cat, both = ("a dog", "dog"), ("a cat", "cat"), ("cat", "dog")
+    batch = Batch(np.empty((4, 8, 8, 3), np.uint8), ("a dog", "dog", "cat", "cat"), (dog, dog, cat, both), ())
+    pairs = _numbers(batch)
+    fits = (pairs[:, None] == pairs[None]).any(dim=-1)
+    assert fits.int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
 
 
 def test_the_scale_is_held_at_a_hundred(recipe, tmp_path, six):
