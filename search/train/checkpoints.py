@@ -18,7 +18,7 @@ from search.files import discard, publish, temporary_name
 
 FILE = "checkpoint.safetensors"
 _STATE = "state"  # the key of all that is no tensor
-_MODEL, _OPTIMISER, _RANDOM = "model.", "optimiser.", "random."
+_MODEL, _OPTIMISER, _AVERAGE, _RANDOM = "model.", "optimiser.", "average.", "random."
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class Checkpoint:
 
     tensors: Mapping[str, torch.Tensor]
     state: Mapping[str, Any]
+
+    @property
+    def average(self) -> Mapping[str, torch.Tensor]:
+        """The moving average of the weights, by name; empty where a run keeps none."""
+        return _below(_AVERAGE, self.tensors)
 
     def restore(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer, device: torch.device) -> None:
         """Put weights, moments and generators back as they were."""
@@ -46,6 +51,7 @@ def save(
     model: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
     *,
+    average: Mapping[str, torch.Tensor],
     device: torch.device,
     state: Mapping[str, Any],
 ) -> None:
@@ -53,6 +59,7 @@ def save(
     tensors = {f"{_MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
     for number, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"{_OPTIMISER}{number}.{key}": moment for key, moment in moments.items()}
+    tensors |= {f"{_AVERAGE}{name}": tensor for name, tensor in average.items()}
     tensors[f"{_RANDOM}cpu"] = torch.get_rng_state()
     if device.type == "cuda":
         tensors[f"{_RANDOM}cuda"] = torch.cuda.get_rng_state(device)

@@ -27,6 +27,7 @@ from search.errors import StorageError, TrainingError, UsageError
 from search.evaluate.metrics import first_positive_ranks
 from search.files import atomic_write, discard, sweep
 from search.train import checkpoints, gradcache, models, objectives
+from search.train.averages import Average
 from search.train.recipe import Recipe
 from search.train.samples import Batch, Feeder, Pairs
 from search.train.world import World
@@ -201,6 +202,7 @@ class _Run:
         self._model = subject.model
         self._parameters = subject.parameters()
         self._optimiser = _optimiser(recipe, self._parameters)
+        self._average = Average(self._parameters, recipe.ema)
         self._encode = subject.encoders(device, half=recipe.precision == "bfloat16")
         self._measure = subject.encoders(device, half=False)
         self._step, self._loss = 0, math.nan
@@ -219,6 +221,7 @@ class _Run:
             return
         self._require_same(found.state)
         found.restore(self._model, self._optimiser, self._device)
+        self._average.restore(found.average)
         self._step, self._loss = found.state["step"], found.state["loss"]
         self._measured = [Measured(one["step"], one["figures"]) for one in found.state["measured"]]
 
@@ -258,7 +261,7 @@ class _Run:
     def _learn(self, batch: Batch) -> int:
         """Make one step; return how many pairs it was of.   Raises TrainingError."""
         self._skipped |= {skip.path: skip for skip in batch.skipped}
-        pairs = self._world.gathered(_numbers(batch.captions).to(self._device))  # (N,)
+        pairs = self._world.gathered(_numbers(batch).to(self._device))  # (N, 2)
         self._step += 1
         if len(pairs) < 2:
             return 0
@@ -276,6 +279,7 @@ class _Run:
         if self._recipe.loss == "softmax":
             with torch.no_grad():
                 self._model.logit_scale.clamp_(max=objectives.MAX_LOG_SCALE)
+        self._average.follow(self._step)
         told = self._loss if math.isfinite(self._loss) else loss
         self._loss = _SMOOTHED * told + (1 - _SMOOTHED) * loss
         return len(pairs)
@@ -289,7 +293,7 @@ class _Run:
                 texts, self._subject.tokens(batch.captions).to(self._device), self._subject.trains_texts
             ),
         ]
-        positives = pairs[:, None] == pairs[None] if self._recipe.match_equal else None
+        positives = (pairs[:, None] == pairs[None]).any(dim=-1) if self._recipe.match_equal else None
 
         def loss(image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
             rows = self._world.gathered(image_features), self._world.gathered(text_features)
@@ -306,7 +310,8 @@ class _Run:
 
     def _evaluate(self) -> Measured:
         """Measure retrieval on the held-out part."""
-        measured = Measured(self._step, self._figures() if len(self._pixels) else {})
+        with self._average.in_place():
+            measured = Measured(self._step, self._figures() if len(self._pixels) else {})
         self._measured.append(measured)
         return measured
 
@@ -353,7 +358,14 @@ class _Run:
     def _save(self) -> None:
         if self._world.rank == 0:
             state = self._state()
-            checkpoints.save(self._out, self._model, self._optimiser, device=self._device, state=state)
+            checkpoints.save(
+                self._out,
+                self._model,
+                self._optimiser,
+                average=self._average.weights,
+                device=self._device,
+                state=state,
+            )
         self._world.wait()
 
     def _report(self, seconds: float, speed: float) -> Report:
@@ -376,7 +388,8 @@ class _Run:
 
     def _write(self, report: Report) -> None:
         """Write the model and how it was made; only then is the run finished, and its checkpoint needed no more."""
-        self._subject.write(self._out, precision=self._recipe.save_precision)
+        with self._average.in_place():
+            self._subject.write(self._out, precision=self._recipe.save_precision)
         record = {
             "recipe": asdict(self._recipe),
             "origin": {"name": self._subject.origin, "fingerprint": self._origin},
@@ -420,7 +433,12 @@ def _fingerprint(pairs: Pairs, held_out: Pairs) -> str:
     return hashlib.sha256((pairs.fingerprint() + held_out.fingerprint()).encode()).hexdigest()
 
 
-def _numbers(captions: tuple[str, ...]) -> torch.Tensor:
-    """Return (N,) int64: equal for equal captions, in every process."""
-    digests = (hashlib.blake2b(one.encode("utf-8", "replace"), digest_size=8).digest() for one in captions)
-    return torch.tensor([int.from_bytes(one, "big", signed=True) for one in digests], dtype=torch.int64)
+def _numbers(batch: Batch) -> torch.Tensor:
+    """Return (N, 2) int64, of the caption drawn and of all its photo has: equal for equal ones, in every process."""
+    said = [(caption, "\n".join(among)) for caption, among in zip(batch.captions, batch.among, strict=True)]
+    return torch.tensor([list(map(_number, row)) for row in said], dtype=torch.int64).reshape(-1, 2)
+
+
+def _number(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -32,6 +33,7 @@ _PROJECTIONS = ("proj", "head.", "attnpool.c_proj", "text_projection", "trunk.he
 _BEHIND = (*_PROJECTIONS, "ln_post", "ln_final", "attnpool", "attn_pool", "trunk.norm", "trunk.fc_norm")
 _SCALES = ("logit_scale", "logit_bias")
 _IMAGES = "visual."
+_REMEMBERED = 100_000  # captions, of 600 bytes each
 _UNUSED = ("text_decoder.",)  # CoCa's captioner, which a contrastive loss never reaches
 
 Encode: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
@@ -42,7 +44,8 @@ class Subject:
     """A model to train, with what belongs to it.
 
     origin: the name or architecture it began as.   fingerprint: of the weights it began with, "" for random ones.
-    trained: names of the parameters that change.
+    trained: names of the parameters that change.   tokens_of: a caption's (L,) tokens, remembered: to take text apart
+    is a sixth of a small model's step, and captions come again.
     """
 
     model: Any
@@ -52,6 +55,7 @@ class Subject:
     origin: str
     fingerprint: str
     trained: frozenset[str]
+    tokens_of: Callable[[str], torch.Tensor]
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters that change, by name."""
@@ -80,8 +84,11 @@ class Subject:
 
     def tokens(self, captions: Sequence[str]) -> torch.Tensor:
         """Return (N, L) tokens; of a causal tower no longer than the longest caption needs."""
-        tokens: torch.Tensor = self.tokenizer(list(captions))
-        if tuning.causal_text_tower(self.model) is None or not len(tokens):
+        if not captions:
+            empty: torch.Tensor = self.tokenizer([])
+            return empty
+        tokens = torch.stack([self.tokens_of(caption) for caption in captions])
+        if tuning.causal_text_tower(self.model) is None:
             return tokens
         return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]  # end-of-text has the highest number
 
@@ -160,12 +167,27 @@ def _fitted(
     fingerprint: str,
 ) -> Subject:
     config = dict(deepcopy(config))
+    if recipe.train_size:
+        _require_size(model, recipe.train_size)
     _fit_loss(model, config, sigmoid=recipe.loss == "sigmoid", new=not fingerprint)
     trained = frozenset(chosen(model, recipe.tune, recipe.layers))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
     origin = recipe.model or recipe.architecture
-    return Subject(model, tokenizer, config, preprocessing, origin, fingerprint, trained)
+    tokens_of = lru_cache(_REMEMBERED)(lambda caption: tokenizer([caption])[0])
+    return Subject(model, tokenizer, config, preprocessing, origin, fingerprint, trained, tokens_of)
+
+
+def _require_size(model: Any, side: int) -> None:
+    """Raise UsageError where the image tower takes no photos of this side: those with learned positions do not."""
+    try:
+        with torch.inference_mode():
+            model.eval().encode_image(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError, ValueError):
+        taken = model.visual.image_size
+        raise UsageError(
+            f"this model takes no photos of {side} pixels a side", hint=f"it is made for {taken}"
+        ) from None
 
 
 def _resized(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +223,8 @@ def chosen(model: Any, tune: str, layers: int) -> Iterator[str]:
     """Yield the names of the parameters that are trained.
 
     tune: "full"; "last": so many last layers of each tower and what follows them; "heads": projections alone; "text":
-    all but the image tower, which stays locked (LiT, arXiv:2111.07991). Scale and bias always are.
+    all but the image tower, which stays locked (LiT, arXiv:2111.07991); "images": the image tower alone. Scale and bias
+    always are.
     Raises UsageError where that leaves nothing, or there are fewer layers.
     """
     names = [name for name, _ in model.named_parameters() if not name.startswith(_UNUSED)]
@@ -209,6 +232,8 @@ def chosen(model: Any, tune: str, layers: int) -> Iterator[str]:
         picked = names
     elif tune == "text":
         picked = [name for name in names if not name.startswith(_IMAGES)]
+    elif tune == "images":
+        picked = [name for name in names if name.startswith(_IMAGES)]
     else:
         picked = [*_of_tower(model, "visual.", names, tune, layers), *_of_tower(model, "", names, tune, layers)]
     if not any(name not in _SCALES for name in picked):

@@ -16,7 +16,7 @@ from typing import Any
 from search.errors import UsageError
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "tune": ("full", "last", "heads", "text"),
+    "tune": ("full", "last", "heads", "text", "images"),
     "loss": ("softmax", "sigmoid"),
     "precision": ("float32", "bfloat16"),
     "save_precision": ("float32", "float16"),
@@ -45,11 +45,11 @@ class Recipe:
     model: str = _said("", "Model to begin with; see `search models list`.")
     architecture: str = _said("", "Begin with random weights: open_clip's name, or a JSON file of its layout.")
     sizes: Mapping[str, Any] = _said({}, "Other sizes of the architecture: vision_cfg.layers=4.")
-    tune: str = _said("full", "What is trained: all, the last layers, the projections, or the text tower alone.")
+    tune: str = _said("full", "What is trained: all, the last layers, the projections, or one tower alone.")
     layers: int = _said(2, "How many last layers of each tower, with `tune` last.")
     loss: str = _said("softmax", "CLIP's loss or SigLIP's.")
     label_smoothing: float = _said(0.0, "Of the softmax loss.")
-    match_equal: bool = _said(False, "Equal captions in a batch fit each other's photos: for class names.")
+    match_equal: bool = _said(False, "Photos with equal captions fit each other's: for class names.")
     epochs: float = _said(1.0, "How often each photo is seen.")
     steps: int = _said(0, "Steps, in place of epochs.")
     batch_size: int = _said(256, "Pairs the loss compares at a time.")
@@ -62,7 +62,9 @@ class Recipe:
     beta2: float = _said(0.98, "AdamW's.")
     epsilon: float = _said(1e-6, "AdamW's.")
     clip_norm: float = _said(1.0, "Longest gradient; 0: as it is.")
+    ema: float = _said(0.0, "Of a moving average of the weights, how much stays at a step; it is what is written.")
     precision: str = _said("float32", "Of the arithmetic; weights stay in float32.")
+    train_size: int = _said(0, "Side of the photos in training, in pixels. [default: the model's]")
     crop_low: float = _said(0.9, "Least part of a photo's area that a crop keeps.")
     crop_ratio: float = _said(4 / 3, "Most that a crop is stretched.")
     flip: float = _said(0.0, "How likely a photo is mirrored.")
@@ -88,6 +90,7 @@ class Recipe:
         for name in _SHARES:
             _require(0 <= getattr(self, name) <= 1, f"{name} is between 0 and 1")
         _require(self.held_out_share < 1 and self.beta1 < 1 and self.beta2 < 1, "a share or beta is below 1")
+        _require(self.ema < 1, "ema is below 1")
         _require(self.crop_low > 0 and self.crop_ratio >= 1, "crop_low is above 0 and crop_ratio not below 1")
 
     @staticmethod
@@ -131,7 +134,8 @@ _PACE: Mapping[str, Any] = {"evaluate_every": 0, "checkpoint_every": 1, "workers
 _POSITIVE = ("epochs", "learning_rate", "epsilon", "checkpoint_every", "layers")
 _NOT_NEGATIVE = (
     *("steps", "chunk", "warm_up", "weight_decay", "clip_norm", "seed", "evaluate_every", "workers"),
-    *("memory_mb", "held_out_most", "beta1", "beta2"),
+    "train_size",
+    *("memory_mb", "held_out_most", "beta1", "beta2", "ema"),
 )
 _SHARES = ("held_out_share", "label_smoothing", "final_rate", "crop_low", "flip")
 _PATHS = ("captions", "held_out")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from search.encoders.preprocessing import Preprocessing
+from search.encoders.preprocessing import Preprocessing, Size
 from search.errors import PhotoError, UsageError
 from search.evaluate.datasets import Captions
 from search.photos.decode import load
@@ -117,10 +117,14 @@ def _parquet(source: str) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """pixels: (N, H, W, 3) uint8.   captions: (N,).   skipped: photos of this batch that could not be read."""
+    """pixels: (N, H, W, 3) uint8.   captions: (N,), those drawn, of `among`: (N,), all of each photo's.
+
+    skipped: photos of this batch that could not be read.
+    """
 
     pixels: Pixels
     captions: tuple[str, ...]
+    among: tuple[tuple[str, ...], ...]
     skipped: tuple[Skip, ...]
 
 
@@ -135,7 +139,8 @@ class Feeder:
     ) -> None:
         self._pairs, self._recipe, self._preprocessing = pairs, recipe, preprocessing
         self._rank, self._ranks = rank, ranks
-        self._side = math.ceil(2 * max(preprocessing.size) / math.sqrt(recipe.crop_low))
+        self._size = (recipe.train_size, recipe.train_size) if recipe.train_size else preprocessing.size
+        self._side = math.ceil(2 * max(self._size) / math.sqrt(recipe.crop_low))
         self._room = _Room(recipe.memory_mb * 2**20)
         self._pool = ThreadPoolExecutor(recipe.workers or os.cpu_count() or 1)
         self._epoch, self._order = -1, np.empty(0, np.int64)
@@ -159,15 +164,15 @@ class Feeder:
         for step in range(first, self.steps):
             begun.append([self._pool.submit(self._sample, epoch, row) for epoch, row in self._rows(step)])
             if len(begun) > _AHEAD:
-                yield _collected(begun.popleft(), self._preprocessing)
+                yield _collected(begun.popleft(), self._size)
         while begun:
-            yield _collected(begun.popleft(), self._preprocessing)
+            yield _collected(begun.popleft(), self._size)
 
     def middles(self, pairs: Pairs) -> tuple[Pixels, list[int], tuple[Skip, ...]]:
         """Return photos as the finished model will see them (N, H, W, 3), which those are, and those left out."""
         seen = list(self._pool.map(self._middle, pairs.paths))
         rows = [row for row, one in enumerate(seen) if not isinstance(one, Skip)]
-        pixels = _stacked([one for one in seen if not isinstance(one, Skip)], self._preprocessing)
+        pixels = _stacked([one for one in seen if not isinstance(one, Skip)], self._preprocessing.size)
         return pixels, rows, tuple(one for one in seen if isinstance(one, Skip))
 
     def _rows(self, step: int) -> list[tuple[int, int]]:
@@ -188,9 +193,9 @@ class Feeder:
         except PhotoError as error:
             return Skip(path, error.reason, error.message)
         box = crop(random, frame, low=self._recipe.crop_low, ratio=self._recipe.crop_ratio)
-        height, width = self._preprocessing.size
+        height, width = self._size
         pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
-        return Sample(pixels[:, ::-1] if random.random() < self._recipe.flip else pixels, caption)
+        return Sample(pixels[:, ::-1] if random.random() < self._recipe.flip else pixels, caption, captions)
 
     def _middle(self, path: str) -> Pixels | Skip:
         try:
@@ -202,10 +207,11 @@ class Feeder:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """pixels: (H, W, 3) uint8."""
+    """pixels: (H, W, 3) uint8.   caption: the one drawn of the photo's captions."""
 
     pixels: Pixels
     caption: str
+    captions: tuple[str, ...]
 
 
 _Box = tuple[float, float, float, float]
@@ -258,18 +264,19 @@ class _Room:
         return image, frame
 
 
-def _collected(futures: Sequence[Future[Sample | Skip]], preprocessing: Preprocessing) -> Batch:
+def _collected(futures: Sequence[Future[Sample | Skip]], size: Size) -> Batch:
     made = [future.result() for future in futures]
     samples = [one for one in made if isinstance(one, Sample)]
     return Batch(
-        _stacked([one.pixels for one in samples], preprocessing),
+        _stacked([one.pixels for one in samples], size),
         tuple(one.caption for one in samples),
+        tuple(one.captions for one in samples),
         tuple(one for one in made if isinstance(one, Skip)),
     )
 
 
-def _stacked(pixels: Sequence[Pixels], preprocessing: Preprocessing) -> Pixels:
-    found: npt.NDArray[np.uint8] = np.empty((len(pixels), *preprocessing.size, 3), np.uint8)
+def _stacked(pixels: Sequence[Pixels], size: Size) -> Pixels:
+    found: npt.NDArray[np.uint8] = np.empty((len(pixels), *size, 3), np.uint8)
     for row, one in enumerate(pixels):
         found[row] = one
     return found

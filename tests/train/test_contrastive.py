@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from search import failpoints, load_encoder
 from search.errors import CheckpointError, TrainingError, UsageError
 from search.train import checkpoints
-from search.train.contrastive import RECORD, REPEAT, rate, train
+from search.train.contrastive import RECORD, REPEAT, _numbers, rate, train
 from search.train.recipe import Recipe
+from search.train.samples import Batch
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -85,6 +86,20 @@ def test_a_run_that_was_killed_goes_on_to_identical_weights(six, tmp_path, kill,
     assert_identical(load_file(tmp_path / "out" / WEIGHTS), weights)
     assert (report.loss, report.measured, report.steps) == (whole.loss, whole.measured, 6)
     assert not (tmp_path / "out" / checkpoints.FILE).exists()
+
+
+def test_a_run_that_averages_its_weights_writes_the_average_and_goes_on_with_it(six, tmp_path, kill):
+    recipe, _, plain = six
+    averaged = replace(recipe, ema=0.999, evaluate_every=0)
+    whole = train(averaged, tmp_path / "whole", device="cpu")
+    kill("train.stepped", 5)
+    with pytest.raises(Killed):
+        train(averaged, tmp_path / "cut", device="cpu")
+    failpoints.arm(None)
+    assert train(averaged, tmp_path / "cut", device="cpu").measured == whole.measured
+    written = load_file(tmp_path / "whole" / WEIGHTS)
+    assert_identical(load_file(tmp_path / "cut" / WEIGHTS), written)
+    assert not torch.equal(written["visual.proj"], plain["visual.proj"])
 
 
 def test_a_run_that_was_asked_to_stop_saves_and_goes_on_with_other_threads(six, tmp_path):
@@ -157,6 +172,14 @@ def test_bfloat16_arithmetic_leaves_weights_in_float32_near_those_of_full_precis
     assert {tensor.dtype for tensor in half.values()} == {torch.float32}
     assert not torch.equal(full["visual.proj"], half["visual.proj"])
     torch.testing.assert_close(half["visual.proj"], full["visual.proj"], rtol=0, atol=2e-3)  # two steps of 5e-4
+
+
+def test_photos_fit_each_others_captions_where_they_share_the_one_drawn_or_all():
+    dog, cat, both = ("a dog", "dog"), ("a cat", "cat"), ("cat", "dog")
+    batch = Batch(np.empty((4, 8, 8, 3), np.uint8), ("a dog", "dog", "cat", "cat"), (dog, dog, cat, both), ())
+    pairs = _numbers(batch)
+    fits = (pairs[:, None] == pairs[None]).any(dim=-1)
+    assert fits.int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
 
 
 def test_the_scale_is_held_at_a_hundred(recipe, tmp_path, six):

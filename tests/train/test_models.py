@@ -55,6 +55,19 @@ def test_text_leaves_the_image_tower_locked(clip):
     assert set(chosen(clip, "text", 1)) == {name for name in names(clip) if not name.startswith("visual.")}
 
 
+def test_images_leaves_the_text_tower_locked(clip, recipe):
+    assert set(chosen(clip, "images", 1)) == {name for name in names(clip) if name.startswith("visual.")} | SCALE
+    subject = prepare(recipe(model="builtin", tune="images"))
+    assert (subject.trains_images, subject.trains_texts) == (True, False)
+
+
+def test_a_tower_with_learnt_positions_trains_on_no_other_size(recipe):
+    with pytest.raises(UsageError, match="no photos of 64 pixels"):
+        prepare(recipe(train_size=64))
+    prepare(recipe(train_size=32))
+    prepare(recipe(model="builtin", train_size=64))
+
+
 def test_more_layers_than_there_are_is_an_error(clip):
     with pytest.raises(UsageError, match="a tower has 3 layers, not 4"):
         list(chosen(clip, "last", 4))

@@ -72,6 +72,13 @@ def test_a_mirrored_crop_is_the_crop_mirrored(noisy, recipe):
         np.testing.assert_array_equal(plain.pixels[:, :, ::-1], mirrored.pixels)
 
 
+def test_photos_are_trained_with_at_another_size_than_they_are_measured_at(noisy, recipe):
+    pairs, _ = Pairs.of(noisy).present()
+    with Feeder(pairs, recipe(train_size=24), SMALL) as feeder:
+        assert next(iter(feeder.batches(0))).pixels.shape[1:] == (24, 24, 3)
+        assert feeder.middles(pairs)[0].shape[1:] == (8, 8, 3)
+
+
 def test_processes_share_a_batch_between_them(noisy, recipe):
     whole = fed(noisy, recipe)
     pairs, _ = Pairs.of(noisy).present()
