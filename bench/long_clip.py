@@ -45,6 +45,7 @@ RUNS = {
 }
 EDGES = (21, 41, 61, 78)  # tokens at which bins begin: kept when stretched, and what CLIP reads
 RECALL_K = (1, 5, 10)
+SHORT, LONG, ALL = "captions alone", "all captions of a photo together", "texts of all lengths"
 
 
 def main() -> None:
@@ -73,7 +74,7 @@ def main() -> None:
         write_table(options.train, place / "train.csv")
         for run in options.runs.split(","):
             names[f"trained: {run}"] = trained(options, stretched, place / run, RUNS[run])
-        show(options, names)
+        show({label: measured(name, options.test) for label, name in names.items()}, options.plot)
 
 
 def trained(options: argparse.Namespace, model: str, out: Path, choices: Mapping[str, object]) -> str:
@@ -107,50 +108,63 @@ def write_table(source: Path, out: Path) -> None:
                 table.writerow((path, " ".join((*captions[first:], *captions[:first])), caption))
 
 
-def show(options: argparse.Namespace, names: Mapping[str, str]) -> None:
-    alone = Captions.of(options.test)
+def measured(name: str, test: Path) -> dict[str, Retrieval]:
+    """Return what a model finds with captions alone, with all of a photo together, and with texts of all lengths."""
+    alone = Captions.of(test)
     every, whole = joined(alone)
-    tables: dict[str, list[tuple[str, Retrieval]]] = {"short": [], "long": [], "all lengths": []}
-    for label, name in names.items():
-        with Pictures(name, offline=True) as pictures:
-            images = pictures.image_vectors(alone.paths)
-            assert len(images.rows) == len(alone.paths), "all photos can be read"
-        encoder = load_encoder(name, offline=True, precision="float32", device="cpu")
-        for kind, captions in (("short", alone), ("long", whole), ("all lengths", every)):
-            found = evaluate_retrieval(
-                images.vectors,
-                encoder.encode_texts(captions.captions),
-                captions,
-                lengths=encoder.count_tokens(captions.captions),
-                context_length=encoder.context_length,
-                edges=EDGES,
-            )
-            tables[kind].append((label, found))
-    for kind, what in (("short", "captions alone"), ("long", "all captions of a photo together")):
-        head(what, [f"R@{k}" for k in RECALL_K])
-        for label, found in tables[kind]:
-            row(label, [found.figures[f"image_retrieval_recall@{k}"] for k in RECALL_K])
-    bins = tables["all lengths"][0][1].bins
+    with Pictures(name, offline=True) as pictures:
+        images = pictures.image_vectors(alone.paths)
+        assert len(images.rows) == len(alone.paths), "all photos can be read"
+    encoder = load_encoder(name, offline=True, precision="float32", device="cpu")
+    texts = encoder.encode_texts(every.captions)
+    kinds = {
+        SHORT: (alone, encoder.encode_texts(alone.captions)),
+        LONG: (part(every, whole), texts[whole]),
+        ALL: (every, texts),
+    }
+    return {
+        kind: evaluate_retrieval(
+            images.vectors,
+            vectors,
+            captions,
+            lengths=encoder.count_tokens(captions.captions),
+            context_length=encoder.context_length,
+            edges=EDGES,
+        )
+        for kind, (captions, vectors) in kinds.items()
+    }
+
+
+def show(found: Mapping[str, Mapping[str, Retrieval]], plot: Path | None) -> None:
+    """Print recall of each model by its label, by kind and by length, and draw the last."""
+    for kind in (SHORT, LONG):
+        head(kind, [f"R@{k}" for k in RECALL_K])
+        for label, of_one in found.items():
+            row(label, [of_one[kind].figures[f"image_retrieval_recall@{k}"] for k in RECALL_K])
+    bins = next(iter(found.values()))[ALL].bins
     for k in (1, 10):
         head(f"R@{k} by tokens (texts)", [f"{one.low}-{one.high} ({one.captions})" for one in bins])
-        for label, found in tables["all lengths"]:
-            row(label, [one.recalls[k] for one in found.bins])
-    if options.plot:
-        curves = {label: [one.recalls[1] for one in found.bins] for label, found in tables["all lengths"]}
-        tokens = [f"{one.low} to {one.high}" for one in bins]
-        options.plot.write_text(plots.recall_by_length(tokens, curves, counts=[b.captions for b in bins]).svg)
+        for label, of_one in found.items():
+            row(label, [one.recalls[k] for one in of_one[ALL].bins])
+    if plot:
+        curves = {label: [one.recalls[1] for one in of_one[ALL].bins] for label, of_one in found.items()}
+        tokens, counts = [f"{one.low} to {one.high}" for one in bins], [one.captions for one in bins]
+        plot.write_text(plots.recall_by_length(tokens, curves, counts=counts, what="recall@1").svg)
 
 
-def joined(captions: Captions) -> tuple[Captions, Captions]:
-    """Return the first one to all captions of each image as one text, and of these only the whole ones."""
+def joined(captions: Captions) -> tuple[Captions, list[int]]:
+    """Return the first one to all captions of each image as one text, and which texts are of all."""
     texts, owners, whole = [], [], []
     for photo in range(len(captions.paths)):
         own = [captions.captions[row] for row in np.flatnonzero(captions.owners == photo)]
         texts += [" ".join(own[: number + 1]) for number in range(len(own))]
         owners += [photo] * len(own)
         whole.append(len(texts) - 1)
-    every = replace(captions, captions=tuple(texts), owners=np.array(owners))
-    return every, replace(captions, captions=tuple(texts[at] for at in whole), owners=np.array(owners)[whole])
+    return replace(captions, captions=tuple(texts), owners=np.array(owners)), whole
+
+
+def part(captions: Captions, rows: list[int]) -> Captions:
+    return replace(captions, captions=tuple(captions.captions[row] for row in rows), owners=captions.owners[rows])
 
 
 def head(first: str, others: list[str]) -> None:

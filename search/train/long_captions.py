@@ -10,6 +10,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def read(source: str) -> Pairs:
     if _SHORT not in (name.strip().lower() for name in columns):
         pairs = Pairs.of(source)
         shorts = tuple(tuple(map(first_sentence, captions)) for captions in pairs.captions)
-        return Pairs(pairs.paths, pairs.captions, shorts)
+        return replace(pairs, shorts=shorts)
     names = [_column(source, columns, wanted) for wanted in (_IMAGE, _LONG, (_SHORT,))]
     if suffix == ".parquet":
         return _grouped(source, (map(_cell, row) for row in parquet_rows(source, names)))
