@@ -23,14 +23,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _TOLD = 5  # skipped photos that are told one by one
 
-_MODEL = (
-    click.option(
-        "--model",
-        metavar="NAME",
-        default="auto",
-        shell_complete=completed_by("models"),
-        help="The model; see `search models list`. [default: your library's, else the recommended]",
-    ),
+_MODEL_NAMES: Mapping[str, Any] = {
+    "metavar": "NAME",
+    "shell_complete": completed_by("models"),
+    "help": "The model; see `search models list`. [default: your library's, else the recommended]",
+}
+_CACHE = (
     click.option(
         "--cache",
         metavar="DIR",
@@ -40,6 +38,8 @@ _MODEL = (
     ),
     click.option("--no-cache", is_flag=True, help="Keep nothing."),
 )
+_MODEL = (click.option("--model", default="auto", **_MODEL_NAMES), *_CACHE)
+_MODELS = (click.option("--model", "models", multiple=True, default=("auto",), **_MODEL_NAMES), *_CACHE)
 _CLASSES = (
     click.option(
         "--labels",
@@ -62,6 +62,11 @@ _CLASSES = (
 def model_options(function: F) -> F:
     """Add `model`, `cache` and `no_cache`: the parameters of `pictures`."""
     return _with(function, _MODEL)
+
+
+def models_options(function: F) -> F:
+    """Add the same, but `models`: one or several."""
+    return _with(function, _MODELS)
 
 
 def class_options(function: F) -> F:
