@@ -23,14 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _TOLD = 5  # skipped photos that are told one by one
 
-_MODEL = (
-    click.option(
-        "--model",
-        metavar="NAME",
-        default="auto",
-        shell_complete=completed_by("models"),
-        help="The model; see `search models list`. [default: your library's, else the recommended]",
-    ),
+_CACHE = (
     click.option(
         "--cache",
         metavar="DIR",
@@ -39,6 +32,16 @@ _MODEL = (
         help="Where vectors are kept for the next time. [default: your cache folder]",
     ),
     click.option("--no-cache", is_flag=True, help="Keep nothing."),
+)
+_MODEL = (
+    click.option(
+        "--model",
+        metavar="NAME",
+        default="auto",
+        shell_complete=completed_by("models"),
+        help="The model; see `search models list`. [default: your library's, else the recommended]",
+    ),
+    *_CACHE,
 )
 _CLASSES = (
     click.option(
@@ -62,6 +65,11 @@ _CLASSES = (
 def model_options(function: F) -> F:
     """Add `model`, `cache` and `no_cache`: the parameters of `pictures`."""
     return _with(function, _MODEL)
+
+
+def cache_options(function: F) -> F:
+    """Add `cache` and `no_cache`."""
+    return _with(function, _CACHE)
 
 
 def class_options(function: F) -> F:
