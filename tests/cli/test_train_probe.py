@@ -38,7 +38,7 @@ def right(run, swapped, *options):
     return np.mean([one["labels"][0]["label"] == one["path"].split("/")[-2] for one in found])
 
 
-def test_a_probe_decides_until_it_is_undone(indexed, swapped):
+def test_a_probe_decides_until_it_is_undone(indexed, swapped, place):
     assert right(indexed, swapped) == 0
     document = indexed("train", "probe", swapped, "--json").json
     worth = document["worth"]
@@ -49,6 +49,10 @@ def test_a_probe_decides_until_it_is_undone(indexed, swapped):
     assert right(indexed, swapped) == right(indexed, swapped, "--multi") == 1
     assert right(indexed, swapped, "--template", "{}, however worded") == 1
     assert right(indexed, swapped, "--no-learned") == 0
+    with Library.open(place, offline=True) as library:
+        asked = library.tags.review(["red"]).queue(20)
+    assert {one.photo.path.split("/")[-2] for one in asked if one.probability > 0.5} == {"red"}
+    assert len(asked) == 20
     assert "2 taught" in indexed("tags", "list", "--runs").stdout
     assert "weights" not in indexed("tags", "list", "--runs", "--json").json["runs"][0]["details"]
     assert "decided as they were" in indexed("tags", "undo", document["run"]).stderr
