@@ -1,4 +1,4 @@
-"""Contrastive training of an image and a text tower: CLIP's objective (arXiv:2103.00020) or SigLIP's (2303.15343).
+"""Contrastive training of an image and a text tower: the objectives of CLIP, SigLIP and Long-CLIP, see `objectives`.
 
 A run is a function of its recipe, its data and the model it begins with. What it learnt lies in a checkpoint beside
 the coming model, so that the same call goes on after any end, and at the end in a folder that `dir:` loads.
@@ -11,7 +11,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -26,9 +26,10 @@ from search.encoders.hub import CONFIG, WEIGHTS
 from search.errors import StorageError, TrainingError, UsageError
 from search.evaluate.metrics import first_positive_ranks
 from search.files import atomic_write, discard, sweep
-from search.train import checkpoints, gradcache, models, objectives
+from search.train import checkpoints, gradcache, long_captions, models
 from search.train.averages import Average
-from search.train.recipe import Recipe
+from search.train.objectives import MAX_LOG_SCALE, Objective, Term
+from search.train.recipe import LongClipRecipe, Recipe
 from search.train.samples import Batch, Feeder, Pairs
 from search.train.world import World
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 RECORD, REPEAT = "training.json", "training.toml"
 """What is written beside the weights: what was done and seen, and the recipe to do it again."""
+
+CLIP_TOKENS = 77
+"""What CLIP reads, start and end included."""
 
 _RECALL_K = (1, 5, 10)
 _PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow")
@@ -47,7 +51,7 @@ _EVALUATED = 64  # photos or captions of the held-out part that are encoded at a
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Retrieval on the held-out part after so many steps: image and text recall at 1, 5 and 10, by CLIP_benchmark's
-    names; empty where nothing is held out."""
+    names, "short_" before those of short captions; empty where nothing is held out."""
 
     step: int
     figures: Mapping[str, float]
@@ -119,6 +123,7 @@ def train(
     world.wait()
     with _own_random(recipe, place):
         subject = models.prepare(recipe, offline=offline, on_download=on_download)
+        _require_length(recipe, subject)
         pairs, held_out, missing = _pairs(recipe)
         with Feeder(pairs, recipe, subject.preprocessing, rank=world.rank, ranks=world.size) as feeder:
             run = _Run(recipe, out, subject, feeder, place, world)
@@ -143,11 +148,23 @@ def _prepare_folder(out: Path, *, anew: bool) -> None:
             discard(out / name)
 
 
+def _require_length(recipe: Recipe, subject: models.Subject) -> None:
+    """Raise UsageError where long captions would be cut to what CLIP reads, unless that is wanted."""
+    length = subject.config["text_cfg"].get("context_length", CLIP_TOKENS)
+    if isinstance(recipe, LongClipRecipe) and not recipe.cut_long and length <= CLIP_TOKENS:
+        longer = f"search models stretch {recipe.model} OUT, then --model dir:OUT"
+        raise UsageError(
+            f"{subject.origin} reads {length} tokens and would see long captions cut",
+            hint=f"{longer if recipe.model else '--size text_cfg.context_length=248'}; --cut-long trains it so",
+        )
+
+
 def _pairs(recipe: Recipe) -> tuple[Pairs, Pairs, tuple[Skip, ...]]:
     """Return photos to train with, those to measure on, and the files that are not there.   Raises UsageError."""
-    pairs, missing = Pairs.of(recipe.captions).present()
+    read = long_captions.read if isinstance(recipe, LongClipRecipe) else Pairs.of
+    pairs, missing = read(recipe.captions).present()
     if recipe.held_out:
-        held_out, also = Pairs.of(recipe.held_out).present()
+        held_out, also = read(recipe.held_out).present()
         held_out = held_out.split(1.0, recipe.held_out_most, recipe.seed)[1]
         unseen = set(held_out.paths)
         pairs = pairs.take([row for row, path in enumerate(pairs.paths) if path not in unseen])
@@ -201,6 +218,7 @@ class _Run:
         subject.model.to(device)
         self._model = subject.model
         self._parameters = subject.parameters()
+        self._objective = Objective.of(recipe)
         self._optimiser = _optimiser(recipe, self._parameters)
         self._average = Average(self._parameters, recipe.ema)
         self._encode = subject.encoders(device, half=recipe.precision == "bfloat16")
@@ -261,11 +279,11 @@ class _Run:
     def _learn(self, batch: Batch) -> int:
         """Make one step; return how many pairs it was of.   Raises TrainingError."""
         self._skipped |= {skip.path: skip for skip in batch.skipped}
-        pairs = self._world.gathered(_numbers(batch.captions).to(self._device))  # (N,)
+        captions = [self._numbered(_texts(batch, term)) for term in self._objective.terms]  # (N,) each
         self._step += 1
-        if len(pairs) < 2:
+        if len(captions[0]) < 2:
             return 0
-        loss = self._backward(batch, pairs)
+        loss = self._backward(batch, captions)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._recipe.clip_norm or math.inf)
         if not math.isfinite(loss) or not torch.isfinite(norm):
             raise TrainingError(
@@ -278,35 +296,43 @@ class _Run:
         self._optimiser.zero_grad(set_to_none=True)
         if self._recipe.loss == "softmax":
             with torch.no_grad():
-                self._model.logit_scale.clamp_(max=objectives.MAX_LOG_SCALE)
+                self._model.logit_scale.clamp_(max=MAX_LOG_SCALE)
         self._average.follow(self._step)
         told = self._loss if math.isfinite(self._loss) else loss
         self._loss = _SMOOTHED * told + (1 - _SMOOTHED) * loss
-        return len(pairs)
+        return len(captions[0])
 
-    def _backward(self, batch: Batch, pairs: torch.Tensor) -> float:
-        """Leave the gradients of one batch, of all processes, in the parameters; return its loss."""
+    def _numbered(self, captions: tuple[str, ...]) -> torch.Tensor:
+        return self._world.gathered(_numbers(captions).to(self._device))
+
+    def _backward(self, batch: Batch, captions: Sequence[torch.Tensor]) -> float:
+        """Leave the gradients of one batch, of all processes, in the parameters; return its loss.
+
+        captions: numbers (N,) for each term, equal for equal captions.
+        """
         images, texts = self._encode
+        subject, objective = self._subject, self._objective
         parts = [
-            gradcache.Part(images, models.pixels_of(batch.pixels, self._device), self._subject.trains_images),
-            gradcache.Part(
-                texts, self._subject.tokens(batch.captions).to(self._device), self._subject.trains_texts
+            gradcache.Part(images, models.pixels_of(batch.pixels, self._device), subject.trains_images),
+            *(
+                gradcache.Part(texts, subject.tokens(_texts(batch, term)).to(self._device), subject.trains_texts)
+                for term in objective.terms
             ),
         ]
-        positives = pairs[:, None] == pairs[None] if self._recipe.match_equal else None
+        equal = self._recipe.match_equal
+        positives = [one[:, None] == one[None] if equal else None for one in captions]
 
-        def loss(image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
-            rows = self._world.gathered(image_features), self._world.gathered(text_features)
-            scale = self._model.logit_scale.exp()
-            if self._recipe.loss == "sigmoid":
-                return objectives.sigmoid_loss(*rows, scale, self._model.logit_bias, positives=positives)
-            smoothing = self._recipe.label_smoothing
-            return objectives.softmax_loss(*rows, scale, positives=positives, smoothing=smoothing)
+        def loss(*features: torch.Tensor) -> torch.Tensor:
+            seen, *said = (self._world.gathered(one) for one in features)
+            return objective(seen, said, self._model.logit_scale.exp(), self._bias(), positives)
 
         chunk = self._recipe.chunk or max(1, len(batch.pixels))
         found = gradcache.backward(self._model, parts, loss, chunk=chunk)
-        self._world.sum_gradients(self._parameters.values(), self._subject.scales())
+        self._world.sum_gradients(self._parameters.values(), subject.scales())
         return float(found)
+
+    def _bias(self) -> torch.Tensor | None:
+        return getattr(self._model, "logit_bias", None)
 
     def _evaluate(self) -> Measured:
         """Measure retrieval on the held-out part."""
@@ -318,10 +344,17 @@ class _Run:
     def _figures(self) -> dict[str, float]:
         self._model.eval()
         images = self._features(self._measure[0], models.pixels_of(self._pixels, self._device))
-        said = [caption for captions in self._held_out.captions for caption in captions]
-        owners = np.repeat(np.arange(len(images)), [len(captions) for captions in self._held_out.captions])
-        texts = self._features(self._measure[1], self._subject.tokens(said).to(self._device))
+        figures = self._recalls(images, self._held_out.captions)
+        if self._held_out.shorts:
+            found = self._recalls(images, self._held_out.shorts)
+            figures |= {f"short_{name}": value for name, value in found.items()}
         self._subject.training()
+        return figures
+
+    def _recalls(self, images: Any, captions: Sequence[Sequence[str]]) -> dict[str, float]:
+        said = [caption for of_one in captions for caption in of_one]
+        owners = np.repeat(np.arange(len(images)), [len(of_one) for of_one in captions])
+        texts = self._features(self._measure[1], self._subject.tokens(said).to(self._device))
         photos = np.arange(len(images))
         of_images = first_positive_ranks(texts, images, owners, photos)
         of_texts = first_positive_ranks(images, texts, photos, owners)
@@ -347,7 +380,7 @@ class _Run:
         """Raise UsageError unless what was begun is this run."""
         now = self._state()
         differs = [name for name in ("data", "origin", "world") if state[name] != now[name]]
-        if not self._recipe.same_run(Recipe.of(state["recipe"])):
+        if not self._recipe.same_run(state["recipe"]):
             differs.insert(0, "recipe")
         if differs:
             raise UsageError(
@@ -425,6 +458,10 @@ def _optimiser(recipe: Recipe, parameters: Mapping[str, torch.nn.Parameter]) -> 
         betas=(recipe.beta1, recipe.beta2),
         eps=recipe.epsilon,
     )
+
+
+def _texts(batch: Batch, term: Term) -> tuple[str, ...]:
+    return batch.shorts if term.short else batch.captions
 
 
 def _fingerprint(pairs: Pairs, held_out: Pairs) -> str:

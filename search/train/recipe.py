@@ -9,9 +9,9 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from search.errors import UsageError
 
@@ -92,18 +92,18 @@ class Recipe:
         _require(self.ema < 1, "ema is below 1")
         _require(self.crop_low > 0 and self.crop_ratio >= 1, "crop_low is above 0 and crop_ratio not below 1")
 
-    @staticmethod
-    def meaning(name: str) -> str:
+    @classmethod
+    def meaning(cls, name: str) -> str:
         """Return the sentence that says what a field means."""
-        return next(str(one.metadata["help"]) for one in fields(Recipe) if one.name == name)
+        return str(_field(cls, name).metadata["help"])
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Recipe:
+    def of(cls, values: Mapping[str, Any]) -> Self:
         """Make a recipe of values by name.   Raises UsageError for a name or a kind of value that means nothing."""
-        return cls(**{name: _fitting(name, value) for name, value in values.items()})
+        return cls(**{name: _fitting(_field(cls, name), value) for name, value in values.items()})
 
     @classmethod
-    def read(cls, file: Path, **given: Any) -> Recipe:
+    def read(cls, file: Path, **given: Any) -> Self:
         """Read a TOML file; what is given besides comes before what stands in it.
 
         Paths in it are relative to it.   Raises UsageError, which names the file.
@@ -123,8 +123,12 @@ class Recipe:
             ]
         return "\n".join(lines) + "\n"
 
-    def same_run(self, other: Recipe) -> bool:
-        """Say whether a run by this recipe may go on with what one by the other began."""
+    def same_run(self, begun: Mapping[str, Any]) -> bool:
+        """Say whether a run by this recipe may go on with what one by another began, which is given by its values."""
+        try:
+            other = type(self).of(begun)
+        except UsageError:  # a recipe of another kind
+            return False
         return replace(self, **_PACE) == replace(other, **_PACE)
 
 
@@ -137,7 +141,49 @@ _NOT_NEGATIVE = (
 )
 _SHARES = ("held_out_share", "label_smoothing", "final_rate", "crop_low", "flip")
 _PATHS = ("captions", "held_out")
-_FIELDS = {one.name: one for one in fields(Recipe)}
+
+
+def _field(kind: type[Recipe], name: str) -> Field[Any]:
+    known = {one.name: one for one in fields(kind)}
+    if name not in known:
+        raise UsageError(f"a recipe has no {name!r}", hint=f"there are {', '.join(known)}")
+    return known[name]
+
+
+def _again(default: Any, name: str) -> Any:
+    """A field of `Recipe` with another default."""
+    return _said(default, Recipe.meaning(name))
+
+
+@dataclass(frozen=True, slots=True)
+class LongClipRecipe(Recipe):
+    """A recipe for long and short captions, whose defaults are those that Long-CLIP (arXiv:2403.15378) trained with.
+
+    Crops are the middle of a photo: what a long caption says may stand at its edge.
+    """
+
+    captions: str = _said("", "Table of image, caption and short: .tsv, .csv, .parquet; or ShareGPT4V's .json.")
+    label_smoothing: float = _again(0.1, "label_smoothing")
+    epochs: float = _again(2.0, "epochs")
+    learning_rate: float = _again(1e-6, "learning_rate")
+    warm_up: int = _again(200, "warm_up")
+    weight_decay: float = _again(1e-2, "weight_decay")
+    beta2: float = _again(0.999, "beta2")
+    epsilon: float = _again(1e-8, "epsilon")
+    crop_low: float = _again(1.0, "crop_low")
+    crop_ratio: float = _again(1.0, "crop_ratio")
+    components: int = _said(
+        32, "Principal components of the photos in a batch that short captions match; 0: photos as they are."
+    )
+    long_weight: float = _said(1.0, "Of the loss of long captions.")
+    short_weight: float = _said(1.0, "Of the loss of short captions.")
+    cut_long: bool = _said(False, "Train a model of 77 tokens or fewer too: captions that are longer are cut.")
+
+    def __post_init__(self) -> None:
+        Recipe.__post_init__(self)  # slots make another class of this one, which super() would not know
+        for name in ("components", "long_weight", "short_weight"):
+            _require(getattr(self, name) >= 0, f"{name} is not below 0")
+        _require(self.long_weight > 0 or self.short_weight > 0, "long_weight or short_weight is above 0")
 
 
 def read_values(file: Path) -> dict[str, Any]:
@@ -156,16 +202,14 @@ def read_values(file: Path) -> dict[str, Any]:
     return values
 
 
-def _fitting(name: str, value: Any) -> Any:
-    if name not in _FIELDS:
-        raise UsageError(f"a recipe has no {name!r}", hint=f"there are {', '.join(_FIELDS)}")
-    kind = str(_FIELDS[name].type)
+def _fitting(one: Field[Any], value: Any) -> Any:
+    name, kind = one.name, str(one.type)
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     expected = {"str": str, "int": int, "float": float, "bool": bool}.get(kind, Mapping)
     wrong = not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool")
     if wrong or (isinstance(value, float) and not math.isfinite(value)):
-        raise UsageError(f"{name} can't be {value!r}", hint=Recipe.meaning(name))
+        raise UsageError(f"{name} can't be {value!r}", hint=one.metadata["help"])
     return value
 
 

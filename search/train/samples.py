@@ -13,10 +13,11 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -41,10 +42,14 @@ _COLUMNS = (frozenset(("image", "path", "file", "filename", "image_path")), froz
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Photos and what is said of each.   paths: (N,).   captions: (N,), one or more each."""
+    """Photos and what is said of each.
+
+    paths: (N,).   captions: (N,), one or more each.   shorts: (N,) the same in short, as many; or () where none are.
+    """
 
     paths: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
+    shorts: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def of(cls, source: str) -> Pairs:
@@ -69,7 +74,11 @@ class Pairs:
 
     def take(self, rows: Sequence[int]) -> Pairs:
         """Return only some of its photos, in this order."""
-        return Pairs(tuple(self.paths[row] for row in rows), tuple(self.captions[row] for row in rows))
+        return Pairs(
+            tuple(self.paths[row] for row in rows),
+            tuple(self.captions[row] for row in rows),
+            tuple(self.shorts[row] for row in rows) if self.shorts else (),
+        )
 
     def present(self) -> tuple[Pairs, tuple[Skip, ...]]:
         """Return it without the files that are not there, and those."""
@@ -88,13 +97,39 @@ class Pairs:
         """Return the hex SHA-256 of names, sizes in bytes and captions: what tells that data are the same."""
         digest = hashlib.sha256()
         root = os.path.commonpath(self.paths) if len(self.paths) > 1 else ""
-        for path, captions in zip(self.paths, self.captions, strict=True):
+        for number, (path, captions) in enumerate(zip(self.paths, self.captions, strict=True)):
             row = [os.path.relpath(path, root) if root else path, os.path.getsize(path), captions]
+            row += [self.shorts[number]] if self.shorts else []
             digest.update(json.dumps(row).encode() + b"\n")
         return digest.hexdigest()
 
 
 def _parquet(source: str) -> tuple[list[str], list[str]]:
+    schema = parquet_columns(source)
+    names = [next((name for name in schema if name.lower() in wanted), "") for wanted in _COLUMNS]
+    if not all(names):
+        raise UsageError(f"{source} needs a column `image` and a column `caption`; it has {', '.join(schema)}")
+    folder = os.path.dirname(os.path.realpath(source))
+    rows = parquet_rows(source, names)
+    said = [(os.path.realpath(os.path.join(folder, path)), text.strip()) for path, text in rows if path and text]
+    return [path for path, _ in said], [text for _, text in said]
+
+
+def parquet_columns(source: str) -> list[str]:
+    """Return the names of a parquet table's columns.   Raises UsageError."""
+    with _pyarrow(source) as parquet:
+        return list(parquet.read_schema(source).names)
+
+
+def parquet_rows(source: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the rows of some columns of a parquet table, in this order.   Raises UsageError."""
+    with _pyarrow(source) as parquet:
+        table = parquet.read_table(source, columns=list(names))
+    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+
+
+@contextmanager
+def _pyarrow(source: str) -> Iterator[Any]:
     try:
         from pyarrow import parquet
     except ImportError:
@@ -102,25 +137,18 @@ def _parquet(source: str) -> tuple[list[str], list[str]]:
             f"reading {source} needs pyarrow", hint="pip install pyarrow, or save it as CSV"
         ) from None
     try:
-        schema = parquet.read_schema(source).names
-        names = [next((name for name in schema if name.lower() in wanted), "") for wanted in _COLUMNS]
-        if not all(names):
-            raise UsageError(f"{source} needs a column `image` and a column `caption`; it has {', '.join(schema)}")
-        table = parquet.read_table(source, columns=names)
+        yield parquet
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise UsageError(f"can't read {source}: {error}") from None
-    folder = os.path.dirname(os.path.realpath(source))
-    rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-    said = [(os.path.realpath(os.path.join(folder, path)), text.strip()) for path, text in rows if path and text]
-    return [path for path, _ in said], [text for _, text in said]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """pixels: (N, H, W, 3) uint8.   captions: (N,).   skipped: photos of this batch that could not be read."""
+    """pixels: (N, H, W, 3) uint8.   captions, shorts: (N,).   skipped: photos of it that could not be read."""
 
     pixels: Pixels
     captions: tuple[str, ...]
+    shorts: tuple[str, ...]
     skipped: tuple[Skip, ...]
 
 
@@ -182,7 +210,7 @@ class Feeder:
     def _sample(self, epoch: int, row: int) -> Sample | Skip:
         path, captions = self._pairs.paths[row], self._pairs.captions[row]
         random = np.random.default_rng([self._recipe.seed, 0, epoch, row])
-        caption = captions[int(random.integers(len(captions)))]
+        which = int(random.integers(len(captions)))
         try:
             image, frame = self._room.get(path) or self._room.put(path, *_decoded(path, self._side))
         except PhotoError as error:
@@ -190,7 +218,9 @@ class Feeder:
         box = crop(random, frame, low=self._recipe.crop_low, ratio=self._recipe.crop_ratio)
         height, width = self._preprocessing.size
         pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
-        return Sample(pixels[:, ::-1] if random.random() < self._recipe.flip else pixels, caption)
+        mirrored = random.random() < self._recipe.flip
+        short = self._pairs.shorts[row][which] if self._pairs.shorts else ""
+        return Sample(pixels[:, ::-1] if mirrored else pixels, captions[which], short)
 
     def _middle(self, path: str) -> Pixels | Skip:
         try:
@@ -206,6 +236,7 @@ class Sample:
 
     pixels: Pixels
     caption: str
+    short: str
 
 
 _Box = tuple[float, float, float, float]
@@ -264,6 +295,7 @@ def _collected(futures: Sequence[Future[Sample | Skip]], preprocessing: Preproce
     return Batch(
         _stacked([one.pixels for one in samples], preprocessing),
         tuple(one.caption for one in samples),
+        tuple(one.short for one in samples),
         tuple(one for one in made if isinstance(one, Skip)),
     )
 

@@ -59,10 +59,12 @@ def test_a_model_in_place_of_the_files_architecture(command, recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_weights_of_one(recipe, tmp_path):
+@pytest.mark.parametrize("name", ["contrastive", "long-clip"])
+def test_two_processes_give_the_weights_of_one(recipe, tmp_path, name):
     file = tmp_path / "recipe.toml"
     file.write_text(recipe(steps=6, batch_size=6, held_out_share=0.25, chunk=2, match_equal=True).to_toml())
-    rest = ["-m", "search", "train", "contrastive", str(file), "--device", "cpu", "--json", "--out"]
+    own = ["--components", "3", "--cut-long"] if name == "long-clip" else []
+    rest = ["-m", "search", "train", name, str(file), *own, "--device", "cpu", "--json", "--out"]
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name, before in (("one", []), ("two", several)):

@@ -9,14 +9,14 @@ from torch.nn.functional import normalize
 
 from search.encoders.blueprints import open_clip
 from search.train.gradcache import Part, backward
-from search.train.objectives import sigmoid_loss, softmax_loss
+from search.train.objectives import Objective, Term, sigmoid_loss, softmax_loss
 
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}
 VISION = {"image_size": 16, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16}
 
 
-def gradients(loss, *, chunk, train_images=True):
-    """The loss and all gradients of a small CLIP in double precision on a batch of seven."""
+def gradients(loss, *, chunk, train_images=True, short=False):
+    """The loss and all gradients of a small CLIP in double precision on a batch of seven.   short: other texts too."""
     torch.manual_seed(0)
     model = open_clip.CLIP(embed_dim=16, vision_cfg=VISION, text_cfg=TEXT, init_logit_bias=-2.0).double()
     pixels, tokens = torch.randn(7, 3, 16, 16).double(), torch.randint(1, 50, (7, 8))
@@ -24,6 +24,8 @@ def gradients(loss, *, chunk, train_images=True):
         Part(lambda batch: normalize(model.encode_image(batch), dim=-1), pixels, train_images),
         Part(lambda batch: normalize(model.encode_text(batch), dim=-1), tokens),
     ]
+    if short:
+        parts.append(Part(parts[1].encode, torch.randint(1, 50, (7, 8))))
     value = backward(model, parts, lambda *rows: loss(model, *rows), chunk=chunk)
     return value, {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
 
@@ -36,11 +38,17 @@ def sigmoid(model, images, texts):
     return sigmoid_loss(images, texts, model.logit_scale.exp(), model.logit_bias)
 
 
-@pytest.mark.parametrize("loss", [softmax, sigmoid])
+def long_and_short(model, images, *texts):
+    objective = Objective((Term(), Term(short=True, weight=0.7, components=3)), smoothing=0.1)
+    return objective(images, texts, model.logit_scale.exp(), None, (None, None))
+
+
+@pytest.mark.parametrize("loss", [softmax, sigmoid, long_and_short])
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_gradients_from_pieces_equal_those_of_one_large_batch(loss, chunk):
-    whole, expected = gradients(loss, chunk=7)
-    value, found = gradients(loss, chunk=chunk)
+    short = loss is long_and_short
+    whole, expected = gradients(loss, chunk=7, short=short)
+    value, found = gradients(loss, chunk=chunk, short=short)
     assert found.keys() == expected.keys()
     assert {"logit_scale", "visual.proj", "token_embedding.weight"} <= found.keys()
     torch.testing.assert_close(value, whole, rtol=1e-12, atol=1e-12)

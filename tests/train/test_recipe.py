@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from search.errors import UsageError
-from search.train.recipe import Recipe
+from search.train.recipe import LongClipRecipe, Recipe
 
 LEAST = {"captions": "c.tsv", "model": "builtin"}
 
@@ -53,5 +55,6 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
 
 def test_pace_makes_no_other_run_but_anything_else_does():
     recipe = Recipe.of(LEAST)
-    assert recipe.same_run(Recipe.of({**LEAST, "workers": 3, "checkpoint_every": 7, "memory_mb": 10}))
-    assert not recipe.same_run(Recipe.of({**LEAST, "seed": 3}))
+    assert recipe.same_run({**LEAST, "workers": 3, "checkpoint_every": 7, "memory_mb": 10})
+    assert not recipe.same_run({**LEAST, "seed": 3})
+    assert not recipe.same_run(asdict(LongClipRecipe.of(LEAST)))

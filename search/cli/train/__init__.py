@@ -1,4 +1,4 @@
-"""search train contrastive"""
+"""search train contrastive|long-clip"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import click
 
 from search.cli.groups import Commands
 
-_COMMANDS = ("contrastive", "probe")
+_COMMANDS = ("contrastive", "long-clip", "probe")
 
 
 @click.group("train", cls=Commands, package=__name__, names=_COMMANDS)
