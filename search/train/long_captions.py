@@ -10,10 +10,12 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from search.errors import UsageError
+from search.train import shards
 from search.train.samples import Pairs, parquet_columns, parquet_rows
 
 _IMAGE = ("image", "path", "file", "filename", "image_path")
@@ -30,11 +32,14 @@ def read(source: str) -> Pairs:
     suffix = Path(source).suffix.lower()
     if suffix == ".json":
         return _grouped(source, ((path, text, first_sentence(text)) for path, text in _conversations(source)))
-    columns = parquet_columns(source) if suffix == ".parquet" else _head(source, suffix)
+    if shards.are_meant(source):
+        columns: Sequence[str] = ()
+    else:
+        columns = parquet_columns(source) if suffix == ".parquet" else _head(source, suffix)
     if _SHORT not in (name.strip().lower() for name in columns):
         pairs = Pairs.of(source)
         shorts = tuple(tuple(map(first_sentence, captions)) for captions in pairs.captions)
-        return Pairs(pairs.paths, pairs.captions, shorts)
+        return replace(pairs, shorts=shorts)
     names = [_column(source, columns, wanted) for wanted in (_IMAGE, _LONG, (_SHORT,))]
     if suffix == ".parquet":
         return _grouped(source, (map(_cell, row) for row in parquet_rows(source, names)))
