@@ -177,6 +177,20 @@ class Tags:
 
         return put_probe(self._seams, probe)
 
+    def taught(self) -> Probe:
+        """Return what the user's verdicts taught, of all labels that were judged or that a probe knows.
+
+        For other libraries of the same model: here it counts without.   Raises UsageError where nothing was.
+        """
+        from search.library.learning import probed, taught
+        from search.library.reviewing import worded
+
+        catalog = self._seams.catalog
+        names = sorted({*catalog.words(), *probed(catalog, self._seams.model.answering())})
+        if not names:
+            raise UsageError("no label was judged yet", hint="'search tags review' asks about labels")
+        return taught(self._seams, worded(self._seams, names))
+
     def undo(self, run: int) -> UndoReport:
         """Take back what a run added, from the catalog and from sidecars; what other runs added stays.
 

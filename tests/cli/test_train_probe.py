@@ -123,6 +123,27 @@ def test_a_probe_of_another_model_is_refused_and_a_file_that_is_none_is_named(ru
     assert run("tags", "list", "--runs", "--json").json["runs"] == []
 
 
+def test_what_verdicts_taught_is_carried_to_another_library(indexed, swapped, make_photo, tmp_path):
+    assert "no label was judged" in indexed("train", "probe", "--out", tmp_path / "made").stderr
+    for name in COLOURS:
+        indexed("tags", "accept", "--label", name, *sorted((swapped / name).iterdir()))
+    here = right(indexed, swapped, "--multi")
+    done = indexed("train", "probe", "--out", tmp_path / "made", "--json").json
+    assert (done["run"], done["labels"], done["verdicts"]) == (None, ["blue", "red"], {"blue": 10, "red": 10})
+    make_photo(tmp_path / "mine" / "0.png", 0)
+    other = ("--library", tmp_path / "elsewhere")
+    assert indexed(*other, "index", tmp_path / "mine", "--model", "builtin").code == 0
+    assert indexed(*other, "train", "probe", "--from", tmp_path / "made").code == 0
+
+    def likely(*library):
+        options = ("--label", "red", "--label", "blue", "--multi", "--threshold", 0, "--json")
+        found = indexed(*library, "label", swapped, *options).json["photos"]
+        return {(one["path"], each["label"]): each["probability"] for one in found for each in one["labels"]}
+
+    assert here == 1
+    assert likely(*other) == pytest.approx(likely(), abs=1e-4)  # float32, summed in another order
+
+
 def test_wrong_usage_is_told(run, swapped, tmp_path):
     assert run("train", "probe").code == 2
     assert run("train", "probe", swapped, "--from", tmp_path).code == 2

@@ -47,7 +47,7 @@ def command(
 
     A linear classifier a label on the vectors of the library's model; `search label` and `tags review` use it from
     then on, `search tags undo RUN` takes it back. Told is what it is worth on photos that did not train it, beside
-    zero-shot.
+    zero-shot. With --out alone what your verdicts taught is written, for other libraries of the same model.
 
     \b
     Examples:
@@ -56,10 +56,12 @@ def command(
     """
     from search.cli.output import emit_json
 
-    if (source is None) == (made is None):
+    if source and made:
         raise click.UsageError("give photos of known classes, or --from a probe")
     if made and out:
         raise click.UsageError("--out has no place beside --from: there it is already")
+    if not (source or made or out):
+        raise click.UsageError("give photos of known classes; verdicts teach the library by themselves")
     with settings.open_library() as library:
         if source is not None:
             probe, more = _trained(
@@ -73,12 +75,14 @@ def command(
                 cache=cache,
                 no_cache=no_cache,
             )
-        else:
+        elif made is not None:
             from search.train.probe import load_probe
 
-            probe, more = load_probe(Path(str(made)).expanduser()), {"skipped": []}
+            probe, more = load_probe(Path(made).expanduser()), {"skipped": []}
+        else:
+            probe, more = library.tags.taught(), {"skipped": []}
         file = _saved(probe, out)
-        run = library.tags.teach(probe)
+        run = library.tags.teach(probe) if source or made else None
     document = {"run": run, "labels": list(probe.labels), **probe.details, **more, "file": file}
     if settings.json:
         emit_json(document)
@@ -149,7 +153,8 @@ def _tell(settings: Settings, document: dict[str, Any]) -> None:
         click.echo(f"{told}, zero-shot {_percent(zero)}")
         points = ", ".join(f"{100 * gain[name]:+.1f}" for name in ("low", "high"))
         click.echo(f"difference {100 * gain['value']:+.1f} points, between {points}; C = {worth['c']:.3g}")
-    click.echo(printable(f"run {document['run']}: {len(document['labels'])} labels taught"))
+    run = f"run {document['run']}: " if document["run"] else ""
+    click.echo(printable(f"{run}{len(document['labels'])} labels taught"))
     if document["file"]:
         click.echo(printable(document["file"]))
 
