@@ -206,22 +206,26 @@ def train(label: str, examples: Examples, space: Space, *, before: Head | None =
     return space.head(label, _solve(examples, space, start), len(examples))
 
 
-def fit(vectors: Vectors, targets: Flags, offsets: Floats, space: Space, *, c: float) -> tuple[Vectors, Vectors]:
+def fit(
+    vectors: Vectors, targets: Flags, offsets: Floats, space: Space, *, c: float, counts: Floats | None = None
+) -> tuple[Vectors, Vectors]:
     """Learn corrections of many labels at once, each by itself: weights (K, D) and biases (K,), float32.
 
     targets, offsets: (N, K), who has which label, and the log odds to correct.   c: the inverse strength of
-    regularisation, in units of the variances that `train` draws corrections from.
+    regularisation, in units of the variances that `train` draws corrections from.   counts: (N,) what each photo
+    counts; None: all the same.
     """
     from scipy.optimize import minimize
 
     features = Space(space.centre, space.spread / np.sqrt(c)).features(vectors)  # (N, D + 1)
     shape = (features.shape[1], targets.shape[1])
+    each = np.ones((len(vectors), 1)) if counts is None else counts[:, None]
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         parameters = flat.reshape(shape)
         odds = offsets + features @ parameters
-        value = (np.logaddexp(0, odds) - targets * odds).sum() + flat @ flat / 2
-        return float(value), (parameters + features.T @ (sigmoid(odds) - targets)).ravel()
+        value = (each * (np.logaddexp(0, odds) - targets * odds)).sum() + flat @ flat / 2
+        return float(value), (parameters + features.T @ (each * (sigmoid(odds) - targets))).ravel()
 
     options = {"maxiter": _MANY_ITERATIONS, "ftol": _ENOUGH, "maxfun": 2 * _MANY_ITERATIONS}
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(shape)

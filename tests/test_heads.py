@@ -216,6 +216,18 @@ def test_labels_fitted_together_are_those_of_a_logistic_regression_each():
         )  # both stop early
 
 
+def test_a_photo_that_counts_twice_is_as_good_as_two():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(30, 4)).astype(np.float32)
+    targets, offsets = random.random((30, 2)) > 0.5, random.normal(size=(30, 2))
+    space, counts = Space.of(vectors), np.where(np.arange(30) < 10, 2.0, 1.0)
+    twice = [np.concatenate([values, values[:10]]) for values in (vectors, targets, offsets)]
+    for found, expected in zip(
+        fit(vectors, targets, offsets, space, c=1.0, counts=counts), fit(*twice, space, c=1.0), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-4)  # sums in another order
+
+
 def test_of_the_strongest_regularisation_nothing_is_learnt_but_how_common_labels_are():
     random = np.random.default_rng(0)
     vectors = random.normal(size=(60, 5)).astype(np.float32)

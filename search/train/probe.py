@@ -3,7 +3,8 @@
 One classifier a label by L-BFGS on image vectors, the strength of its regularisation searched on photos that do not
 train it, as the CLIP paper probes a model (arXiv:2103.00020, appendix A.3; search.evaluate.probe has the recipe). What
 differs: each label is decided by itself, since a photo may have several or none, and regularisation draws a label to
-what its text says, not to nothing. So a few photos do no harm, and the strongest regularisation is zero-shot.
+what its text says, not to nothing. So a few photos do no harm, and the strongest regularisation is zero-shot. Folders
+show nothing of all else that a library holds: photos of it that are not in them say so, together as much as one class.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 FILE = "probe.safetensors"
 _KIND, _DETAILS, _FINGERPRINT, _LABELS = "search.probe", "details", "fingerprint", "labels"
 _SEED = 0  # of the split
+_OTHERS = 512  # photos of the library, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +60,20 @@ class Worth:
     against: Paired
 
 
-def train_probe(photos: Examples, classifier: Classifier, *, test_share: float, fingerprint: str) -> Probe:
+def train_probe(
+    photos: Examples, classifier: Classifier, *, others: Vectors, test_share: float, fingerprint: str
+) -> Probe:
     """Learn the labels of a classifier from photos whose targets are their places in it.
 
-    classifier: of labels that are decided by themselves.   test_share: part of each class to measure on.
+    classifier: of labels that are decided by themselves.   others: (M, D) photos that most likely have none of the
+    labels.   test_share: part of each class to measure on.
     fingerprint: of the model.   What it is worth stands in its details.
     Raises UsageError for a class of fewer than three photos that are no copies.
     """
     check(photos, len(classifier.names), least=3)
     left, tested = split(photos, test_share, np.random.default_rng(_SEED))
     train, validation = split(left, VALIDATION, np.random.default_rng(_SEED))
-    task = _Task(classifier, Space.of(photos.vectors))
+    task = _Task(classifier, Space.of(photos.vectors), others)
     c = sweep(lambda c: top_k_accuracy(task.scores(validation, task.fit(train, c)), validation.targets, 1))
     right, zero = (
         task.scores(tested, correction).argmax(axis=1) == tested.targets
@@ -82,16 +87,21 @@ def train_probe(photos: Examples, classifier: Classifier, *, test_share: float, 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """Labels to learn, and where their photos lie."""
+    """Labels to learn, where their photos lie, and others."""
 
     classifier: Classifier
     space: Space
+    others: Vectors
 
     def fit(self, photos: Examples, c: float) -> tuple[Vectors, Vectors]:
         """Return corrections of what the texts say, (C, D) and (C,)."""
-        offsets = self.classifier.log_odds(photos.vectors).astype(np.float64)
-        targets = photos.targets[:, None] == np.arange(len(self.classifier.names))
-        return fit(photos.vectors, targets, offsets, self.space, c=c)
+        classes, others = len(self.classifier.names), len(self.others)
+        vectors = np.concatenate([photos.vectors, self.others])
+        targets = np.append(photos.targets, np.full(others, -1))[:, None] == np.arange(classes)
+        each = min(1.0, len(photos) / classes / max(1, others))
+        counts = np.append(np.ones(len(photos)), np.full(others, each))
+        offsets = self.classifier.log_odds(vectors).astype(np.float64)
+        return fit(vectors, targets, offsets, self.space, c=c, counts=counts)
 
     def scores(self, photos: Examples, correction: tuple[Vectors, Vectors] | None) -> npt.NDArray[np.float64]:
         """Return what decides between labels, (N, C)."""
@@ -151,6 +161,26 @@ def gather(library: Library, paths: Sequence[str], pictures: Pictures, **reading
         sum(paths[place] in own for place in rows),
         skipped,
     )
+
+
+def others(library: Library, photos: Gathered, paths: Sequence[str], labels: Sequence[str]) -> Vectors:
+    """Return (M, D) of photos of the library that are none of these, evenly taken.
+
+    Those that were accepted for one of the labels are left out.
+    """
+    catalog, row = library.catalog, library.model.answering()
+    said = catalog.words(labels).values()
+    accepted = {id_ for of_one in said for id_, word in of_one.items() if word.accepted}
+    ids = catalog.all_ids()
+    ids = ids[:: max(1, len(ids) // (2 * _OTHERS))].tolist()  # some of them will be those trained with
+    own, contents = set(paths), set(photos.contents)
+    rest = [
+        photo.id
+        for photo in catalog.get(ids)
+        if photo.path not in own and photo.content_hash not in contents and photo.id not in accepted
+    ]
+    _, vectors = catalog.embeddings(row, rest[:: max(1, len(rest) // _OTHERS)])
+    return normalize(vectors)
 
 
 # ---- a file of it

@@ -101,6 +101,27 @@ def test_pictures_outside_the_library_are_encoded_and_nothing_of_them_is_kept(ru
     assert right(run, swapped) == 1  # files beside the library are labelled by it, too
 
 
+def test_other_photos_of_the_library_hold_a_probe_back_but_for_those_accepted(
+    indexed, swapped, make_photo, tmp_path
+):
+    def likely():
+        found = indexed(
+            "label", tmp_path / "mine", "--label", "red", "--label", "blue", "--multi", "--threshold", 0, "--json"
+        )
+        return np.mean([each["probability"] for one in found.json["photos"] for each in one["labels"]])
+
+    for number in range(12):
+        make_photo(tmp_path / "mine" / f"{number}.png", number)
+    alone = indexed("train", "probe", swapped, "--json").json
+    before = likely()
+    indexed("index", tmp_path / "mine")
+    indexed("tags", "accept", "--label", "red", tmp_path / "mine" / "0.png")
+    held = indexed("train", "probe", swapped, "--json").json
+    indexed("tags", "undo", 2)
+    assert (alone["others"], held["others"]) == (0, 11)
+    assert likely() < before / 2
+
+
 def test_a_probe_of_another_model_is_refused_and_a_file_that_is_none_is_named(run, swapped, make_photo, tmp_path):
     from search.errors import EncoderMismatch
     from search.heads import Probe

@@ -113,7 +113,7 @@ def _trained(
     from search.cli.progress import progress_bar
     from search.evaluate.probe import Examples
     from search.labels import Classifier, LabelOptions
-    from search.train.probe import gather, train_probe
+    from search.train.probe import gather, others, train_probe
 
     whole = results.named(single(source), names)
     check_classes(whole, source)
@@ -134,11 +134,13 @@ def _trained(
     )
     results.tell_beyond(settings, classifier.truncated_tokens)
     examples = Examples(photos.vectors, dataset.targets, photos.contents)
-    probe = train_probe(examples, classifier, test_share=test_share, fingerprint=row.fingerprint)
+    rest = others(library, photos, whole.paths, labels.names)
+    probe = train_probe(examples, classifier, others=rest, test_share=test_share, fingerprint=row.fingerprint)
     details = {"from": dataset.name, "model": row.name, "templates": list(labels.templates), **probe.details}
     return replace(probe, details=details), {
         "photos": len(dataset.paths),
         "known": photos.known,
+        "others": len(rest),
         "skipped": [skip_document(skip) for skip in photos.skipped],
     }
 
