@@ -57,11 +57,13 @@ def evaluate_retrieval(
     context_length: int,
     recall_k: Sequence[int] = (1, 5, 10),
     edges: Sequence[int] = (),
+    counted: Sequence[int] | None = None,
 ) -> Retrieval:
     """Search photos with their captions and captions with their photos.
 
     images: (N, D).   texts: (M, D).   lengths: (M,) of the captions in tokens, start and end included.
     edges: lengths at which bins begin; none: five bins with as many captions each, as far as equal lengths permit.
+    counted: lengths by which bins are made, where those of another model stand beside; None: these.
     Image recall at k is the share of captions whose photo is among the k best; text recall the share of photos with
     one of their captions among the k best. Intervals are of 95 %, by bootstrap over photos: what is said of one photo
     is alike.
@@ -76,7 +78,7 @@ def evaluate_retrieval(
     beyond = np.maximum(np.asarray(lengths) - context_length, 0)
     return Retrieval(
         figures,
-        _bins(of_images, captions.owners, np.asarray(lengths), recall_k, edges),
+        _bins(of_images, captions.owners, np.asarray(lengths if counted is None else counted), recall_k, edges),
         int((beyond > 0).sum()),
         int(beyond.sum()),
     )

@@ -131,7 +131,7 @@ def test_retrieval_as_json_has_clip_benchmarks_keys(evaluate, captions):
     assert (document["photos"], document["captions"]) == (2, 3)
     assert [(one["tokens"][0], one["captions"]) for one in document["by_length"]] == [(4, 1), (15, 2)]
     assert (document["truncated"], document["truncated_tokens"]) == (1, 122 - 77)
-    assert "1 captions are longer than the model reads" in outcome.stderr
+    assert "1 captions are longer than builtin reads" in outcome.stderr
 
 
 def test_retrieval_tells_recall_by_length(evaluate, captions, tmp_path):
@@ -140,6 +140,25 @@ def test_retrieval_tells_recall_by_length(evaluate, captions, tmp_path):
     assert any(line.startswith("recall@10") for line in outcome.stdout.splitlines())
     assert "<svg" in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert evaluate("retrieval", captions, "--recall-k", "0").code == 2
+
+
+def test_models_stand_beside_one_another_by_the_same_lengths(evaluate, captions, long_model, tmp_path):
+    page = tmp_path / "page.html"
+    arguments = ("retrieval", captions, "--model", long_model, "--recall-k", "1,2", "--edges", "6")
+    outcome = evaluate(*arguments, "--html", page)
+    lines = [line.split() for line in outcome.stdout.splitlines()]
+    assert lines[0] == ["captions:", "2", "photos,", "3", "captions"]
+    assert [line[0] for line in lines if line] == [
+        *("captions:", "captions", long_model, "builtin"),
+        *("recall@1", long_model, "builtin"),
+    ]
+    assert "captions are longer than builtin reads" in outcome.stderr
+    assert page.read_text(encoding="utf-8").count("<svg") == 2, "a plot for each k"
+    models = evaluate(*arguments, "--json").json["models"]
+    assert [one["model"] for one in models] == [long_model, "builtin"]
+    assert models[0]["by_length"] != models[1]["by_length"]
+    assert [[bin["tokens"] for bin in one["by_length"]] for one in models] == [[[4, 4], [15, 122]]] * 2
+    assert [one["truncated"] for one in models] == [0, 1]
 
 
 def test_a_folder_of_styles_is_compared_with_its_first(evaluate, here):

@@ -150,6 +150,21 @@ def test_bins_hold_as_many_captions_each_as_equal_lengths_permit():
         assert all(left.high < right.low for left, right in zip(found.bins, found.bins[1:], strict=False))
 
 
+def test_bins_go_by_the_lengths_of_another_model_where_these_are_given():
+    images = np.eye(4, dtype=np.float32)
+    found = evaluate_retrieval(
+        images,
+        images,
+        captions([0, 1, 2, 3]),
+        lengths=[90, 5, 5, 5],
+        context_length=77,
+        edges=[10],
+        counted=[6, 7, 20, 21],
+    )
+    assert [(one.low, one.high) for one in found.bins] == [(6, 7), (20, 21)]
+    assert found.truncated_tokens == 13
+
+
 def test_the_interval_knows_that_captions_of_a_photo_are_alike():
     """Ten photos with a hundred captions each, all right or all wrong, are ten answers and not a thousand."""
     images = np.eye(10, dtype=np.float32)

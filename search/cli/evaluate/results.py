@@ -23,6 +23,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _TOLD = 5  # skipped photos that are told one by one
 
+_MODEL_NAMES: Mapping[str, Any] = {
+    "metavar": "NAME",
+    "shell_complete": completed_by("models"),
+    "help": "The model; see `search models list`. [default: your library's, else the recommended]",
+}
 _CACHE = (
     click.option(
         "--cache",
@@ -33,16 +38,8 @@ _CACHE = (
     ),
     click.option("--no-cache", is_flag=True, help="Keep nothing."),
 )
-_MODEL = (
-    click.option(
-        "--model",
-        metavar="NAME",
-        default="auto",
-        shell_complete=completed_by("models"),
-        help="The model; see `search models list`. [default: your library's, else the recommended]",
-    ),
-    *_CACHE,
-)
+_MODEL = (click.option("--model", default="auto", **_MODEL_NAMES), *_CACHE)
+_MODELS = (click.option("--model", "models", multiple=True, default=("auto",), **_MODEL_NAMES), *_CACHE)
 _CLASSES = (
     click.option(
         "--labels",
@@ -70,6 +67,11 @@ def model_options(function: F) -> F:
 def cache_options(function: F) -> F:
     """Add `cache` and `no_cache`."""
     return _with(function, _CACHE)
+
+
+def models_options(function: F) -> F:
+    """Add the same, but `models`: one or several."""
+    return _with(function, _MODELS)
 
 
 def class_options(function: F) -> F:

@@ -141,10 +141,10 @@ def strength_curves(
 
 
 def recall_by_length(
-    bins: Sequence[str], series: Mapping[str, Sequence[Interval]], *, counts: Sequence[int]
+    bins: Sequence[str], series: Mapping[str, Sequence[Interval]], *, counts: Sequence[int], what: str = "recall"
 ) -> Figure:
-    """Plot recall over the length of captions in tokens, a line for each k.   counts: captions in each bin."""
-    alt = "recall by caption length: " + "; ".join(
+    """Plot recall over the length of captions in tokens, a line for each k or model.   counts: captions in each bin."""
+    alt = f"{what} by caption length: " + "; ".join(
         f"{name} {_values(list(zip(bins, values, strict=True)))}" for name, values in series.items()
     )
     with _drawing((7.2, _TALL_IN), alt) as (axes, done):
@@ -153,10 +153,12 @@ def recall_by_length(
             colour = COLOURS[number % len(COLOURS)]
             lows, highs = [found.low for found in values], [found.high for found in values]
             axes.fill_between(places, lows, highs, color=colour, alpha=0.13, linewidth=0)
-            axes.plot(places, [found.value for found in values], _marked(number), color=colour, label=name)
+            axes.plot(
+                places, [found.value for found in values], _marked(number), color=colour, label=shortened(name, 30)
+            )
         axes.set_xticks(places, [f"{name}\n({count})" for name, count in zip(bins, counts, strict=True)])
         axes.set_xlabel("tokens of the caption (captions)")
-        axes.set_ylabel("recall")
+        axes.set_ylabel(what)
         _percent(axes.yaxis)
         axes.grid(axis="y")
         _legend_beside(axes)
