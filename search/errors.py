@@ -11,6 +11,7 @@
     │   ├── ModelUnavailable  not on this machine and can't be fetched now
     │   └── CheckpointError   weights that are damaged, incomplete or of another architecture
     ├── TrainingError         a training run that can't go on: its loss is no number any more
+    │   └── TrainingBusy      another process trains into that folder
     ├── EncoderMismatch       the library was indexed with another model
     ├── DimensionError        vectors of another width than the index holds
     └── LibraryError          the library itself
@@ -88,6 +89,10 @@ class CheckpointError(ModelError):
 
 class TrainingError(SearchError):
     """A training run can't go on."""
+
+
+class TrainingBusy(TrainingError):
+    """Another process trains into the folder."""
 
 
 class EncoderMismatch(SearchError):

@@ -243,6 +243,7 @@ class RunKind(StrEnum):
     REVIEW = "review"
     IMPORT = "import"
     EXPORT = "export"
+    PROBE = "probe"
     UNKNOWN = "unknown"  # damage took what was known of it
 
 

@@ -89,6 +89,7 @@ THIRD_PARTIES = {
         "encoders/foreign",
         "encoders/stretching",
         "train/checkpoints",
+        "train/probe",
     },
     "pyarrow": {"train/samples"},
     "scipy": {"heads"},
