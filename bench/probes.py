@@ -2,8 +2,8 @@
 
     python bench/probes.py ~/flowers ~/animals ~/cars
 
-Means over splits: a quarter of each class to test with; half of the other photos hold the probe back, half of them it may
-claim.
+Means over splits: a quarter of each class to test with; half of the other photos hold the probe back, half of them it
+may claim.
 """
 
 from __future__ import annotations
