@@ -238,6 +238,8 @@ def probed(catalog: Catalog, row: EncoderRow) -> dict[str, Probed]:
     """Return what probes say under a model, by label: of several the last that was not undone."""
     found: dict[str, Probed] = {}
     for run, details in catalog.standing(RunKind.PROBE, row.id).items():
+        if not {"labels", _WEIGHTS, _BIASES} <= details.keys():  # damage took them
+            continue
         names = details["labels"]
         weights = np.frombuffer(base64.b64decode(details[_WEIGHTS]), "<f4").reshape(len(names), row.dim)
         biases = np.frombuffer(base64.b64decode(details[_BIASES]), "<f4")

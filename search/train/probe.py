@@ -3,7 +3,7 @@
 One classifier a label by L-BFGS on image vectors, the strength of its regularisation searched on photos that do not
 train it, as the CLIP paper probes a model (arXiv:2103.00020, appendix A.3; search.evaluate.probe has the recipe). What
 differs: each label is decided by itself, since a photo may have several or none, and regularisation draws a label to
-what its text says, not to nothing. So a few photos do no harm, and the strongest regularisation is zero-shot. Folders
+what its text says, not to nothing. So the strongest regularisation teaches only how common labels are. Folders
 show nothing of all else that a library holds: photos of it that are not in them say so, together as much as one class.
 """
 
