@@ -15,18 +15,32 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "conditions", "resources", "failpoints", "files", "measures"},
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "heads", "banks", "inspection", "generations", "live", "duplicates"},
+    {
+        "adoption",
+        "decoding",
+        "indexer",
+        "labels",
+        "heads",
+        "banks",
+        "inspection",
+        "generations",
+        "live",
+        "duplicates",
+    },
     {"library"},
-    {"evaluate", "train"},  # engines, interop
+    {"evaluate", "train", "interop"},  # engines
     {"cli"},
 )
 SIBLINGS = {
     ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
     ("conditions", "types"),
+    ("errors", "types"),  # what was compared goes with the refusal: a type alone
     ("types", "errors"),  # a filter that could not be meant is none
     ("grammar", "query"),
     ("query", "grammar"),  # how it is written, where that is needed
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
+    ("adoption", "indexer"),  # it is a run over other software's photos
+    ("adoption", "decoding"),
     ("indexer", "decoding"),  # both have photos decoded by its children
     (
         "catalog",
@@ -58,7 +72,7 @@ THIRD_PARTIES = {
     },
     "alembic": {"catalog/upgrades"},
     "psutil": {"catalog/places", "decoding/budget"},
-    "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs"},
+    "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs", "vectors/flat"},
     "imagehash": {"photos/likeness"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"}
     | {"train/samples"},
@@ -89,7 +103,7 @@ THIRD_PARTIES = {
         "encoders/stretching",
         "train/checkpoints",
     },
-    "pyarrow": {"train/samples"},
+    "pyarrow": {"train/samples", "interop"},
     "scipy": {"heads"},
     "regex": {"encoders/tokens"},
     "tokenizers": {"encoders/foreign_tokens"},
@@ -115,9 +129,11 @@ THIRD_PARTIES = {
         "generations",
         "live",
         "duplicates",
+        "adoption",
         "library",
         "evaluate",
         "train",
+        "interop",
         "cli/report/plots",
     },
 }
