@@ -68,6 +68,7 @@ THIRD_PARTIES = {
         *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/tagging"),
         "catalog/transaction",
         *("catalog/upgrades", "catalog/writer"),
+        "interop/immich",  # another program's database
         "catalog/storage",  # its types; what it imports at once is told below
     },
     "alembic": {"catalog/upgrades"},

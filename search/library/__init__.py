@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from search.indexer import IndexOptions, Model
     from search.labels import Label, LabelOptions, LabelSet
     from search.library.tags import Tags
-    from search.types import AdoptReport, Ids, IndexReport, Photo, Pixels, Progress, Vectors
+    from search.types import AdoptReport, Ids, IndexReport, Passport, Photo, Pixels, Progress, Vectors
     from search.vectors import VectorIndex
 
 Committed: TypeAlias = Callable[[int], None]
@@ -238,6 +238,23 @@ class Library:
             stop=stop,
             wait=wait,
         )
+
+    def compare(
+        self,
+        source: Source,
+        *,
+        options: AdoptOptions | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Passport:
+        """Return how vectors of other software stand to those of this library's model; nothing is written.
+
+        Raises as `adopt` does.
+        """
+        from search.adoption import AdoptOptions
+        from search.library import adopting
+
+        wanted = options or AdoptOptions()
+        return adopting.compare(self._seams, source, wanted, progress or (lambda _: None))
 
     def _bring_in(
         self,

@@ -67,6 +67,11 @@ def adopt(
     )
 
 
+def compare(seams: Seams, source: Source, options: AdoptOptions, progress: Callable[[Progress], None]) -> Passport:
+    """See Library.compare."""
+    return inspect(seams, source, look(source, options, progress), options)
+
+
 def inspect(seams: Seams, source: Source, listing: Listing, options: AdoptOptions) -> Passport:
     """Hold a source's vectors against those of the model that is to have made them.
 
