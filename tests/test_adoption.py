@@ -131,6 +131,32 @@ def test_a_tolerated_deviation_is_told(library, rclip):
     assert report.adopted == 11
 
 
+def test_one_in_sixteen_may_deviate_a_little_and_is_encoded(tmp_path, library, make_photo, builtin):
+    photos = [make_photo(tmp_path / "many" / f"{number:02}.png", number) for number in range(16)]
+    vectors = [as_rclip_sees(builtin, path) for path in photos]
+    vectors[3] = mixed(vectors[3], vectors[4], 0.95)
+    report = library.adopt(RclipDatabase(write_rclip(tmp_path / "db.sqlite3", photos, vectors)))
+    assert (report.adopted, report.index.encoded, report.not_adopted) == (15, 1, {"deviating": 1})
+    assert 0.94 < report.passport.lowest < 0.96
+    assert float(stored(library)["03.png"] @ as_rclip_sees(builtin, photos[3])) > 0.999
+
+
+@pytest.mark.parametrize("far", [{3: 0.89}, {3: 0.95, 4: 0.95}])
+def test_more_or_farther_deviations_are_refused(tmp_path, library, make_photo, builtin, far):
+    photos = [make_photo(tmp_path / "many" / f"{number:02}.png", number) for number in range(16)]
+    vectors = [as_rclip_sees(builtin, path) for path in photos]
+    for number, cosine in far.items():
+        vectors[number] = mixed(vectors[number], vectors[number - 1], cosine)
+    with pytest.raises(UntrustedVectors, match=f"{len(far)} of 16"):
+        library.adopt(RclipDatabase(write_rclip(tmp_path / "db.sqlite3", photos, vectors)))
+
+
+def mixed(vector, other, cosine: float):
+    """A unit vector of a given cosine with another, in the direction of a third."""
+    aside = other - (other @ vector) * vector
+    return cosine * vector + (1 - cosine**2) ** 0.5 * aside / np.linalg.norm(aside)
+
+
 def test_vectors_of_another_width_are_refused(library, album, tmp_path):
     photo = next(album.rglob("*.png"))
     place = write_rclip(tmp_path / "db.sqlite3", [photo], [np.ones(3)])

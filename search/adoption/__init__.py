@@ -80,13 +80,14 @@ class AdoptOptions:
     """When to trust a source's vectors, and what to do with them.
 
     moved: folders as the source names them, and where they are now.   agreement: the least cosine of a stored vector
-    with a new one.   tolerate: photos compared that may fall below.   reencode: take the photos, not the vectors.
-    encode: encode here what is not taken over; else the next `index` does.
+    with a new one.   tolerate: photos compared that may fall below; None: one in sixteen, none of them far below, as
+    photos with a colour profile do where other software does not apply it.   reencode: take the photos, not the
+    vectors.   encode: encode here what is not taken over; else the next `index` does.
     """
 
     moved: tuple[tuple[str, str], ...] = ()
     agreement: float = 0.99
-    tolerate: int = 0
+    tolerate: int | None = None
     reencode: bool = False
     encode: bool = True
 
@@ -95,7 +96,7 @@ class AdoptOptions:
             raise UsageError(
                 f"vectors that agree to {self.agreement:g} are not the same", hint="0.9 to 1 is meant"
             )
-        if not 0 <= self.tolerate <= MOST_TOLERATED:
+        if not 0 <= (self.tolerate or 0) <= MOST_TOLERATED:
             raise UsageError(
                 f"of {CHECKED} photos compared 0 to {MOST_TOLERATED} may deviate, not {self.tolerate}"
             )

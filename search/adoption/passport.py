@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _TURNED = 16  # photos further to those that are compared both ways
 _LOOKED_AT = 512  # photos whose orientation is read to find them
 _AT_ONCE = 64
+_ONE_IN, _FAR = 16, 0.9  # so many may deviate unasked, and none to below that
 _TURNED_BY_DECODER = ("HEIF", "AVIF")  # every program gets these upright
 # What lays an upright picture down as its file has it, by orientation: quarter turns to the left, then a mirror.
 _UNDO = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (1, False), 7: (1, True), 8: (3, False)}
@@ -64,7 +65,7 @@ def _require(passport: Passport, options: AdoptOptions) -> None:
         message = f"no photo of {passport.place} could be compared with its vector"
         raise UntrustedVectors(message, hint="take the photos alone with --reencode", passport=passport)
     deviating = len(passport.spots) - passport.agreeing
-    if deviating <= options.tolerate:
+    if deviating <= _tolerated(passport, options):
         return
     worst = min(passport.spots, key=lambda spot: spot.cosine)
     few = f"; --tolerate {deviating} lets them pass" if deviating <= MOST_TOLERATED else ""
@@ -75,6 +76,12 @@ def _require(passport: Passport, options: AdoptOptions) -> None:
         hint=_OTHERWISE + few,
         passport=passport,
     )
+
+
+def _tolerated(passport: Passport, options: AdoptOptions) -> int:
+    if options.tolerate is not None:
+        return options.tolerate
+    return len(passport.spots) // _ONE_IN if passport.lowest >= _FAR else 0
 
 
 def is_turned(info: PhotoInfo) -> bool:
