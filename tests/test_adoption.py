@@ -278,4 +278,14 @@ def test_a_database_that_is_being_written_to_is_refused(rclip):
 
 
 def test_folders_are_those_that_photos_share_but_no_whole_disk():
-    assert folders(["/home/ann/a/1.jpg", "/home/ann/a/b/2.jpg", "/mnt/nas/3.jpg"]) == ["/home/ann/a", "/mnt/nas"]
+    assert folders(["/home/ann/a", "/home/ann/a/b", "/mnt/nas"]) == ["/home/ann/a", "/mnt/nas"]
+
+
+def test_folders_that_are_indexed_stay_as_they_are(library, rclip, album):
+    library.index([album / "day0"])
+    library.index([album / "day1"])
+    (album / "day2").rename(album.parent / "day2")
+    report = library.adopt(RclipDatabase(rclip), options=AdoptOptions(moved=((f"{album}/day2", f"{album}2/x"),)))
+    assert report.index.unchanged == 8
+    roots = {root.path for root in library.catalog.root_status()}
+    assert roots == {f"{album}/day0", f"{album}/day1", f"{album}/turned"}

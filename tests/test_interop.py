@@ -90,6 +90,9 @@ def test_an_export_is_whole_and_reads_as_it_was(indexed, tmp_path):
     scores, rows, back = index.search_and_reconstruct(normalize(vectors), 1)
     assert rows[:, 0].tolist() == list(range(12))
     assert np.allclose(scores, 1, atol=1e-4) and back.shape == (12, 1, vectors.shape[1])  # fp32 reduction order
+    metadata = parquet.read_table(folder / "metadata" / "metadata_0.parquet")
+    assert metadata["camera"].to_pylist() == [""] * 12  # a null would be served as NaN
+    assert metadata.column_names[:2] == ["image_path", "caption"]
     served = json.loads((folder / "indices_paths.json").read_text())["photos"]
     assert served["indice_folder"] == str(folder)
     assert "clip_model" not in served  # the built-in model is none that it could open
@@ -251,7 +254,16 @@ def test_tar_files_become_folders_that_can_be_indexed(shards, tmp_path, library)
 
 def test_members_that_lead_elsewhere_or_hide_stay_in_the_tar_file(tmp_path, album):
     picture = next(album.rglob("*.png")).read_bytes()
-    names = ("../../out.png", "/abs.png", ".hidden.png", "run.sh", "a/b/c.png", "d/c.png", "shard.json")
+    names = (
+        "../../out.png",
+        "/abs.png",
+        ".hidden.png",
+        "run.sh",
+        "a/b/c.png",
+        "d/c.png",
+        "shard.json",
+        "n" * 240 + ".png",
+    )
     write_tar(tmp_path / "in" / "x.tar", dict.fromkeys(names, picture))
     with tarfile.open(tmp_path / "in" / "x.tar", "a") as tar:
         link = tarfile.TarInfo("link.png")
@@ -261,7 +273,7 @@ def test_members_that_lead_elsewhere_or_hide_stay_in_the_tar_file(tmp_path, albu
     there = sorted(str(path.relative_to(tmp_path / "to")) for path in (tmp_path / "to").rglob("*.*"))
     assert there == ["x/abs.png", "x/c.png", "x/out.png", "x/shard.json"]
     assert not (tmp_path / "out.png").exists()
-    assert [(skip.reason, Path(skip.path).name) for skip in report.skipped] == [("twice", "c.png")]
+    assert [skip.reason for skip in report.skipped] == ["twice", "name"]
 
 
 def test_a_damaged_tar_file_is_skipped_whole(shards, tmp_path):

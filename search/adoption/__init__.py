@@ -172,9 +172,9 @@ def _is_of(entry: Entry, found: FileStat) -> bool:
     return entry.made_s is None or mtime_s <= entry.made_s
 
 
-def folders(paths: Sequence[str]) -> list[str]:
-    """Return the folders to index for these paths: what they have in common, never a whole disk."""
+def folders(within: Iterable[str]) -> list[str]:
+    """Return the folders to index for photos in these: what they have in common, never a whole disk."""
     groups: dict[str, list[str]] = {}
-    for path in paths:
-        groups.setdefault(os.sep.join(os.path.dirname(path).split(os.sep)[:3]), []).append(os.path.dirname(path))
+    for folder in within:
+        groups.setdefault(os.sep.join(folder.split(os.sep)[:3]), []).append(folder)
     return sorted(os.path.commonpath(group) for group in groups.values())

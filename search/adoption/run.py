@@ -90,11 +90,11 @@ class Adoption(Run):
 
     def _record(self, found: Scan) -> None:
         """Note the source's files in the folders that hold them, which are indexed from now on."""
-        for folder in folders([file.path for file in self._listing.files]):
-            if not self._turn.source(folder):
-                self._writer.add_source(folder, is_folder=True)
         by_root: dict[str, list[FileStat]] = {}
-        scopes = {}
+        scopes = {folder: self._writer.source(folder) for folder in self._folders()}
+        for folder in folders([folder for folder, scope in scopes.items() if scope is None]):
+            self._writer.add_source(folder, is_folder=True)
+        scopes = {}  # a new folder may have taken in one that was indexed
         for file in self._listing.files:
             folder = os.path.dirname(file.path)
             if folder not in scopes:
@@ -106,6 +106,9 @@ class Adoption(Run):
             for start in range(0, len(files), _BATCH):
                 if scope:
                     found.record(scope, files[start : start + _BATCH])
+
+    def _folders(self) -> set[str]:
+        return {os.path.dirname(file.path) for file in self._listing.files}
 
     def _encode(self, found: Scan) -> None:
         if self._passport is not None:

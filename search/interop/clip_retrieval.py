@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _PATH = "image_path"
 _PART = 100_000  # rows of one file
+_TEXTS = ("taken_at", "camera", "lens")
 MARK = "search.json"
 """What tells that a folder is an earlier export, and may be replaced."""
 
@@ -161,8 +162,8 @@ def _with_vectors(library: Library, ids: Any) -> tuple[list[Photo], Vectors]:
 
 
 def _metadata(photo: Photo) -> dict[str, Any]:
-    """Return what clip-retrieval calls a picture's metadata; its pages look for `caption` and `url`."""
-    told = row_of(photo)
+    """Return what clip-retrieval calls a picture's metadata; what is empty would be served as NaN, which is no JSON."""
+    told = {name: "" if value is None and name in _TEXTS else value for name, value in row_of(photo).items()}
     told[_PATH] = told.pop("path")
     told["caption"] = ", ".join(photo.labels)
     return {name: told[name] for name in (_PATH, "caption", *told) if name not in ("path_bytes", "labels")}

@@ -22,6 +22,7 @@ from search.types import Progress, Skip, Stage
 
 _BESIDE = (".txt", ".json", ".cls")  # captions and what is known of a picture, kept beside it
 _MOST_BYTES = 1 << 30  # of one member
+_LONGEST = 200  # bytes of a name, which is longer while the file is written
 MARK = "shard.json"
 """What tells which tar file a folder was made of."""
 
@@ -108,15 +109,12 @@ def _of(shard: Path) -> dict[str, str | int]:
 
 def _unpack(shard: Path, folder: Path, skipped: list[Skip]) -> int:
     photos, taken, left = 0, set[str](), list[Skip]()
-    with tarfile.open(shard) as tar, new_folder(folder) as temporary:
+    with tarfile.open(shard, "r:") as tar, new_folder(folder) as temporary:
         for member in tar:
             name = os.path.basename(member.name)
             if not member.isfile() or not _is_wanted(name):
                 continue
-            if name in taken or member.size > _MOST_BYTES:
-                why = (
-                    ("twice", "a name is there twice") if name in taken else ("too_large", f"{member.size} bytes")
-                )
+            if why := _why_not(name, member.size, taken):
                 left.append(Skip(f"{shard}/{member.name}", *why))
                 continue
             taken.add(name)
@@ -130,6 +128,15 @@ def _unpack(shard: Path, folder: Path, skipped: list[Skip]) -> int:
         replace_beside(temporary / MARK, json.dumps(about).encode(), like=None)
     skipped += left
     return photos
+
+
+def _why_not(name: str, size: int, taken: set[str]) -> tuple[str, str] | None:
+    """Return why a member that is wanted is left out."""
+    if name in taken:
+        return "twice", "a name is there twice"
+    if len(os.fsencode(name)) > _LONGEST:
+        return "name", "its name is too long"
+    return ("too_large", f"{size} bytes") if size > _MOST_BYTES else None
 
 
 def _is_wanted(name: str) -> bool:

@@ -79,11 +79,8 @@ def inspect(seams: Seams, source: Source, listing: Listing, options: AdoptOption
     """
     from search.adoption.passport import examine
 
-    if seams.catalog.exists():
-        seams.model.row()
-    encoder = seams.model.encoder
-    if row := seams.catalog.encoder() if seams.catalog.exists() else None:
-        seams.model.made_sure(row.fingerprint)
+    row = seams.model.row() if seams.catalog.exists() else None
+    encoder = seams.model.made_sure(row.fingerprint) if row else seams.model.encoder
     with lend() as decoders:
         return examine(source, listing, encoder, decoders, options)
 
