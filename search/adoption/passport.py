@@ -31,9 +31,9 @@ _OTHERWISE = "give the model that made them with --model, or take the photos alo
 def examine(
     source: Source, listing: Listing, encoder: Encoder, decoders: Decoders, options: AdoptOptions
 ) -> Passport:
-    """Encode some photos anew and hold them against the source's vectors.
+    """Encode some photos anew and hold them against the source's vectors; `require` judges what that gives.
 
-    Raises UntrustedVectors, which has the passport, where the vectors are not this model's.
+    Raises UntrustedVectors for vectors of another width than the model's.
     """
     if source.dim != encoder.dim:
         raise UntrustedVectors(
@@ -45,7 +45,7 @@ def examine(
     both = _compare(source, listing, turned, encoder, decoders)
     orientation = _orientation(both, options.agreement)
     counted = spots if spots or orientation is not Orientation.APPLIED else both
-    passport = Passport(
+    return Passport(
         source=source.kind,
         place=source.place,
         model=encoder.name,
@@ -56,11 +56,10 @@ def examine(
         turned=tuple(both),
         spots=tuple(counted),
     )
-    _require(passport, options)
-    return passport
 
 
-def _require(passport: Passport, options: AdoptOptions) -> None:
+def require(passport: Passport, options: AdoptOptions) -> None:
+    """Raise UntrustedVectors, which has the passport, where the vectors are not this model's."""
     if not passport.spots:
         message = f"no photo of {passport.place} could be compared with its vector"
         raise UntrustedVectors(message, hint="take the photos alone with --reencode", passport=passport)

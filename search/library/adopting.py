@@ -77,12 +77,14 @@ def inspect(seams: Seams, source: Source, listing: Listing, options: AdoptOption
 
     Raises UntrustedVectors; EncoderMismatch if that is not the library's.
     """
-    from search.adoption.passport import examine
+    from search.adoption.passport import examine, require
 
     row = seams.model.row() if seams.catalog.exists() else None
     encoder = seams.model.made_sure(row.fingerprint) if row else seams.model.encoder
     with lend() as decoders:
-        return examine(source, listing, encoder, decoders, options)
+        passport = examine(source, listing, encoder, decoders, options)
+    require(passport, options)
+    return passport
 
 
 def _reasons(listing: Listing, taken: Taken) -> dict[str, int]:
