@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from search.cli.options import SKIPPED, STORAGE, Number, Settings, completed_by, model_option, trust_option
+from search.cli.options import SKIPPED, STORAGE, Number, Settings, completed_by, trust_option
 
 if TYPE_CHECKING:
     from search.adoption import Source
@@ -19,7 +19,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 _SHOWN = 10  # skipped files on a terminal
 
 _OPTIONS = (
-    model_option,
+    click.option(
+        "--model",
+        metavar="NAME",
+        default="auto",
+        shell_complete=completed_by("models"),
+        help="The model that made the vectors. [default: the one that the source names]",
+    ),
     trust_option,
     click.option(
         "--moved",
