@@ -13,6 +13,7 @@
     ├── TrainingError         a training run that can't go on: its loss is no number any more
     │   └── TrainingBusy      another process trains into that folder
     ├── EncoderMismatch       the library was indexed with another model
+    ├── UntrustedVectors      vectors from elsewhere are not what the model makes of the photos
     ├── DimensionError        vectors of another width than the index holds
     └── LibraryError          the library itself
         ├── LibraryNotFound   there is none at that place
@@ -26,6 +27,11 @@
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from search.types import Passport
 
 
 class SearchError(Exception):
@@ -97,6 +103,14 @@ class TrainingBusy(TrainingError):
 
 class EncoderMismatch(SearchError):
     """The library was indexed with another model than the one asked for."""
+
+
+class UntrustedVectors(SearchError):
+    """Vectors from elsewhere are not what the model makes of the photos.   passport: what was compared, if anything."""
+
+    def __init__(self, message: str, *, hint: str = "", passport: Passport | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.passport = passport
 
 
 class DimensionError(SearchError):

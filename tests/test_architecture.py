@@ -16,18 +16,32 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "conditions", "resources", "failpoints", "files", "measures"},
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "heads", "banks", "inspection", "generations", "live", "duplicates"},
+    {
+        "adoption",
+        "decoding",
+        "indexer",
+        "labels",
+        "heads",
+        "banks",
+        "inspection",
+        "generations",
+        "live",
+        "duplicates",
+    },
     {"library"},
-    {"evaluate", "train"},  # engines, interop
+    {"evaluate", "train", "interop"},  # engines
     {"cli"},
 )
 SIBLINGS = {
     ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
     ("conditions", "types"),
+    ("errors", "types"),  # what was compared goes with the refusal: a type alone
     ("types", "errors"),  # a filter that could not be meant is none
     ("grammar", "query"),
     ("query", "grammar"),  # how it is written, where that is needed
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
+    ("adoption", "indexer"),  # it is a run over other software's photos
+    ("adoption", "decoding"),
     ("indexer", "decoding"),  # both have photos decoded by its children
     (
         "catalog",
@@ -55,11 +69,12 @@ THIRD_PARTIES = {
         *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/tagging"),
         "catalog/transaction",
         *("catalog/upgrades", "catalog/writer"),
+        "interop/immich",  # another program's database
         "catalog/storage",  # its types; what it imports at once is told below
     },
     "alembic": {"catalog/upgrades"},
     "psutil": {"catalog/places", "decoding/budget"},
-    "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs"},
+    "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs", "vectors/flat"},
     "imagehash": {"photos/likeness"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"}
     | {"train/samples"},
@@ -91,7 +106,7 @@ THIRD_PARTIES = {
         "train/checkpoints",
         "train/probe",
     },
-    "pyarrow": {"train/samples"},
+    "pyarrow": {"train/samples", "interop"},
     "scipy": {"heads"},
     "regex": {"encoders/tokens"},
     "tokenizers": {"encoders/foreign_tokens"},
@@ -117,9 +132,11 @@ THIRD_PARTIES = {
         "generations",
         "live",
         "duplicates",
+        "adoption",
         "library",
         "evaluate",
         "train",
+        "interop",
         "cli/report/plots",
     },
 }
