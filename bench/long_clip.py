@@ -149,7 +149,8 @@ def show(found: Mapping[str, Mapping[str, Retrieval]], plot: Path | None) -> Non
     if plot:
         curves = {label: [one.recalls[1] for one in of_one[ALL].bins] for label, of_one in found.items()}
         tokens, counts = [f"{one.low} to {one.high}" for one in bins], [one.captions for one in bins]
-        plot.write_text(plots.recall_by_length(tokens, curves, counts=counts, what="recall@1").svg)
+        drawn = plots.recall_by_length(tokens, curves, counts=counts, what="recall@1").svg
+        plot.write_text(drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))  # a file by itself
 
 
 def joined(captions: Captions) -> tuple[Captions, list[int]]:
