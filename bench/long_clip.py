@@ -45,6 +45,7 @@ RUNS = {
 }
 EDGES = (21, 41, 61, 78)  # tokens at which bins begin: kept when stretched, and what CLIP reads
 RECALL_K = (1, 5, 10)
+NAMESPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 SHORT, LONG, ALL = "captions alone", "all captions of a photo together", "texts of all lengths"
 
 
@@ -150,7 +151,7 @@ def show(found: Mapping[str, Mapping[str, Retrieval]], plot: Path | None) -> Non
         curves = {label: [one.recalls[1] for one in of_one[ALL].bins] for label, of_one in found.items()}
         tokens, counts = [f"{one.low} to {one.high}" for one in bins], [one.captions for one in bins]
         drawn = plots.recall_by_length(tokens, curves, counts=counts, what="recall@1").svg
-        plot.write_text(drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))  # a file by itself
+        plot.write_text(drawn.replace("<svg ", f"<svg {NAMESPACES} ", 1))  # a file by itself, no part of a page
 
 
 def joined(captions: Captions) -> tuple[Captions, list[int]]:
