@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "conditions", "resources", "failpoints", "files", "measures"},
+    {"types", "errors", "conditions", "documents", "resources", "failpoints", "files", "measures"},
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {"decoding", "indexer", "labels", "heads", "banks", "inspection", "generations", "live", "duplicates"},
     {"library"},
@@ -24,6 +24,7 @@ LAYERS = (
 SIBLINGS = {
     ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
     ("conditions", "types"),
+    ("documents", "types"),  # what it writes down; for their types alone
     ("types", "errors"),  # a filter that could not be meant is none
     ("grammar", "query"),
     ("query", "grammar"),  # how it is written, where that is needed
