@@ -19,7 +19,7 @@ LAYERS = (
     {"decoding", "indexer", "labels", "heads", "banks", "inspection", "generations", "live", "duplicates"},
     {"library"},
     {"evaluate", "train"},  # engines, interop
-    {"cli"},
+    {"cli", "web"},
 )
 SIBLINGS = {
     ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
@@ -37,12 +37,16 @@ SIBLINGS = {
     ("labels", "decoding"),
     ("labels", "banks"),  # a label by itself is held against unrelated prompts
     ("train", "evaluate"),  # how data are read and a model is measured is the same before and after training
+    ("cli", "web"),  # `search serve` starts it; web knows nothing of the command line
     ("live", "generations"),  # what an index starts from
 }
 
 THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
+    "starlette": {"web"},
+    "anyio": {"web"},
+    "uvicorn": {"cli/serve"},
     "platformdirs": {
         "banks",
         "cli/viewer",

@@ -24,6 +24,7 @@ _COMMANDS = (
     "rebuild",
     "remove",
     "root",
+    "serve",
     "show",
     "similar",
     "skipped",

@@ -1,0 +1,47 @@
+"""The library over HTTP: the REST interface below /api.
+
+options     ServeOptions: where it listens, what it lets through
+guard       the middleware around everything: Host, origin, token, limits, headers
+desk        the library and whose turn it is
+api         the REST interface, a table of operations; openapi tells of the same table
+uploads     a picture that was sent → pixels
+problems    errors as they are told
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from search.web.options import ServeOptions
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from search.library import Library
+
+__all__ = ["ServeOptions", "create_app"]
+
+
+def create_app(library: Library, options: ServeOptions | None = None) -> Starlette:
+    """Return the application that answers for a library, which stays the caller's to close.
+
+    `app.state` has it as `desk`, and the options as `options`.
+    """
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+
+    from search.errors import SearchError
+    from search.web import api
+    from search.web.desk import Desk
+    from search.web.guard import Guard
+    from search.web.problems import handle
+
+    options = options or ServeOptions()
+    app = Starlette(
+        routes=api.routes(),
+        middleware=[Middleware(Guard, options=options)],
+        exception_handlers={SearchError: handle, HTTPException: handle},
+    )
+    app.state.desk, app.state.options = Desk(library), options
+    return app
