@@ -125,6 +125,7 @@ THIRD_PARTIES = {
         "evaluate",
         "train",
         "cli/report/plots",
+        "web/querying",  # pictures that were sent, stacked for the model
     },
 }
 

@@ -10,6 +10,8 @@ problems    errors as they are told
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from search.web.options import ServeOptions
@@ -25,7 +27,7 @@ __all__ = ["ServeOptions", "create_app"]
 def create_app(library: Library, options: ServeOptions | None = None) -> Starlette:
     """Return the application that answers for a library, which stays the caller's to close.
 
-    `app.state` has it as `desk`, and the options as `options`.
+    `app.state` has what handlers need: `desk` (whose turn it is to ask the library), `uploads` and `options`.
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
@@ -36,12 +38,22 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
     from search.web.desk import Desk
     from search.web.guard import Guard
     from search.web.problems import handle
+    from search.web.uploads import Uploads
 
     options = options or ServeOptions()
+    desk = Desk(library)
+    uploads = Uploads(desk, max_megapixels=options.max_megapixels)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        uploads.close()
+
     app = Starlette(
         routes=api.routes(),
         middleware=[Middleware(Guard, options=options)],
         exception_handlers={SearchError: handle, HTTPException: handle},
+        lifespan=lifespan,
     )
-    app.state.desk, app.state.options = Desk(library), options
+    app.state.desk, app.state.uploads, app.state.options = desk, uploads, options
     return app
