@@ -16,7 +16,7 @@ from search.types import Skip, SkipReason
 from search.web.problems import Problem
 
 if TYPE_CHECKING:
-    from search.decoding.pool import Decoders
+    from search.decoding.pool import Decoded, Decoders
     from search.encoders.preprocessing import Preprocessing
     from search.types import Pixels
     from search.web.desk import Desk
@@ -45,6 +45,10 @@ class Uploads:
 
     async def pixels(self, content: bytes) -> Pixels:
         """Return a picture, (H, W, 3), as `Library.image_vectors` takes it. Raises Problem for what is none."""
+        return (await self.decoded(content)).pixels
+
+    async def decoded(self, content: bytes) -> Decoded:
+        """Return a picture with what it says of itself. Raises Problem for what is none."""
         preprocessing = await self._desk.answer(lambda library: library.preprocessing())
         return await self._desk.look(lambda _: self._decoded(content, preprocessing))
 
@@ -57,7 +61,7 @@ class Uploads:
                 self._folder.cleanup()
             self._decoders = self._folder = None
 
-    def _decoded(self, content: bytes, preprocessing: Preprocessing) -> Pixels:
+    def _decoded(self, content: bytes, preprocessing: Preprocessing) -> Decoded:
         decoders, folder = self._opened()
         descriptor, path = tempfile.mkstemp(dir=folder)
         try:
@@ -70,7 +74,7 @@ class Uploads:
             reason = SkipReason(found.reason)
             status, detail = _REFUSED.get(reason, (422, "The picture is damaged."))
             raise Problem(status, detail, more={"reason": str(reason)})
-        return found.pixels
+        return found
 
     def _opened(self) -> tuple[Decoders, str]:
         from search.decoding.pool import Decoders

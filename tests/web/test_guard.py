@@ -322,11 +322,11 @@ def bomb_of_pixels() -> bytes:
 
 
 def bomb_of_text() -> bytes:
-    """A small picture with a hundred megabytes of text in it."""
+    """A small picture with twenty megabytes of text in it."""
     stream = io.BytesIO()
     Image.new("RGB", (8, 8)).save(stream, "PNG")
     small = stream.getvalue()
-    text = b"Comment\0\0" + zlib.compress(b"\0" * 100_000_000, 1)
+    text = b"Comment\0\0" + zlib.compress(b"\0" * 20_000_000, 1)
     return small[:33] + png((b"zTXt", text))[8:] + small[33:]
 
 
