@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from search.web.options import ServeOptions
 
 _BACKLOG = 128
+_MOST_CONNECTIONS = 1000  # open at a time, whoever has them and whatever they wait for
 
 
 @as_command("serve")
@@ -85,7 +86,9 @@ def command(
             access_log=settings.verbose,
             server_header=False,
             proxy_headers=False,
+            http="h11",
             ws="none",
+            limit_concurrency=_MOST_CONNECTIONS,
             backlog=_BACKLOG,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=5,

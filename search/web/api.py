@@ -250,7 +250,7 @@ _FILTER = (
 _WORDS = (
     Parameter(
         "q",
-        {"type": "string", "minLength": 1, "maxLength": 4000},
+        {"type": "string", "minLength": 1, "maxLength": 2000},
         "What to look for: `red car + 2:beach - people + like:12`, where 12 is a photo's id.",
     ),
     Parameter("not", _many(_TEXT), "Push away from this text."),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from search.library import Library
     from search.types import Answer, Pixels
 
+_MOST_TERMS, _MOST_PROMPTS, _MOST_CHARACTERS = 32, 64, 3000
 _EXAMPLE = re.compile(f"(?:{WEIGHT})?(?P<id>[0-9]+)")
 
 
@@ -48,7 +49,9 @@ class Asked:
             *(Term(Kind.TEXT, text.strip(), -1.0) for text in given["not"] if text.strip()),
             *(_example(text, -1) for text in given["unlike"]),
         ]
-        return cls._of(asking(terms), given, templates=tuple(given["template"]))
+        query, templates = asking(terms), tuple(given["template"])
+        _refuse_labour(query, templates)
+        return cls._of(query, given, templates=templates)
 
     @classmethod
     def like(cls, id_: int, given: dict[str, Any]) -> Asked:
@@ -96,6 +99,20 @@ class Asked:
             "offset": self.offset,
             "next_offset": end if more else None,
         }
+
+
+def _refuse_labour(query: Query, templates: tuple[str, ...]) -> None:
+    """Refuse a query that would keep the model busy for seconds: others wait for it."""
+    texts = [term.value for term in query.of(Kind.TEXT)]
+    prompts = len(texts) * max(1, len(templates))
+    characters = sum(
+        len(template) + template.count("{}") * len(text) for text in texts for template in templates or ("{}",)
+    )
+    if len(query.terms) > _MOST_TERMS or prompts > _MOST_PROMPTS or characters > _MOST_CHARACTERS:
+        raise QueryError(
+            f"the query is too long: it may have {_MOST_TERMS} terms, and its texts put into its templates may be "
+            f"{_MOST_PROMPTS} prompts of {_MOST_CHARACTERS} characters together"
+        )
 
 
 def _words(text: str) -> list[Term]:
