@@ -81,11 +81,14 @@ def _of(error: errors.SearchError) -> dict[str, object]:
 
 
 def _harmless(error: errors.SearchError) -> str:
-    """Return an error's words; those of calls that name files are not passed on if a path may be in them."""
+    """Return an error's words; those of calls that name files are not passed on if a path may be in them.
+
+    What to do next is told unless it is an option of the command line.
+    """
     is_callers_own = isinstance(error, errors.QueryError)
     if not is_callers_own and (os.sep in error.message or "\\" in error.message):
         return "The request can't be meant as it stands."
-    return str(error) if is_callers_own else error.message
+    return str(error) if is_callers_own and "--" not in error.hint else error.message
 
 
 def _phrase(status: int) -> str:

@@ -387,6 +387,11 @@ def test_refusals_of_all_kinds_name_no_file(client, ids):
         assert leaks(refused.text) == []
 
 
+def test_what_to_do_next_is_told_unless_it_is_the_command_lines(client):
+    assert client.get("/api/search").json()["detail"] == "the query asks for nothing"
+    assert client.get("/api/search?q=a+-").json()["detail"].endswith("; put text with such signs in quotes")
+
+
 def test_a_page_of_an_error_runs_nothing(client):
     refused = client.get("/<script>alert(1)</script>", headers={"Accept": "text/html"})
     assert refused.headers["content-type"].startswith("text/html")
