@@ -125,6 +125,7 @@ THIRD_PARTIES = {
         "evaluate",
         "train",
         "cli/report/plots",
+        "web/compat/clip_retrieval",  # a vector that a client sends
         "web/querying",  # pictures that were sent, stacked for the model
     },
 }

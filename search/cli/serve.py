@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from search.cli.compatible import compatible_of, compatible_options
 from search.cli.options import Number, Settings, as_command, model_option, not_empty, trust_option
 from search.errors import SearchError, UsageError
 
@@ -39,6 +40,7 @@ _MOST_CONNECTIONS = 1000  # open at a time, whoever has them and whatever they w
     "--max-megapixels", type=Number(min=0.01), default=100, show_default=True, help="Refuse uploads above."
 )
 @click.option("--rate", type=Number(min=0.01), metavar="N", help="Requests a second from one address.")
+@compatible_options
 @model_option
 @trust_option
 def command(
@@ -53,6 +55,7 @@ def command(
     rate: float | None,
     model: str,
     trust_checkpoint: str | None,
+    **others: Any,
 ) -> None:
     """Answer over HTTP, for this machine alone unless told otherwise.
 
@@ -77,6 +80,7 @@ def command(
         max_upload_bytes=round(max_upload * 1e6),
         max_megapixels=max_megapixels,
         rate=rate,
+        **compatible_of(settings, **others),
     )
     with _listening(options) as listener, settings.open_library(model, trust_checkpoint) as library:
         library.status()  # one that can't be opened is told now, not to whoever asks first

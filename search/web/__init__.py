@@ -1,4 +1,4 @@
-"""The library over HTTP: the REST interface below /api.
+"""The library over HTTP: the REST interface below /api, and those of other programs where they are switched on.
 
 options     ServeOptions: where it listens, what it lets through
 guard       the middleware around everything: Host, origin, token, limits, headers
@@ -6,6 +6,7 @@ desk        the library and whose turn it is
 api         the REST interface, a table of operations; openapi tells of the same table
 uploads     a picture that was sent → pixels
 problems    errors as they are told
+compat      interfaces that clients of other programs speak
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
     from starlette.middleware import Middleware
 
     from search.errors import SearchError
-    from search.web import api
+    from search.web import api, compat
     from search.web.desk import Desk
     from search.web.guard import Guard
     from search.web.problems import handle
@@ -50,7 +51,7 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
         uploads.close()
 
     app = Starlette(
-        routes=api.routes(),
+        routes=[*compat.routes(options), *api.routes()],
         middleware=[Middleware(Guard, options=options)],
         exception_handlers={SearchError: handle, HTTPException: handle},
         lifespan=lifespan,

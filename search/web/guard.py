@@ -7,6 +7,7 @@ page by a link; no answer may be read by another origin. With a token, only who 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import hmac
@@ -25,10 +26,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from search.web.compat import guests
 from search.web.options import ServeOptions, as_address, is_loopback
 from search.web.problems import Problem, problem_of, respond
 
 _log = logging.getLogger("search.web")
+
+OPEN_TO_IMMICH = ("/ping", "/predict")
+"""What immich's server asks: it has no place for a token. The answers tell nothing of the library but its model."""
 
 COOKIE = "search_token"
 _COOKIE_AGE_S = 30 * 24 * 3600
@@ -68,13 +73,23 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._answer(scope, receive, _Outgoing(scope, send))
+            guest = guests.guest(scope, Headers(scope=scope), self._options.clip_retrieval)
+            await self._answer(scope, receive, _Outgoing(scope, send, guest), guest)
         elif scope["type"] == "websocket":  # there are none here
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _answer(self, scope: Scope, receive: Receive, send: _Outgoing) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: _Outgoing, guest: str | None) -> None:
+        """guest: the origin of a page of another site that may ask this, None for all else."""
         try:
-            self._admit(scope)
+            headers = Headers(scope=scope)
+            self._check_host(headers.getlist("host"))
+            self._check_rate(scope, self._rate)
+            if guest and (told := guests.preflight(scope, headers)) is not None:
+                await told(scope, receive, send)
+                return
+            if not guest:
+                _check_origin(scope, headers)
+            self._check_who(scope, headers)
             if (entered := self._entering(scope)) is not None:
                 await entered(scope, receive, send)
                 return
@@ -89,15 +104,6 @@ class Guard:
             if send.started:
                 raise  # the connection is cut, so that nobody takes half an answer for a whole one
             await respond(problem_of(error), scope)(scope, receive, send)
-
-    def _admit(self, scope: Scope) -> None:
-        """Raise Problem for a request that may go no further."""
-        headers = Headers(scope=scope)
-        self._check_host(headers.getlist("host"))
-        self._check_rate(scope, self._rate)
-        _check_origin(scope, headers)
-        if self._token is not None and not self._entrance(scope):
-            self._check_token(scope, headers)
 
     # ---- where it was sent
 
@@ -133,11 +139,17 @@ class Guard:
 
     # ---- who it is from
 
+    def _check_who(self, scope: Scope, headers: Headers) -> None:
+        """Raise Problem for who does not know the token, if there is one."""
+        is_open = self._options.immich is not None and scope["path"] in OPEN_TO_IMMICH
+        if self._token is not None and not is_open and not self._entrance(scope):
+            self._check_token(scope, headers)
+
     def _check_token(self, scope: Scope, headers: Headers) -> None:
         cookie = _cookie(headers)
         if cookie is not None and _same(cookie, self._cookie_value()):
             return
-        given = _bearer(headers)
+        given = _given(headers)
         if given is None:
             raise _without_token(
                 "This server asks for its token: in a browser open /?token=TOKEN once, elsewhere send "
@@ -236,8 +248,12 @@ def _without_token(detail: str) -> Problem:
     return Problem(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _bearer(headers: Headers) -> str | None:
+def _given(headers: Headers) -> str | None:
+    """Return the token that a request gives: by itself, or as the password that an address can hold."""
     kind, _, value = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "basic":
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
     return value.strip() if kind.lower() == "bearer" else None
 
 
@@ -330,8 +346,9 @@ class _Incoming:
 class _Outgoing:
     """An answer on its way: puts on the headers that it has not put on itself."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, guest: str | None) -> None:
         self._send = send
+        self._welcome = guests.welcome(guest) if guest else {}
         self._policy = _DATA_POLICY if scope["path"].startswith("/api/") else _PAGE_POLICY
         self.started = False
 
@@ -339,6 +356,7 @@ class _Outgoing:
         if message["type"] == "http.response.start":
             self.started = True
             headers = MutableHeaders(scope=message)
+            headers.update(self._welcome)
             for name, value in (*_HEADERS.items(), ("Content-Security-Policy", self._policy)):
                 headers.setdefault(name, value)
         await self._send(message)
