@@ -42,7 +42,7 @@ def parse_query(text: str, *, avoid: Sequence[str] = (), unlike: Sequence[str] =
 
 
 def spelled(query: Query) -> str:
-    """Write a query as `parse_query` reads it."""
+    """Write a query as `parse_query` reads it; a vector stands there by its name, which no text can give back."""
     first, *others = (term.weight < 0 for term in query.terms)
     signs = ["- " if first else "", *(" - " if away else " + " for away in others)]
     return "".join(sign + _spelled(term) for sign, term in zip(signs, query.terms, strict=True))
@@ -110,7 +110,7 @@ def _after_spaces(text: str, place: int) -> int:
 def _spelled(term: Term) -> str:
     """Write a term as `parse_query` reads it, without its sign."""
     weight = "" if abs(term.weight) == 1 else f"{repr(abs(term.weight)).removesuffix('.0')}:"
-    if term.kind is Kind.PHOTO:
+    if term.kind in (Kind.PHOTO, Kind.VECTOR):
         return f"{weight}{_LIKE}{term.value}"
     like = _LIKE if term.kind is Kind.IMAGE else ""
     is_plain = term.value == term.value.strip() and not _NOT_PLAIN.match(term.value)

@@ -28,6 +28,7 @@ class Kind(StrEnum):
     TEXT = "text"
     IMAGE = "image"  # the path of a file
     PHOTO = "photo"  # the id of a photo in the library
+    VECTOR = "vector"  # the name of a vector that is handed over with the query
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     """(N,) photo ids."""
     Vectors: TypeAlias = npt.NDArray[np.float32]
     """(N, D) unit rows."""
+    Vector: TypeAlias = npt.NDArray[np.floating[Any]]
+    """(D,), of any length but none."""
     Halves: TypeAlias = npt.NDArray[np.float16]
     """(N, D) rows as they are kept: unit only to float16's precision."""
     Pixels: TypeAlias = npt.NDArray[np.uint8]

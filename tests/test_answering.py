@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from search import Library
-from search.errors import QueryError, UsageError
+from search.errors import DimensionError, QueryError, UsageError
 from search.grammar import parse_query
 from search.library import answering
 from search.query import Kind, Query, Term, parse
@@ -160,6 +160,42 @@ def test_a_model_of_long_context_reads_a_long_text_whole(long_model, tmp_path, m
         ids, rows = vectors(library)
         scores = rows @ library.text_vectors([LONG])[0]
         assert found(answer) == ids[np.argsort(-scores)][:3].tolist()
+
+
+def test_a_vector_that_is_handed_over_is_a_term_like_any_other(photos):
+    ids, rows = vectors(photos)
+    first, second = ids[:2].tolist()
+    by_id = photos.answer(
+        Query((Term(Kind.PHOTO, str(first)), Term(Kind.PHOTO, str(second), -0.5))), examples=True
+    )
+    terms = (Term(Kind.VECTOR, "one"), Term(Kind.PHOTO, str(second), -0.5))
+    by_vector = photos.answer(Query(terms), examples=True, vectors={"one": 3 * rows[0].astype(np.float64)})
+    assert [hit.photo.id for hit in by_vector.hits] == [hit.photo.id for hit in by_id.hits]
+    assert by_vector.hits[0].score == pytest.approx(by_id.hits[0].score, abs=1e-6)
+    assert by_vector.query == f"like:one - 0.5:like:{second}"
+
+
+def test_a_vector_that_can_not_be_meant_is_refused(photos):
+    asked, dim = Query((Term(Kind.VECTOR, "one"),)), vectors(photos)[1].shape[1]
+    for wrong, error in (
+        ({}, UsageError),
+        ({"one": np.zeros(dim)}, UsageError),
+        ({"one": np.full(dim, np.nan)}, UsageError),
+        ({"one": np.ones(dim + 1)}, DimensionError),
+        ({"one": np.ones((1, dim))}, DimensionError),
+    ):
+        with pytest.raises(error):
+            photos.answer(asked, vectors=wrong)
+
+
+def test_pictures_become_the_vectors_that_indexing_gave_them(photos, album):
+    from search.photos.decode import load
+
+    photo = photos.photo(album / "half0" / "00.png")
+    pixels = photos.preprocessing()(load(photo.path).image)
+    [vector] = photos.image_vectors(pixels[None])
+    ids, rows = vectors(photos)
+    assert vector @ rows[ids.tolist().index(photo.id)] == pytest.approx(1, abs=1e-3)  # kept as float16
 
 
 def test_examples_of_the_library_are_left_out_by_id_and_by_file(photos, album):

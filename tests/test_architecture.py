@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "conditions", "resources", "failpoints", "files", "measures"},
+    {"types", "errors", "conditions", "documents", "resources", "failpoints", "files", "measures"},
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {
         "adoption",
@@ -30,12 +30,13 @@ LAYERS = (
     },
     {"library"},
     {"evaluate", "train", "interop"},  # engines
-    {"cli"},
+    {"cli", "web"},
 )
 SIBLINGS = {
     ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
     ("conditions", "types"),
     ("errors", "types"),  # what was compared goes with the refusal: a type alone
+    ("documents", "types"),  # what it writes down; for their types alone
     ("types", "errors"),  # a filter that could not be meant is none
     ("grammar", "query"),
     ("query", "grammar"),  # how it is written, where that is needed
@@ -50,12 +51,16 @@ SIBLINGS = {
     ("labels", "decoding"),
     ("labels", "banks"),  # a label by itself is held against unrelated prompts
     ("train", "evaluate"),  # how data are read and a model is measured is the same before and after training
+    ("cli", "web"),  # `search serve` starts it; web knows nothing of the command line
     ("live", "generations"),  # what an index starts from
 }
 
 THIRD_PARTIES = {
     "click": {"cli"},
     "tqdm": {"cli"},
+    "starlette": {"web"},
+    "anyio": {"web"},
+    "uvicorn": {"cli/serve"},
     "platformdirs": {
         "banks",
         "cli/viewer",
@@ -138,6 +143,8 @@ THIRD_PARTIES = {
         "train",
         "interop",
         "cli/report/plots",
+        "web/compat/clip_retrieval",  # a vector that a client sends
+        "web/querying",  # pictures that were sent, stacked for the model
     },
 }
 

@@ -41,6 +41,11 @@ def test_help_of_every_command_is_light():
     assert not after_commands(*([name, "--help"] for name in names)) & HEAVY
 
 
+def test_help_of_the_server_imports_none_of_it():
+    web = {"starlette", "uvicorn", "anyio", "asyncio", "multipart", "python_multipart"}
+    assert not after_command("serve", "--help") & (HEAVY | web)
+
+
 def test_help_of_evaluations_draws_and_trains_nothing():
     heavy = HEAVY | {"matplotlib", "sklearn", "scipy"}
     commands = (["evaluate", "prompts"], ["evaluate", "probe"], ["train", "contrastive"], ["train", "probe"])

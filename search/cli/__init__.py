@@ -26,6 +26,7 @@ _COMMANDS = (
     "rebuild",
     "remove",
     "root",
+    "serve",
     "show",
     "similar",
     "skipped",

@@ -93,7 +93,8 @@ class Telling:
 
         many: whether more than one could be asked for; JSON then has a list of them.
         """
-        from search.cli.output import answer_document, emit_answers, emit_json
+        from search.cli.output import emit_answers, emit_json
+        from search.documents import answer_document
 
         self._tell_what_was_dropped(answers)
         if self._settings.json:

@@ -73,7 +73,7 @@ def _document(report: CheckReport, *, photos: bool) -> dict[str, Any]:
 
 
 def _problem_document(problem: Problem) -> dict[str, Any]:
-    from search.cli.output import path_fields
+    from search.documents import path_fields
 
     where = {} if problem.path is None else path_fields(problem.path)
     id_ = {} if problem.id is None else {"id": problem.id}

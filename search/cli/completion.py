@@ -39,7 +39,8 @@ def command(settings: Settings, *, shell: str | None, install: bool) -> None:
       search completion --install
       eval "$(search completion bash)"
     """
-    from search.cli.output import emit_json, path_fields
+    from search.cli.output import emit_json
+    from search.documents import path_fields
 
     shell = shell or _users_shell()
     script = completing(shell).source()

@@ -146,7 +146,7 @@ def _undo(settings: Settings, place: str, *, model: str) -> int:
 
 
 def _document(report: DuplicateReport, moved: MoveReport | None) -> dict[str, Any]:
-    from search.cli.output import skip_document
+    from search.documents import skip_document
 
     document: dict[str, Any] = {
         "groups": [_group(group) for group in report.groups],
@@ -162,7 +162,7 @@ def _document(report: DuplicateReport, moved: MoveReport | None) -> dict[str, An
 
 
 def _moves(moved: MoveReport) -> dict[str, Any]:
-    from search.cli.output import path_fields, skip_document
+    from search.documents import path_fields, skip_document
 
     return {
         "moved": [{**path_fields(one.path), **path_fields(one.to, "to")} for one in moved.moved],
@@ -172,7 +172,7 @@ def _moves(moved: MoveReport) -> dict[str, Any]:
 
 
 def _group(group: DuplicateGroup) -> dict[str, Any]:
-    from search.cli.output import path_fields, photo_document
+    from search.documents import path_fields, photo_document
 
     others = [
         {

@@ -70,8 +70,9 @@ def command(
     Example:
       search index ~/Pictures --exclude "*.gif"
     """
-    from search.cli.output import emit_json, printable, report_document
+    from search.cli.output import emit_json, printable
     from search.cli.progress import progress_bar, stopping
+    from search.documents import report_document
     from search.indexer import IndexOptions
     from search.photos.scan import ScanOptions
 

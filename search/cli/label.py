@@ -99,9 +99,10 @@ def command(
       search label --labels everyday --apply
       search label --labels photo-tags --multi --threshold animal/dog=0.5 -k 5
     """
-    from search.cli.output import emit_json, labelling_document
+    from search.cli.output import emit_json
     from search.cli.progress import progress_bar
     from search.cli.similar import photo_ref
+    from search.documents import labelling_document
     from search.labels import DEFAULT_MULTI_THRESHOLD, Label, LabelOptions, label_set
 
     folders = _folders(paths) if labels_from_folders else {}

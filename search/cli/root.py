@@ -26,7 +26,8 @@ def list_(settings: Settings) -> None:
     Example:
       search root list
     """
-    from search.cli.output import emit_json, emit_table, root_document
+    from search.cli.output import emit_json, emit_table
+    from search.documents import root_document
 
     with settings.open_library() as library:
         roots = library.catalog.root_status()
@@ -51,7 +52,8 @@ def move(settings: Settings, *, old: str, new: str, force: bool) -> None:
     """
     import os
 
-    from search.cli.output import emit_json, path_fields, printable
+    from search.cli.output import emit_json, printable
+    from search.documents import path_fields
 
     with settings.open_library() as library:
         photos = library.move_root(old, new, force=force)

@@ -21,7 +21,8 @@ def command(settings: Settings, *, photo: str) -> None:
     Example:
       search show ~/Pictures/holiday.jpg
     """
-    from search.cli.output import emit_json, emit_table, printable, record_document, whole_photo_document
+    from search.cli.output import emit_json, emit_table, printable
+    from search.documents import record_document, whole_photo_document
 
     with settings.open_library() as library:
         found = library.photo(photo_ref(photo))

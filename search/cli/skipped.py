@@ -13,7 +13,8 @@ def command(settings: Settings) -> None:
     Example:
       search skipped
     """
-    from search.cli.output import emit_json, emit_table, skip_document
+    from search.cli.output import emit_json, emit_table
+    from search.documents import skip_document
 
     with settings.open_library() as library:
         skipped = library.skipped()

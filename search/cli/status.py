@@ -15,7 +15,8 @@ def command(settings: Settings) -> None:
     Example:
       search status
     """
-    from search.cli.output import emit_json, emit_table, status_document
+    from search.cli.output import emit_json, emit_table
+    from search.documents import status_document
 
     with settings.open_library() as library:
         status = library.status()

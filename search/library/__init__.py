@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from time import perf_counter
@@ -24,6 +24,7 @@ from search.errors import (
     NewerLibrary,
     PhotoError,
     StorageError,
+    UnknownPhoto,
     UsageError,
 )
 from search.generations import Generations
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from search.indexer import IndexOptions, Model
     from search.labels import Label, LabelOptions, LabelSet
     from search.library.tags import Tags
-    from search.types import AdoptReport, Ids, IndexReport, Passport, Photo, Pixels, Progress, Vectors
+    from search.types import AdoptReport, Ids, IndexReport, Passport, Photo, Pixels, Progress, Vector, Vectors
     from search.vectors import VectorIndex
 
 Committed: TypeAlias = Callable[[int], None]
@@ -497,18 +498,23 @@ class Library:
         without: Sequence[int] = (),
         templates: Sequence[str] = (),
         examples: bool = False,
+        vectors: Mapping[str, Vector] | None = None,
     ) -> Answer:
         """Return what `search` does, with what one must know to trust it.
 
         without: ids never to return.   templates: prompts that every text is put into, at `{}`, and whose mean counts.
+        vectors: (D,) each, by the names that terms of Kind.VECTOR have.
         A text that is too long for the model is split into clauses that every photo should satisfy (docs/queries.md).
-        Raises QueryError, UsageError for a photo that is not here, PhotoError for a file that can't be read.
+        Raises QueryError, UsageError for a photo that is not here, PhotoError for a file that can't be read,
+        DimensionError for a vector of another model.
         """
         if isinstance(query, str):
             from search.grammar import parse_query
 
             query = parse_query(query)
-        wish = answering.Wish(k, filter or Filter(), min_relevance, diverse, without, templates, examples)
+        wish = answering.Wish(
+            k, filter or Filter(), min_relevance, diverse, without, templates, examples, vectors or {}
+        )
         return answering.answer(self._seams, query, wish)
 
     @_surviving
@@ -542,6 +548,16 @@ class Library:
         if not texts:
             return np.empty((0, row.dim), np.float32)
         return self.model.text_tower(row).encode_texts(list(texts))
+
+    @_surviving
+    def preprocessing(self) -> Preprocessing:
+        """Return how a picture becomes what `image_vectors` takes; loads the model."""
+        return self.model.made_sure(self.model.answering().fingerprint).preprocessing
+
+    @_surviving
+    def image_vectors(self, images: Pixels) -> Vectors:
+        """Return pictures, (N, H, W, 3), as the library's model sees them: (N, D) unit rows."""
+        return self.model.made_sure(self.model.answering().fingerprint).encode_images(images)
 
     # ---- duplicates
 
@@ -691,11 +707,11 @@ class Library:
 
     @_surviving
     def photo(self, ref: int | str | os.PathLike[str]) -> Photo:
-        """Return everything known of one photo, by id or path. Raises UsageError for one that is not here."""
+        """Return everything known of one photo, by id or path. Raises UnknownPhoto."""
         known = self._seams.known(ref)
         if known is None:
             name = f"photo {ref}" if isinstance(ref, int) else os.fspath(ref)
-            raise UsageError(f"{name} is not in the library")
+            raise UnknownPhoto(f"{name} is not in the library")
         return known
 
     @_surviving

@@ -7,7 +7,7 @@ which satisfy every clause best: by the lowest of their standings among the libr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from search import query as queries
-from search.errors import PhotoError, UsageError
+from search.errors import DimensionError, PhotoError, UnknownPhoto, UsageError
 from search.library import choosing
 from search.library.texts import Texts, by_clause, is_in_another_script, remembering
 from search.query import Kind, Query, Term
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from search.library.choosing import Choice
     from search.library.seams import Seams
     from search.relevance import Bank, Calibration
-    from search.types import Ids, Photo, Vectors
+    from search.types import Ids, Photo, Vector, Vectors
     from search.vectors import VectorIndex
 
     Scores = npt.NDArray[np.float32]
@@ -47,6 +47,7 @@ class Wish:
     without: Sequence[int]
     templates: Sequence[str]
     examples: bool
+    vectors: Mapping[str, Vector]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def answer(seams: Seams, asked: Query, wish: Wish) -> Answer:
     row = seams.model.answering()
     with seams.lock:
         seams.live.of(row).prepare()
-    sought = _sought(seams, row, asked, wish.templates)
+    sought = _sought(seams, row, asked, wish)
     cut = choosing.cut_of(wish.min_relevance, by_words=sought.bank is not None)
     found = _find(seams, row, sought, wish, cut)
     chosen = choosing.choose(
@@ -169,10 +170,11 @@ def _nearest(
     return ids, scores_of(index, sought.whole, ids)[0], each
 
 
-def _sought(seams: Seams, row: EncoderRow, asked: Query, templates: Sequence[str]) -> _Sought:
+def _sought(seams: Seams, row: EncoderRow, asked: Query, wish: Wish) -> _Sought:
     meant, named = _with_photos(seams, asked, row)
-    texts = _texts(seams, row, meant, templates)
-    sources = {kind: remembering(vectors_of) for kind, vectors_of in _vectors_of(seams, row, texts).items()}
+    texts = _texts(seams, row, meant, wish.templates)
+    every = {**_vectors_of(seams, row, texts), Kind.VECTOR: lambda names: _given(wish.vectors, names, row)}
+    sources = {kind: remembering(vectors_of) for kind, vectors_of in every.items()}
     parts = by_clause(meant, texts) if texts else {}
     if parts:
         sources[Kind.TEXT](list(parts))  # all of them at once
@@ -223,7 +225,7 @@ def _with_photos(seams: Seams, asked: Query, row: EncoderRow) -> tuple[Query, li
 def _present(seams: Seams, id_: int) -> int:
     known = seams.known(id_)
     if known is None:
-        raise UsageError(f"photo {id_} is not in the library")
+        raise UnknownPhoto(f"photo {id_} is not in the library")
     if known.gone_at:
         raise UsageError(f"photo {id_} is gone: its file was not found by the last run")
     return id_
@@ -275,6 +277,17 @@ def _photo_vectors(catalog: Catalog, row: EncoderRow, ids: list[str]) -> Vectors
     if missing := [id_ for id_ in wanted if id_ not in row_of]:
         raise UsageError(f"the library has no vector of photo {missing[0]}")
     return normalize(vectors[[row_of[id_] for id_ in wanted]])
+
+
+def _given(vectors: Mapping[str, Vector], names: list[str], row: EncoderRow) -> Vectors:
+    for name in names:
+        if name not in vectors:
+            raise UsageError(f"there is no vector {name}")
+        if vectors[name].shape != (row.dim,):
+            raise DimensionError(f"{row.name} has vectors of {row.dim} numbers, {name} is {vectors[name].shape}")
+        if not np.isfinite(vectors[name]).all() or not vectors[name].any():
+            raise UsageError(f"{name} is no vector that points anywhere")
+    return normalize(np.stack([vectors[name] for name in names]).astype(np.float32))
 
 
 def _excluded(catalog: Catalog, without: Sequence[int], selection: Ids | None) -> int:

@@ -54,6 +54,23 @@ def near_rows(rows: Callable[[Positions], Vectors], count: int, k: int, least: f
     return _once(found, count)
 
 
+def firsts(rows: Vectors, least: float) -> list[int]:
+    """Return the first position of each group of unit rows, (N, D), ascending.
+
+    Rows hang together that have a cosine of `least` or more, directly or by others between them.
+    """
+    pairs = near_rows(lambda some: rows[some], len(rows), max(len(rows), 1), least)
+    group = np.arange(len(rows))  # the lowest position that each is known to hang together with
+    while True:
+        before = group.copy()
+        np.minimum.at(group, pairs.second, group[pairs.first])
+        np.minimum.at(group, pairs.first, group[pairs.second])
+        group = group[group]
+        if np.array_equal(before, group):
+            kept: list[int] = np.flatnonzero(group == np.arange(len(rows))).tolist()
+            return kept
+
+
 def _within(vectors: Vectors, members: Positions, k: int, least: float) -> Iterator[Pairs]:
     """Yield the near pairs of a list, some rows against all of it at a time."""
     step = max(1, _SCORES // len(members))

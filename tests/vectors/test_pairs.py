@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search.vectors import normalize, pairs
-from search.vectors.pairs import BITS_RADIUS, near_bits, near_rows
+from search.vectors.pairs import BITS_RADIUS, firsts, near_bits, near_rows
 
 
 @pytest.fixture
@@ -56,3 +56,11 @@ def test_bits_are_found_up_to_the_radius(differ):
         _, places, distances = near_bits(codes, np.packbits(bits)[None], 4)
         hits += dict(zip(places.tolist(), distances.tolist(), strict=True)).get(number) == differ
     assert hits == (20 if differ <= BITS_RADIUS else 0)
+
+
+def test_what_hangs_together_by_a_chain_is_one_group_and_its_first_stays():
+    angles = np.radians([0, 15, 30, 90, 100, 200])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert firsts(rows, 0.94) == [0, 3, 5]
+    assert firsts(rows[::-1], 0.94) == [0, 1, 3]
+    assert firsts(rows[:0], 0.94) == []

@@ -171,7 +171,7 @@ def document(
     found: PromptEvaluation, changed: Sequence[ChangeResult], model: str, skipped: Sequence[Skip]
 ) -> dict[str, Any]:
     """Return the best wording's result in CLIP_benchmark's shape, with all wordings' in "results"."""
-    from search.cli.output import skip_document
+    from search.documents import skip_document
 
     return {
         **_result(found, found.best, model),
@@ -207,7 +207,7 @@ def document(
 
 
 def _photo(found: PromptEvaluation, result: WordingResult, row: int) -> dict[str, Any]:
-    from search.cli.output import path_fields
+    from search.documents import path_fields
 
     return {**path_fields(found.dataset.paths[row]), "probability": float(result.probability[row])}
 
@@ -237,7 +237,7 @@ def _result(found: PromptEvaluation, result: WordingResult, model: str) -> dict[
 
 
 def _change(found: PromptEvaluation, one: ChangeResult) -> dict[str, Any]:
-    from search.cli.output import path_fields
+    from search.documents import path_fields
 
     names = one.change.label_set.names
     return {

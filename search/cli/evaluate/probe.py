@@ -72,7 +72,8 @@ def command(
       search evaluate probe ~/flowers --html curve.html
     """
     from search.cli.evaluate.opening import opened
-    from search.cli.output import emit_json, skip_document
+    from search.cli.output import emit_json
+    from search.documents import skip_document
     from search.evaluate.probe import Examples, ProbeOptions, evaluate_probe, require
 
     require()

@@ -128,7 +128,7 @@ def _measured(
 
 
 def _document(result: _Result) -> dict[str, Any]:
-    from search.cli.output import skip_document
+    from search.documents import skip_document
 
     found, captions = result.figures, result.captions
     bins = [

@@ -67,7 +67,8 @@ def command(
       search evaluate robustness ~/styles
       search evaluate robustness ~/photos ~/sketches --corruptions noise,blur
     """
-    from search.cli.output import emit_json, skip_document
+    from search.cli.output import emit_json
+    from search.documents import skip_document
     from search.evaluate.robustness import in_common
 
     if html is not None:

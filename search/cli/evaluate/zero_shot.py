@@ -52,7 +52,8 @@ def command(
     Example:
       search evaluate zero-shot ~/flowers --template "a photo of a {}, a type of flower."
     """
-    from search.cli.output import emit_json, skip_document
+    from search.cli.output import emit_json
+    from search.documents import skip_document
     from search.errors import UsageError
     from search.evaluate.datasets import Dataset
     from search.evaluate.zero_shot import evaluate_zero_shot

@@ -21,7 +21,8 @@ def storing(dest: str) -> Iterator[None]:
 
 def finish(settings: Settings, dest: str, count: int) -> None:
     """Tell what was written."""
-    from search.cli.output import emit_json, path_fields
+    from search.cli.output import emit_json
+    from search.documents import path_fields
 
     if settings.json:
         emit_json({**path_fields(dest), "photos": count})

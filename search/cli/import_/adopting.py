@@ -156,13 +156,13 @@ def passport_document(passport: Passport) -> dict[str, Any]:
 
 
 def _spot(spot: SpotCheck) -> dict[str, Any]:
-    from search.cli.output import path_fields
+    from search.documents import path_fields
 
     return {**path_fields(spot.path), "cosine": round(spot.cosine, 5), "as_stored": round(spot.as_stored, 5)}
 
 
 def _document(report: AdoptReport, library: str) -> dict[str, Any]:
-    from search.cli.output import report_document
+    from search.documents import report_document
 
     return {
         "passport": passport_document(report.passport) if report.passport else None,

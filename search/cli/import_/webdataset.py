@@ -43,8 +43,9 @@ def command(
     """
     from pathlib import Path
 
-    from search.cli.output import emit_json, report_document, skip_document
+    from search.cli.output import emit_json
     from search.cli.progress import progress_bar, stopping
+    from search.documents import report_document, skip_document
     from search.interop.webdataset import unpack
 
     with (

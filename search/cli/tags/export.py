@@ -123,7 +123,7 @@ def _sidecars(
 
 
 def _document(report: ExportReport, *, dry_run: bool) -> dict[str, Any]:
-    from search.cli.output import path_fields, skip_document
+    from search.documents import path_fields, skip_document
 
     document = {
         "run": report.run,
@@ -183,7 +183,8 @@ def _list(
 
 def _csv(found: Iterable[tuple[Photo, list[LabelRecord]]], runs: dict[int, RunInfo]) -> Iterator[bytes]:
     """Yield a table with a line for each label of a photo."""
-    from search.cli.output import csv_lines, path_fields
+    from search.cli.output import csv_lines
+    from search.documents import path_fields
 
     rows = ({**path_fields(photo.path), **_fields(record, runs)} for photo, records in found for record in records)
     for line in csv_lines(("path", *_COLUMNS, "path_bytes"), rows):
@@ -194,7 +195,7 @@ def _json(found: Iterable[tuple[Photo, list[LabelRecord]]], runs: dict[int, RunI
     """Yield one document, a photo a line."""
     import json
 
-    from search.cli.output import path_fields
+    from search.documents import path_fields
 
     before = '{"photos": ['
     for photo, records in found:

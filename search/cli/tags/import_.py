@@ -33,7 +33,8 @@ def command(
       search tags import labels.csv
       search tags import --from-keywords --label cat
     """
-    from search.cli.output import emit_json, skip_document
+    from search.cli.output import emit_json
+    from search.documents import skip_document
 
     if (file is None) != from_keywords:
         raise click.UsageError("give either FILE or --from-keywords")

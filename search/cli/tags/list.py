@@ -11,7 +11,7 @@ from search.cli.options import Settings, as_command, completed_by, not_empty
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from search.types import LabelRecord, LabelSummary, RunInfo
+    from search.types import LabelRecord, RunInfo
 
 
 @as_command("list")
@@ -37,6 +37,7 @@ def command(settings: Settings, *, label: str | None, runs: bool) -> None:
       search tags list --runs
     """
     from search.cli.output import emit_json
+    from search.documents import label_document
 
     if label is not None and runs:
         raise click.UsageError("--photos and --runs are two questions")
@@ -49,7 +50,7 @@ def command(settings: Settings, *, label: str | None, runs: bool) -> None:
         elif runs:
             document, show = {"runs": [_run(run) for run in reversed(library.tags.runs())]}, _show_runs
         else:
-            document, show = {"labels": [_summary(one) for one in library.tags.labels()]}, _show_labels
+            document, show = {"labels": [label_document(one) for one in library.tags.labels()]}, _show_labels
     if settings.json:
         emit_json(document)
     else:
@@ -57,7 +58,7 @@ def command(settings: Settings, *, label: str | None, runs: bool) -> None:
 
 
 def _photo(id_: int, path: str) -> dict[str, Any]:
-    from search.cli.output import path_fields
+    from search.documents import path_fields
 
     return {"id": id_, **path_fields(path)}
 
@@ -75,23 +76,6 @@ def _standing(records: Sequence[LabelRecord]) -> dict[str, Any]:
 
 _WEIGHTS = ("weights", "biases")  # of a probe: numbers in base64
 _STATES = (("user", "accepted"), ("import", "imported"), ("zero-shot", "proposed"), ("file", "file"))
-
-
-def _summary(one: LabelSummary) -> dict[str, Any]:
-    low, share, high = one.precision or (None, None, None)
-    precision = {"low": low, "share": share, "high": high} if one.precision else None
-    return {
-        "label": one.label,
-        "photos": one.photos,
-        "proposed": one.proposed,
-        "accepted": one.accepted,
-        "imported": one.imported,
-        "rejected": one.rejected,
-        "in_files": one.in_files,
-        "judged": one.judged,
-        "right": one.right,
-        "precision": precision,
-    }
 
 
 def _run(run: RunInfo) -> dict[str, Any]:

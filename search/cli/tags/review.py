@@ -222,7 +222,7 @@ def _threshold(learnt: Learnt) -> str:
 
 
 def _item_document(item: Item) -> dict[str, Any]:
-    from search.cli.output import path_fields
+    from search.documents import path_fields
 
     return {
         **path_fields(item.photo.path),

@@ -21,7 +21,8 @@ def command(settings: Settings, *, run: int, strict: bool) -> int | None:
     Example:
       search tags undo 12
     """
-    from search.cli.output import emit_json, skip_document
+    from search.cli.output import emit_json
+    from search.documents import skip_document
 
     with settings.open_library() as library:
         report = library.tags.undo(run)

@@ -109,8 +109,8 @@ def _trained(
     no_cache: bool,
 ) -> tuple[Probe, dict[str, Any]]:
     from search.cli.evaluate.opening import check_classes, single
-    from search.cli.output import skip_document
     from search.cli.progress import progress_bar
+    from search.documents import skip_document
     from search.evaluate.probe import Examples
     from search.labels import Classifier, LabelOptions
     from search.train.probe import gather, others, train_probe

@@ -171,7 +171,7 @@ def _recalls(measured: Measured) -> str:
 
 
 def _document(report: Report) -> dict[str, Any]:
-    from search.cli.output import path_fields, skip_document
+    from search.documents import path_fields, skip_document
 
     return {
         **path_fields(report.path),

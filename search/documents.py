@@ -1,0 +1,213 @@
+"""Values as the JSON documents that the command line prints and the HTTP interface returns.
+
+Paths are absolute; names that are not valid UTF-8 come with surrogate escapes, and their bytes beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search.types import (
+        Answer,
+        Hit,
+        IndexReport,
+        JobStatus,
+        LabelledPhoto,
+        Labelling,
+        LabelRecord,
+        LabelSummary,
+        LibraryStatus,
+        Photo,
+        RootStatus,
+        Skip,
+        Withheld,
+    )
+
+
+def path_fields(path: str, name: str = "path") -> dict[str, str]:
+    """Return a path for JSON; its bytes too where they are not valid UTF-8."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        import base64
+
+        return {name: path, f"{name}_bytes": base64.b64encode(os.fsencode(path)).decode()}
+    return {name: path}
+
+
+def photo_document(photo: Photo) -> dict[str, Any]:
+    """Return the fields of a photo that every answer has."""
+    info = photo.info
+    return {
+        "id": photo.id,
+        **path_fields(photo.path),
+        "width": info.width,
+        "height": info.height,
+        "taken_at": info.taken_at.isoformat() if info.taken_at else None,
+        "camera": info.camera,
+        "latitude": info.latitude,
+        "longitude": info.longitude,
+        "labels": list(photo.labels),
+    }
+
+
+def whole_photo_document(photo: Photo) -> dict[str, Any]:
+    """Return everything known of a photo."""
+    info = photo.info
+    return {
+        **photo_document(photo),
+        "root": photo.root,
+        "format": info.format,
+        "size_bytes": photo.size_bytes,
+        "mtime_ns": photo.mtime_ns,
+        "content_hash": photo.content_hash,
+        "orientation": info.orientation,
+        "taken_at_source": info.taken_at_source,
+        "lens": info.lens,
+        "rating": info.rating,
+        "keywords": list(info.keywords),
+        "gone_at": photo.gone_at.isoformat() if photo.gone_at else None,
+    }
+
+
+def record_document(record: LabelRecord) -> dict[str, Any]:
+    """Return a label on a photo with where it is from."""
+    return {
+        "label": record.label,
+        "source": record.source,
+        "probability": record.probability,
+        "score": record.score,
+        "encoder": record.encoder,
+        "run": record.run,
+        "rejected": record.rejected,
+        "created_at": record.created_at.isoformat() if record.created_at else None,
+    }
+
+
+def hit_document(rank: int, hit: Hit) -> dict[str, Any]:
+    clauses = [{"text": c.text, "score": c.score, "relevance": c.relevance, "holds": c.holds} for c in hit.clauses]
+    return {
+        "rank": rank,
+        "score": hit.score,
+        "relevance": hit.relevance,
+        **photo_document(hit.photo),
+        **({"clauses": clauses} if clauses else {}),
+    }
+
+
+def answer_document(answer: Answer) -> dict[str, Any]:
+    return {
+        "query": answer.query,
+        "encoder": answer.encoder,
+        "hits": [hit_document(rank, hit) for rank, hit in enumerate(answer.hits, start=1)],
+        "candidates": answer.candidates,
+        "truncated_tokens": answer.truncated_tokens,
+        **({"clauses": list(answer.clauses)} if answer.clauses else {}),
+        "cut": answer.cut,
+        "below": answer.below,
+        "best": answer.best,
+        "seconds": answer.seconds,
+    }
+
+
+def skip_document(skip: Skip) -> dict[str, str]:
+    return {**path_fields(skip.path), "reason": str(skip.reason), "detail": skip.detail}
+
+
+def withheld_document(withheld: Withheld) -> dict[str, Any]:
+    return {**path_fields(withheld.path), "photos": withheld.photos, "reason": withheld.reason}
+
+
+def job_document(job: JobStatus) -> dict[str, Any]:
+    return {
+        "kind": job.kind,
+        "state": str(job.state),
+        "started_at": job.started_at.isoformat(),
+        "heartbeat_at": job.heartbeat_at.isoformat(),
+        "done": job.done,
+        "total": job.total,
+        "pid": job.pid,
+        "host": job.host,
+    }
+
+
+def report_document(report: IndexReport, library: str) -> dict[str, Any]:
+    return {
+        "library": library,
+        "encoder": report.encoder,
+        "photos": report.photos,
+        "added": report.added,
+        "updated": report.updated,
+        "moved": report.moved,
+        "unchanged": report.unchanged,
+        "gone": report.gone,
+        "offline": report.offline,
+        "withheld": [withheld_document(withheld) for withheld in report.withheld],
+        "purged": report.purged,
+        "skipped": [skip_document(skip) for skip in report.skipped],
+        "encoded": report.encoded,
+        "reread": report.reread,
+        "not_encoded": report.not_encoded,
+        "seconds": report.seconds,
+        "images_per_second": report.images_per_second,
+        "interrupted": report.interrupted,
+        "not_published": report.not_published,
+    }
+
+
+def labelled_document(photo: LabelledPhoto) -> dict[str, Any]:
+    labels = [{"label": x.label, "probability": x.probability, "score": x.score} for x in photo.labels]
+    parents = [{"label": x.label, "probability": x.probability} for x in photo.parents]
+    return {**path_fields(photo.path), "labels": labels} | ({"parents": parents} if parents else {})
+
+
+def labelling_document(labelling: Labelling) -> dict[str, Any]:
+    return {
+        "encoder": labelling.encoder,
+        "labels": list(labelling.labels),
+        "templates": list(labelling.templates),
+        "label_set": labelling.label_set,
+        "template_set": labelling.templates_name,
+        "photos": [labelled_document(photo) for photo in labelling.photos],
+        "skipped": [skip_document(skip) for skip in labelling.skipped],
+        "applied": labelling.applied,
+        "run": labelling.run,
+        "truncated_tokens": labelling.truncated_tokens,
+    }
+
+
+def root_document(root: RootStatus) -> dict[str, Any]:
+    return {**path_fields(root.path), "state": "online" if root.online else "offline", "photos": root.photos}
+
+
+def status_document(status: LibraryStatus) -> dict[str, Any]:
+    return {
+        "library": status.path,
+        "photos": status.photos,
+        "roots": [root_document(root) for root in status.roots],
+        "encoders": [{"name": e.name, "dim": e.dim, "photos": e.photos} for e in status.encoders],
+        "index": dict(status.index),
+        "skipped": status.skipped,
+        "schema": status.schema,
+        "job": job_document(status.job) if status.job else None,
+    }
+
+
+def label_document(one: LabelSummary) -> dict[str, Any]:
+    """Return a label of the library with how often it is there and how good it is."""
+    low, share, high = one.precision or (None, None, None)
+    precision = {"low": low, "share": share, "high": high} if one.precision else None
+    return {
+        "label": one.label,
+        "photos": one.photos,
+        "proposed": one.proposed,
+        "accepted": one.accepted,
+        "imported": one.imported,
+        "rejected": one.rejected,
+        "in_files": one.in_files,
+        "judged": one.judged,
+        "right": one.right,
+        "precision": precision,
+    }

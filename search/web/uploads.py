@@ -1,0 +1,88 @@
+"""A picture that someone sent → pixels as the library's model takes them.
+
+It is decoded as the files of an index run are: by a child process with little memory and time, which a hostile file may
+have to itself. What is sent is written to a folder of this server's own, under a name of its own, for as long as that
+takes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from typing import TYPE_CHECKING
+
+from search.types import Skip, SkipReason
+from search.web.problems import Problem
+
+if TYPE_CHECKING:
+    from search.decoding.pool import Decoded, Decoders
+    from search.encoders.preprocessing import Preprocessing
+    from search.types import Pixels
+    from search.web.desk import Desk
+
+_WORKERS = 2
+_CPU_S, _WALL_S, _MEMORY_BYTES = 10.0, 20.0, 1_000_000_000
+
+_REFUSED = {
+    SkipReason.TOO_LARGE: (413, "The picture has too many pixels."),
+    SkipReason.UNSUPPORTED_FORMAT: (415, "That is no picture in a format that is read here."),
+    SkipReason.EMPTY: (422, "The picture is empty."),
+    SkipReason.MEMORY: (422, "To decode the picture takes too much memory."),
+    SkipReason.TIMEOUT: (422, "To decode the picture takes too long."),
+}
+
+
+class Uploads:
+    """Decodes what is sent.   max_megapixels: larger pictures are refused by their header."""
+
+    def __init__(self, desk: Desk, *, max_megapixels: float) -> None:
+        self._desk = desk
+        self._max_megapixels = max_megapixels
+        self._opening = threading.Lock()
+        self._decoders: Decoders | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    async def pixels(self, content: bytes) -> Pixels:
+        """Return a picture, (H, W, 3), as `Library.image_vectors` takes it. Raises Problem for what is none."""
+        return (await self.decoded(content)).pixels
+
+    async def decoded(self, content: bytes) -> Decoded:
+        """Return a picture with what it says of itself. Raises Problem for what is none."""
+        preprocessing = await self._desk.answer(lambda library: library.preprocessing())
+        return await self._desk.look(lambda _: self._decoded(content, preprocessing))
+
+    def close(self) -> None:
+        """End the children."""
+        with self._opening:
+            if self._decoders is not None:
+                self._decoders.close()
+            if self._folder is not None:
+                self._folder.cleanup()
+            self._decoders = self._folder = None
+
+    def _decoded(self, content: bytes, preprocessing: Preprocessing) -> Decoded:
+        decoders, folder = self._opened()
+        descriptor, path = tempfile.mkstemp(dir=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            found = decoders.submit(path, preprocessing).result()
+        finally:
+            os.unlink(path)
+        if isinstance(found, Skip):
+            reason = SkipReason(found.reason)
+            status, detail = _REFUSED.get(reason, (422, "The picture is damaged."))
+            raise Problem(status, detail, more={"reason": str(reason)})
+        return found
+
+    def _opened(self) -> tuple[Decoders, str]:
+        from search.decoding.pool import Decoders
+        from search.decoding.wire import Limits
+
+        with self._opening:
+            if self._decoders is None or self._folder is None:
+                limits = Limits(cpu_s=_CPU_S, wall_s=_WALL_S, memory_bytes=_MEMORY_BYTES)
+                self._decoders = Decoders(workers=_WORKERS, max_megapixels=self._max_megapixels, limits=limits)
+                self._folder = tempfile.TemporaryDirectory(prefix="search-uploads-")
+            return self._decoders, self._folder.name
