@@ -11,7 +11,9 @@
     │   ├── ModelUnavailable  not on this machine and can't be fetched now
     │   └── CheckpointError   weights that are damaged, incomplete or of another architecture
     ├── TrainingError         a training run that can't go on: its loss is no number any more
+    │   └── TrainingBusy      another process trains into that folder
     ├── EncoderMismatch       the library was indexed with another model
+    ├── UntrustedVectors      vectors from elsewhere are not what the model makes of the photos
     ├── DimensionError        vectors of another width than the index holds
     └── LibraryError          the library itself
         ├── LibraryNotFound   there is none at that place
@@ -25,6 +27,11 @@
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from search.types import Passport
 
 
 class SearchError(Exception):
@@ -90,8 +97,20 @@ class TrainingError(SearchError):
     """A training run can't go on."""
 
 
+class TrainingBusy(TrainingError):
+    """Another process trains into the folder."""
+
+
 class EncoderMismatch(SearchError):
     """The library was indexed with another model than the one asked for."""
+
+
+class UntrustedVectors(SearchError):
+    """Vectors from elsewhere are not what the model makes of the photos.   passport: what was compared, if anything."""
+
+    def __init__(self, message: str, *, hint: str = "", passport: Passport | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.passport = passport
 
 
 class DimensionError(SearchError):

@@ -15,8 +15,9 @@ photos that nobody judged hold w, too: each is expected to have the label as oft
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ _FOLDS = 5
 _SURE = 1.645  # standard deviations below which 5 % lie
 _LEAST_OF_EACH = 3  # accepted and rejected ones, below which a figure would say nothing
 _FLAT = 1e-6  # a spread that is none
-_ITERATIONS = 200
+_ITERATIONS, _MANY_ITERATIONS = 200, 1000
 _ENOUGH = 1e-7  # relative change of the loss
 
 
@@ -64,6 +65,25 @@ class Head:
     def correction(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         """Return (N,), to be added to the zero-shot log odds of photos.   vectors: (N, D) float32, unit rows."""
         return vectors @ self.weights + np.float32(self.bias)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """What labelled photos teach: a linear classifier for each of some labels, which needs no text.
+
+    weights: (C, D), biases: (C,), float32: the log odds of each label by itself.   fingerprint: of the model whose
+    vectors it reads.   details: how it was trained and what it is worth, as JSON values.
+    """
+
+    labels: tuple[str, ...]
+    weights: Vectors
+    biases: Vectors
+    fingerprint: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def log_odds(self, vectors: Vectors) -> npt.NDArray[np.float32]:
+        """Return (N, C).   vectors: (N, D) float32, unit rows."""
+        return vectors @ self.weights.T + self.biases
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,6 +204,33 @@ def train(label: str, examples: Examples, space: Space, *, before: Head | None =
     """
     start = space.parameters(before) if before else None
     return space.head(label, _solve(examples, space, start), len(examples))
+
+
+def fit(
+    vectors: Vectors, targets: Flags, offsets: Floats, space: Space, *, c: float, counts: Floats | None = None
+) -> tuple[Vectors, Vectors]:
+    """Learn corrections of many labels at once, each by itself: weights (K, D) and biases (K,), float32.
+
+    targets, offsets: (N, K), who has which label, and the log odds to correct.   c: the inverse strength of
+    regularisation, in units of the variances that `train` draws corrections from.   counts: (N,) what each photo
+    counts; None: all the same.
+    """
+    from scipy.optimize import minimize
+
+    features = Space(space.centre, space.spread / np.sqrt(c)).features(vectors)  # (N, D + 1)
+    shape = (features.shape[1], targets.shape[1])
+    each = np.ones((len(vectors), 1)) if counts is None else counts[:, None]
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        parameters = flat.reshape(shape)
+        odds = offsets + features @ parameters
+        value = (each * (np.logaddexp(0, odds) - targets * odds)).sum() + flat @ flat / 2
+        return float(value), (parameters + features.T @ (each * (sigmoid(odds) - targets))).ravel()
+
+    options = {"maxiter": _MANY_ITERATIONS, "ftol": _ENOUGH, "maxfun": 2 * _MANY_ITERATIONS}
+    found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(shape)
+    heads = [Space(space.centre, space.spread / np.sqrt(c)).head("", column, len(vectors)) for column in found.T]
+    return np.stack([head.weights for head in heads]), np.array([head.bias for head in heads], np.float32)
 
 
 def held_out(examples: Examples, space: Space) -> Floats:

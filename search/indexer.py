@@ -48,7 +48,7 @@ _HASHED_AHEAD = 64
 
 # Reasons that lie in the file: it is tried again when it, the decoder or the limit changes. The others (no permission,
 # changed while it was read, a vector that one model spoiled) may be over by the next run.
-_SETTLED = (
+SETTLED = (
     SkipReason.DECODE_ERROR,
     SkipReason.EMPTY,
     SkipReason.TOO_LARGE,
@@ -152,6 +152,9 @@ class Run:
                 self._take_in(survey.scan)
             if self._stopping() and self._opened:
                 self._opened.finish_job(JobState.INTERRUPTED)
+        return self._reported()
+
+    def _reported(self) -> IndexReport:
         return replace(
             self._report,
             skipped=tuple(self._skipped),
@@ -226,7 +229,7 @@ class Run:
         self._report = replace(self._report, withheld=(*self._report.withheld, *withheld))
 
     def _walk(self, scopes: Sequence[Scope]) -> Survey:
-        settled = Settled(self._decoder, _SETTLED, READER)
+        settled = Settled(self._decoder, SETTLED, READER)
         found = Survey(
             self._work.enter_context(ExitStack()),
             lambda: self._turn.looking(self._model.id, settled),
@@ -371,7 +374,7 @@ class Run:
             if file.photo_id is None:
                 continue
             if isinstance(found, Skip):
-                if found.reason in _SETTLED:
+                if found.reason in SETTLED:
                     kept.append(file.photo_id)
             elif found.stat == file.stat:
                 read.append((file.photo_id, found.info))

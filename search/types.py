@@ -245,6 +245,7 @@ class RunKind(StrEnum):
     REVIEW = "review"
     IMPORT = "import"
     EXPORT = "export"
+    PROBE = "probe"
     UNKNOWN = "unknown"  # damage took what was known of it
 
 
@@ -418,6 +419,9 @@ class Stage(StrEnum):
     MOVE = "moving"
     COMPARE = "comparing"
     WRITE = "writing"  # sidecars
+    ADOPT = "taking over"  # vectors that other software made
+    UNPACK = "unpacking"
+    EXPORT = "exporting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,6 +476,76 @@ class IndexReport:
     def images_per_second(self) -> float:
         """Photos encoded per second of the whole run."""
         return self.encoded / self.seconds if self.seconds else 0.0
+
+
+class Orientation(StrEnum):
+    """What other software did with the orientation that files ask for, told from its vectors."""
+
+    APPLIED = "applied"
+    IGNORED = "ignored"  # such photos were encoded lying on their side
+    MIXED = "mixed"  # neither fits all that were compared
+    UNTOLD = "untold"  # no photo that was compared could tell
+
+
+@dataclass(frozen=True, slots=True)
+class SpotCheck:
+    """A stored vector beside new ones: its cosine with that of the photo upright, and as its file has the pixels."""
+
+    path: str
+    cosine: float
+    as_stored: float
+
+
+@dataclass(frozen=True, slots=True)
+class Passport:
+    """What vectors of other software were held against, and how they stood.
+
+    source, place: what made them, and where they are.   model, fingerprint, preprocessing: of the model compared with.
+    agreement: the least cosine that counts as the same vector.   spots: the photos compared.
+    turned: those compared both ways, since their files ask to be turned.
+    """
+
+    source: str
+    place: str
+    model: str
+    fingerprint: str
+    preprocessing: Mapping[str, Any]
+    agreement: float
+    orientation: Orientation
+    spots: tuple[SpotCheck, ...]
+    turned: tuple[SpotCheck, ...] = ()
+
+    @property
+    def agreeing(self) -> int:
+        """How many of the photos compared have the vector that the model makes."""
+        return sum(spot.cosine >= self.agreement for spot in self.spots)
+
+    @property
+    def lowest(self) -> float:
+        return min(spot.cosine for spot in self.spots)
+
+    @property
+    def median(self) -> float:
+        """The cosine that half of the photos compared reach."""
+        return sorted(spot.cosine for spot in self.spots)[len(self.spots) // 2]
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptReport:
+    """What was taken over from other software.
+
+    passport: None where its vectors were not asked for.   named: photos that it names.   adopted: those that have its
+    vector now.   left: its rows that are of no use, by reason.   not_adopted: photos that were not given the vector it
+    has, by reason.   not_encoded: photos with no vector yet.   index: what the run did, files left out in `skipped`.
+    """
+
+    passport: Passport | None
+    named: int
+    adopted: int
+    left: Mapping[str, int]
+    not_adopted: Mapping[str, int]
+    not_encoded: int
+    index: IndexReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,19 +16,33 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {"types", "errors", "conditions", "documents", "resources", "failpoints", "files", "measures"},
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
-    {"decoding", "indexer", "labels", "heads", "banks", "inspection", "generations", "live", "duplicates"},
+    {
+        "adoption",
+        "decoding",
+        "indexer",
+        "labels",
+        "heads",
+        "banks",
+        "inspection",
+        "generations",
+        "live",
+        "duplicates",
+    },
     {"library"},
-    {"evaluate", "train"},  # engines, interop
+    {"evaluate", "train", "interop"},  # engines
     {"cli", "web"},
 )
 SIBLINGS = {
     ("types", "conditions"),  # a filter holds a condition, a condition is one on a photo: types alone
     ("conditions", "types"),
     ("documents", "types"),  # what it writes down; for their types alone
+    ("errors", "types"),  # what was compared goes with the refusal: a type alone
     ("types", "errors"),  # a filter that could not be meant is none
     ("grammar", "query"),
     ("query", "grammar"),  # how it is written, where that is needed
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
+    ("adoption", "indexer"),  # it is a run over other software's photos
+    ("adoption", "decoding"),
     ("indexer", "decoding"),  # both have photos decoded by its children
     (
         "catalog",
@@ -60,11 +74,12 @@ THIRD_PARTIES = {
         *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/tagging"),
         "catalog/transaction",
         *("catalog/upgrades", "catalog/writer"),
+        "interop/immich",  # another program's database
         "catalog/storage",  # its types; what it imports at once is told below
     },
     "alembic": {"catalog/upgrades"},
     "psutil": {"catalog/places", "decoding/budget"},
-    "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs"},
+    "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs", "vectors/flat"},
     "imagehash": {"photos/likeness"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"}
     | {"train/samples"},
@@ -94,8 +109,9 @@ THIRD_PARTIES = {
         "encoders/foreign",
         "encoders/stretching",
         "train/checkpoints",
+        "train/probe",
     },
-    "pyarrow": {"train/samples"},
+    "pyarrow": {"train/samples", "interop"},
     "scipy": {"heads"},
     "regex": {"encoders/tokens"},
     "tokenizers": {"encoders/foreign_tokens"},
@@ -121,9 +137,11 @@ THIRD_PARTIES = {
         "generations",
         "live",
         "duplicates",
+        "adoption",
         "library",
         "evaluate",
         "train",
+        "interop",
         "cli/report/plots",
         "web/querying",  # pictures that were sent, stacked for the model
     },

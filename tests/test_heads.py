@@ -13,6 +13,7 @@ from search.heads import (
     Space,
     average_precision,
     cut,
+    fit,
     gain,
     held_out,
     train,
@@ -196,3 +197,41 @@ def test_photos_that_nobody_judged_hold_a_label_that_was_only_accepted():
     rejected = Examples(free.vectors, ~free.targets, free.offsets, free.judged, rest)
     plain = Examples.of(free.vectors, ~free.targets, free.offsets)
     assert np.allclose(*(train("cat", given, space).weights for given in (rejected, plain)))
+
+
+def test_labels_fitted_together_are_those_of_a_logistic_regression_each():
+    from sklearn.linear_model import LogisticRegression
+
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(80, 5)).astype(np.float32)
+    targets = vectors @ random.normal(size=(5, 3)) + random.normal(size=(80, 3)) > 0.5
+    space = Space.of(vectors)
+    weights, biases = fit(vectors, targets, np.zeros((80, 3)), space, c=4.0)
+    features = Space(space.centre, space.spread / 2).features(vectors)
+    for place in range(3):
+        probe = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-8).fit(features, targets[:, place])
+        expected = features @ probe.coef_[0]
+        np.testing.assert_allclose(
+            vectors @ weights[place] + biases[place], expected, atol=0.02
+        )  # both stop early
+
+
+def test_a_photo_that_counts_twice_is_as_good_as_two():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(30, 4)).astype(np.float32)
+    targets, offsets = random.random((30, 2)) > 0.5, random.normal(size=(30, 2))
+    space, counts = Space.of(vectors), np.where(np.arange(30) < 10, 2.0, 1.0)
+    twice = [np.concatenate([values, values[:10]]) for values in (vectors, targets, offsets)]
+    for found, expected in zip(
+        fit(vectors, targets, offsets, space, c=1.0, counts=counts), fit(*twice, space, c=1.0), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-4)  # sums in another order
+
+
+def test_of_the_strongest_regularisation_nothing_is_learnt_but_how_common_labels_are():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(60, 5)).astype(np.float32)
+    targets = vectors[:, :2] > 0.8
+    weights, biases = fit(vectors, targets, np.zeros((60, 2)), Space.of(vectors), c=1e-6)
+    np.testing.assert_allclose(weights, 0, atol=1e-3)
+    np.testing.assert_allclose(1 / (1 + np.exp(-biases)), targets.mean(axis=0), atol=0.05)  # the prior of the bias

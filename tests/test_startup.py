@@ -48,7 +48,7 @@ def test_help_of_the_server_imports_none_of_it():
 
 def test_help_of_evaluations_draws_and_trains_nothing():
     heavy = HEAVY | {"matplotlib", "sklearn", "scipy"}
-    commands = (["evaluate", "prompts"], ["evaluate", "probe"], ["train", "contrastive"])
+    commands = (["evaluate", "prompts"], ["evaluate", "probe"], ["train", "contrastive"], ["train", "probe"])
     assert not after_commands(*([*command, "--help"] for command in commands)) & heavy
 
 
@@ -80,6 +80,12 @@ def test_labelling_photos_whose_vectors_are_known_loads_no_torch(library, album,
         loaded = after_command("--library", place, "label", *arguments)
         assert {"numpy", "sqlite3"} <= loaded
         assert not loaded & {"torch", "torchvision", "open_clip", "transformers"}
+
+
+def test_a_probe_on_photos_whose_vectors_are_known_loads_no_torch(library, album, tmp_path):
+    library.index([album])
+    loaded = after_command("--library", str(tmp_path / "library"), "--quiet", "train", "probe", str(album))
+    assert not loaded & {"torch", "torchvision", "open_clip", "transformers", "sklearn", "PIL"}
 
 
 def test_status_and_an_index_run_with_nothing_new_load_no_model(library, album, tmp_path):

@@ -184,7 +184,7 @@ runs = Table(
     "runs",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("kind", String(16), nullable=False),  # label, accept, reject, review, import, export
+    Column("kind", String(16), nullable=False),  # label, accept, reject, review, import, export, probe
     Column("started_at", DateTime, nullable=False),
     Column("encoder_id", Integer, ForeignKey("encoders.id"), nullable=True),
     # What the user called the label set and the templates: a built-in set, a file, or "given".

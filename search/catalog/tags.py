@@ -275,6 +275,13 @@ class TagReader(ABC):
             counted = max(session.one(query, {"run": run}) for query in (written, judged))
         return _run(row, *counted)
 
+    def standing(self, kind: RunKind, encoder_id: int) -> dict[int, dict[str, Any]]:
+        """Return the details of the runs of a kind by a model that were not undone, by number, the first first."""
+        query = "SELECT id, details FROM runs WHERE kind = :kind AND encoder_id = :encoder AND undone_at IS NULL"
+        with self._reading() as session:
+            rows = session.rows(f"{query} ORDER BY id", {"kind": kind.value, "encoder": encoder_id})
+        return {id_: json.loads(details) if details else {} for id_, details in rows}
+
     # ---- what is made of verdicts, and where labels were written to
 
     def heads(self, encoder_id: int) -> dict[str, HeadRow]:

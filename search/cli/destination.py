@@ -20,6 +20,8 @@ _HEADS = {
     "labels": b'{\n "labels": [',
     "labels csv": b"path,label,state,",
     "labels json": b'{"photos": [',
+    "photos csv": b"id,path,path_bytes,",
+    "parquet": b"PAR1",
 }
 
 

@@ -213,4 +213,4 @@ def _exit_code(error: errors.SearchError) -> int:
         return STORAGE
     if isinstance(error, errors.NewerLibrary):
         return NEWER
-    return BUSY if isinstance(error, errors.LibraryBusy) else FAILED
+    return BUSY if isinstance(error, errors.LibraryBusy | errors.TrainingBusy) else FAILED

@@ -29,6 +29,7 @@ from search.vectors import normalize
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from search.catalog import Catalog, EncoderRow
     from search.encoders import Encoder
     from search.encoders.recipes import TextHalf
     from search.labels.sets import Remember
@@ -223,15 +224,7 @@ class Pictures:
         """The vectors of the photos that are as they were when they were encoded."""
         catalog = self._library.catalog
         row = self._library.model.named() if catalog.exists() else None
-        if row is None:
-            return {}
-        ids, vectors = catalog.embeddings(row, catalog.ids_at(paths))
-        photos = catalog.get(ids.tolist())
-        return {
-            photo.path: vector
-            for photo, vector in zip(photos, vectors, strict=True)
-            if _state(photo.path) == (photo.size_bytes, photo.mtime_ns)
-        }
+        return {path: vector for path, (vector, _) in known(catalog, row, paths).items()} if row else {}
 
     def _index(
         self, paths: Sequence[str], root: str, progress: Callable[[Progress], None] | None
@@ -244,6 +237,16 @@ class Pictures:
             return {}
         report = self._library.index(sources, options=IndexOptions(scan=WALK), progress=progress, wait=True)
         return {skip.path: skip for skip in report.skipped}
+
+
+def known(catalog: Catalog, row: EncoderRow, paths: Sequence[str]) -> dict[str, tuple[Vectors, str]]:
+    """Return the vector (D,) and the SHA-256 of the photos at these paths that are as they were when encoded."""
+    ids, vectors = catalog.embeddings(row, catalog.ids_at(paths))
+    return {
+        photo.path: (vector, photo.content_hash)
+        for photo, vector in zip(catalog.get(ids.tolist()), vectors, strict=True)
+        if _state(photo.path) == (photo.size_bytes, photo.mtime_ns)
+    }
 
 
 def _state(path: str) -> tuple[int, int] | None:

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
 SHOTS: tuple[int | None, ...] = (1, 2, 4, 8, 16, None)
 """Examples of each class; None: all there are."""
 
+VALIDATION = 0.25
+"""Part of the photos to train with, to choose the regularisation by."""
+
 _COARSE = range(-6, 7, 2)  # powers of ten
 _FINEST = 1 / 8  # of a decade
 _ITERATIONS = 1000
-_VALIDATION = 0.25  # of the photos to train with, to choose by
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +163,9 @@ def evaluate_probe(
     require()
     how = options or ProbeOptions()
     random = np.random.default_rng(how.seed)
-    _check(photos, len(weights), least=2 if test else 3)
-    left, tested = (photos, _strange(photos, test)) if test else _split(photos, how.test_share, random)
-    train, validation = _split(left, _VALIDATION, random)
+    check(photos, len(weights), least=2 if test else 3)
+    left, tested = (photos, _strange(photos, test)) if test else split(photos, how.test_share, random)
+    train, validation = split(left, VALIDATION, random)
     zero = tested.vectors @ weights.T
     right = zero.argmax(axis=1) == tested.targets
     results = []
@@ -190,7 +192,8 @@ def require() -> None:
         raise UsageError("probes need scikit-learn", hint="pip install 'search[evaluate]'")
 
 
-def _check(photos: Examples, classes: int, *, least: int) -> None:
+def check(photos: Examples, classes: int, *, least: int) -> None:
+    """Raise UsageError where a class has fewer photos that are no copies."""
     fewest = min(len(_own(photos, place)) for place in range(classes))
     if fewest < least:
         raise UsageError(
@@ -216,7 +219,7 @@ def _strange(photos: Examples, test: Examples) -> Examples:
     return found
 
 
-def _split(photos: Examples, part: float, random: np.random.Generator) -> tuple[Examples, Examples]:
+def split(photos: Examples, part: float, random: np.random.Generator) -> tuple[Examples, Examples]:
     """Set a part of each class aside, at least one photo, and leave at least one; copies stay together."""
     aside = []
     for place in np.unique(photos.targets).tolist():
@@ -291,20 +294,28 @@ def _joined(one: Examples, other: Examples) -> Examples:
 
 
 def _chosen(examples: Examples, validation: Examples) -> float:
-    """Return the C that does best on the photos to choose by, searched from coarse to fine."""
+    """Return the C that does best on the photos to choose by."""
+
+    def quality(c: float) -> float:
+        return top_k_accuracy(_scores(examples, validation.vectors, c), validation.targets, 1)
+
+    return sweep(quality)
+
+
+def sweep(quality: Callable[[float], float]) -> float:
+    """Return the C of the highest quality, searched from coarse to fine; of equal ones the smallest of the coarse."""
     known: dict[float, float] = {}
 
-    def quality(power: float) -> float:
+    def of(power: float) -> float:
         if power not in known:
-            scores = _scores(examples, validation.vectors, 10**power)
-            known[power] = top_k_accuracy(scores, validation.targets, 1)
+            known[power] = quality(10**power)
         return known[power]
 
-    best, step = max(map(float, _COARSE), key=quality), 2.0
+    best, step = max(map(float, _COARSE), key=of), 2.0
     while step > _FINEST:
         step /= 2
         near = [power for power in (best, best - step, best + step) if abs(power) <= -_COARSE[0]]
-        best = max(near, key=quality)  # of equal ones what stood before stays
+        best = max(near, key=of)  # of equal ones what stood before stays
     return float(10**best)
 
 

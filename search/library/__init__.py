@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -49,6 +49,7 @@ from search.types import (
 from search.vectors import EXACT
 
 if TYPE_CHECKING:
+    from search.adoption import AdoptOptions, Source
     from search.catalog import EncoderRow, Scope, Turn, Writer
     from search.duplicates import DuplicateGroup, DuplicateOptions, DuplicateReport, MoveReport
     from search.encoders import Encoder
@@ -58,8 +59,21 @@ if TYPE_CHECKING:
     from search.indexer import IndexOptions, Model
     from search.labels import Label, LabelOptions, LabelSet
     from search.library.tags import Tags
-    from search.types import Ids, IndexReport, Photo, Pixels, Progress, Vector, Vectors
+    from search.types import (
+        AdoptReport,
+        Ids,
+        IndexReport,
+        Passport,
+        Photo,
+        Pixels,
+        Progress,
+        Vector,
+        Vectors,
+    )
     from search.vectors import VectorIndex
+
+Committed: TypeAlias = Callable[[int], None]
+"""Told how many photos a batch made durable."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -198,14 +212,74 @@ class Library:
         paths = [real(source) for source in sources]
         if not self.catalog.exists() and (missing := [path for path in paths if not os.path.lexists(path)]):
             raise UsageError(f"there is no file or folder {missing[0]}")
+
+        def run(turn: Turn, model: Model, committed: Committed | None) -> IndexReport:
+            wanted = options or IndexOptions()
+            return Run(turn, model, wanted, progress=progress, stop=stop, committed=committed)(paths)
+
+        return self._bring_in(run, reencode=reencode, stop=stop, wait=wait)
+
+    def adopt(
+        self,
+        source: Source,
+        *,
+        options: AdoptOptions | None = None,
+        indexing: IndexOptions | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+        wait: bool = False,
+    ) -> AdoptReport:
+        """Take over photos and vectors that other software has (search.interop reads it).
+
+        Vectors are trusted only once some photos were encoded anew and agree; photos that were changed since, or whose
+        orientation was not applied, are encoded here. What is there already costs nothing, and a run that is cut short
+        goes on with the next.   indexing, progress, stop, wait: as in `index`.
+        Raises UntrustedVectors, before anything is written; else as `index` does.
+        """
+        from search.adoption import AdoptOptions
+        from search.library import adopting
+
+        return adopting.adopt(
+            self._seams,
+            source,
+            options or AdoptOptions(),
+            self._bring_in,
+            indexing=indexing,
+            progress=progress or (lambda _: None),
+            stop=stop,
+            wait=wait,
+        )
+
+    def compare(
+        self,
+        source: Source,
+        *,
+        options: AdoptOptions | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Passport:
+        """Return how vectors of other software stand to those of this library's model; nothing is written.
+
+        Raises as `adopt` does.
+        """
+        from search.adoption import AdoptOptions
+        from search.library import adopting
+
+        wanted = options or AdoptOptions()
+        return adopting.compare(self._seams, source, wanted, progress or (lambda _: None))
+
+    def _bring_in(
+        self,
+        run: Callable[[Turn, Model, Committed | None], IndexReport],
+        *,
+        reencode: bool = False,
+        stop: threading.Event | None,
+        wait: bool,
+    ) -> IndexReport:
+        """Have a run write to the library, made if need be, and publish what came of it."""
         with self._turn(stop, wait=wait) as turn:
             model = self._target(turn, reencode)
             with self._publishing(turn) as beside:
-                committed = beside.committed if beside else None
-                run = Run(
-                    turn, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed
-                )
-                report = run(paths)
+                report = run(turn, model, beside.committed if beside else None)
                 if beside:
                     beside.finish()
             self.model.save_recipe()

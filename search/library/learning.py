@@ -1,20 +1,27 @@
-"""How verdicts become heads: examples gathered from the catalog, heads trained and kept."""
+"""How verdicts become heads: examples gathered from the catalog, heads trained and kept.
+
+A label that a probe knows begins at what that says in place of its text. Probes stand in the details of runs, the last
+one that was not undone counts; a head that is kept corrects the text all the same, so that who uses it need not know.
+"""
 
 from __future__ import annotations
 
+import base64
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.errors import LibraryError
-from search.heads import HINT_WEIGHT, Cut, Examples, Gain, Head, Space, cut, gain, held_out, train
+from search.errors import EncoderMismatch, LibraryError
+from search.heads import HINT_WEIGHT, Cut, Examples, Gain, Head, Probe, Space, cut, gain, held_out, train
 from search.labels import Classifier, LabelOptions, LabelSet
 from search.relevance import BACKGROUND
+from search.types import RunKind
 from search.vectors import normalize
 
 if TYPE_CHECKING:
@@ -32,11 +39,15 @@ _MOST = 2000  # accepted and rejected photos each that a label is learnt from
 _REST = 512  # photos that nobody judged
 _SPREAD = 2_654_435_761  # 2^32 by the golden ratio
 _VERSION = 2  # of what verdicts are made into
+_WEIGHTS, _BIASES = "weights", "biases"  # in the details of a probe's run: little-endian float32 in base64
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a label's verdicts came to.   cut: None where no precision was asked for, or verdicts show none."""
+    """What a label's verdicts came to.
+
+    head: as `Teacher.whole` gives it.   cut: None where no precision was asked for, or verdicts show none.
+    """
 
     head: Head
     gain: Gain
@@ -62,6 +73,7 @@ class Teacher:
             remember=remember,
         )
         self.names, self._label_set = label_set.names, label_set
+        self._probed = probed(seams.catalog, row)
         self.read()
         self._vectors: dict[int, Vectors] = {}
         ids = self._catalog.all_ids()
@@ -70,7 +82,9 @@ class Teacher:
 
     def read(self) -> None:
         """Learn what was said by now."""
-        self._marks = made_of(self._catalog, self._label_set)  # first: what is said meanwhile makes heads stale
+        self._marks = made_of(
+            self._catalog, self._label_set, self._probed
+        )  # first: what is said meanwhile makes heads stale
         self.said: dict[str, dict[int, Word]] = self._catalog.words()
 
     @property
@@ -83,11 +97,31 @@ class Teacher:
         return found, normalize(vectors)
 
     def offsets(self, vectors: Vectors) -> npt.NDArray[np.float32]:
-        """Return the zero-shot log odds (N, C) of photos, in the order of names."""
-        return self._classifier.log_odds(vectors)
+        """Return the log odds (N, C) of photos that labels begin at, in the order of names: probes', else zero-shot."""
+        odds = self._classifier.log_odds(vectors)
+        for place, name in enumerate(self.names):
+            if name in self._probed:
+                odds[:, place] = self._probed[name].head.correction(vectors)
+        return odds
+
+    def whole(self, head: Head) -> Head:
+        """Return a head as a correction of what the label's text says, where a probe speaks in its place."""
+        if head.label not in self._probed:
+            return head
+        begun, (weights, biases) = self._probed[head.label].head, self._texts
+        place = self.names.index(head.label)
+        base = replace(begun, weights=begun.weights - weights[place], bias=begun.bias - float(biases[place]))
+        level = float(base.correction(self._sample).mean()) if len(self._sample) else 0.0
+        return replace(
+            head, weights=base.weights + head.weights, bias=base.bias + head.bias, level=level + head.level
+        )
+
+    @cached_property
+    def _texts(self) -> tuple[Vectors, Vectors]:
+        return linear(self._classifier, self._sample.shape[1])
 
     def head(self, label: str, *, before: Head | None = None) -> Head:
-        """Train a label's head on its verdicts; `before` is what it was when there were fewer."""
+        """Train a label's head on its verdicts, a correction of `offsets`; `before`: what it was with fewer."""
         return train(label, self._examples(label), self._space, before=before)
 
     def lesson(self, label: str, precision: float | None) -> Lesson:
@@ -102,7 +136,7 @@ class Teacher:
             library = self.offsets(others)[:, self.names.index(label)] + head.correction(others)
             found = cut(precision, examples, odds=odds, library=library)
         head = replace(head, precision=precision, threshold=found.threshold if found else None)
-        return Lesson(head, gain(label, examples, odds), found)
+        return Lesson(self.whole(head), gain(label, examples, odds), found)
 
     def _examples(self, label: str) -> Examples:
         """Gather a label's verdicts, as hints other labels' photos, which count no more than those, and some others.
@@ -174,8 +208,8 @@ class Teacher:
 
 
 def learned(seams: Seams, row: EncoderRow, label_set: LabelSet, encoder: TextHalf | Encoder) -> Mapping[str, Head]:
-    """Return the heads of the labels of a set that were judged; those that are missing or stale are trained anew."""
-    marks = made_of(seams.catalog, label_set)
+    """Return the heads of the labels of a set that were judged, or that a probe knows; missing or stale ones anew."""
+    marks = made_of(seams.catalog, label_set, probed(seams.catalog, row))
     if not marks:
         return {}
     rows = seams.catalog.heads(row.id)
@@ -192,11 +226,87 @@ def learned(seams: Seams, row: EncoderRow, label_set: LabelSet, encoder: TextHal
     return heads | {head.label: head for head in fresh}
 
 
-def made_of(catalog: Catalog, label_set: LabelSet) -> dict[str, int]:
-    """Return, of labels that were judged, a number that is another one once their verdicts are, or their wording is."""
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What a probe says of a label: `head.correction` is its log odds.   run: that put it into the library."""
+
+    run: int
+    head: Head
+
+
+def probed(catalog: Catalog, row: EncoderRow) -> dict[str, Probed]:
+    """Return what probes say under a model, by label: of several the last that was not undone."""
+    found: dict[str, Probed] = {}
+    for run, details in catalog.standing(RunKind.PROBE, row.id).items():
+        if not {"labels", _WEIGHTS, _BIASES} <= details.keys():  # damage took them
+            continue
+        names = details["labels"]
+        weights = np.frombuffer(base64.b64decode(details[_WEIGHTS]), "<f4").reshape(len(names), row.dim)
+        biases = np.frombuffer(base64.b64decode(details[_BIASES]), "<f4")
+        for name, slope, bias in zip(names, weights, biases.tolist(), strict=True):
+            found[name] = Probed(run, Head(name, slope, bias))
+    return found
+
+
+def put_probe(seams: Seams, probe: Probe) -> int:
+    """Write a probe into the library, as a run; return its number.   Raises EncoderMismatch, LibraryError."""
+    row = seams.model.answering()
+    if probe.fingerprint != row.fingerprint or probe.weights.shape[1] != row.dim:
+        raise EncoderMismatch(
+            f"the probe reads vectors of another model than {row.name}, by which the library is indexed",
+            hint="train it anew on this library's model",
+        )
+    packed = {
+        name: base64.b64encode(values.astype("<f4").tobytes()).decode()
+        for name, values in ((_WEIGHTS, probe.weights), (_BIASES, probe.biases))
+    }
+    details = {**probe.details, "labels": list(probe.labels), **packed}
+    with (
+        seams.catalog.writing() as writer,
+        writer.run(RunKind.PROBE, encoder_id=row.id, details=details) as run,
+    ):
+        return run.id
+
+
+def taught(seams: Seams, label_set: LabelSet) -> Probe:
+    """Return what verdicts and probes came to of labels, as a probe that needs neither.   Raises LibraryError."""
+    row = seams.model.answering()
+    encoder, remember = seams.model.texts(row)
+    heads = learned(seams, row, label_set, encoder)
+    classifier = Classifier.build(
+        label_set, encoder, LabelOptions(multi=True), bank=lambda: seams.model.bank(row), remember=remember
+    )
+    weights, biases = linear(classifier, row.dim)
+    of_each = [heads[name] for name in label_set.names]
+    details = {"from": "verdicts", "model": row.name, "verdicts": {head.label: head.examples for head in of_each}}
+    return Probe(
+        label_set.names,
+        weights + np.stack([head.weights for head in of_each]),
+        biases + np.array([head.bias for head in of_each], np.float32),
+        row.fingerprint,
+        details,
+    )
+
+
+def linear(classifier: Classifier, dim: int) -> tuple[Vectors, Vectors]:
+    """Return the weights (C, D) and biases (C,) that a classifier's log odds come to."""
+    biases = classifier.log_odds(np.zeros((1, dim), np.float32))[0]
+    return (classifier.log_odds(np.eye(dim, dtype=np.float32)) - biases).T, biases
+
+
+def made_of(catalog: Catalog, label_set: LabelSet, begun: Mapping[str, Probed]) -> dict[str, int]:
+    """Return, of labels that were judged or probed, a number that is another one once what they are made of is.
+
+    That is their verdicts, their wording and their probe.
+    """
     marks = catalog.marks(label_set.names)
-    words = {label.name: label_set.sentences(label) for label in label_set.labels if label.name in marks}
-    return {name: zlib.crc32(repr((_VERSION, marks[name], said)).encode()) for name, said in words.items()}
+    known = marks.keys() | begun.keys()
+    words = {label.name: label_set.sentences(label) for label in label_set.labels if label.name in known}
+    runs = {name: (begun[name].run,) for name in words if name in begun}
+    return {
+        name: zlib.crc32(repr((_VERSION, marks.get(name), said, *runs.get(name, ()))).encode())
+        for name, said in words.items()
+    }
 
 
 def _kept(row: HeadRow | None, made_of: int, dim: int) -> Head | None:

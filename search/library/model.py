@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search.catalog import Catalog, EncoderRow
     from search.encoders import Encoder, TextTower
     from search.encoders.recipes import TextHalf
+    from search.labels.sets import Remember
     from search.relevance import Bank
 
 AUTO = "auto"
@@ -155,6 +156,14 @@ class LibraryModel:
             half = recipes.open_half(self._recipes, row.fingerprint, lambda: self.made_sure(row.fingerprint))
             self._halves[row.fingerprint] = half
         return self._halves[row.fingerprint]
+
+    def texts(self, row: EncoderRow) -> tuple[TextHalf | Encoder, Remember | None]:
+        """Return what encodes texts of this model, the half alone where that will do, and what keeps class weights.
+
+        Raises EncoderMismatch as `made_sure`.
+        """
+        half = self.half(row)
+        return (half, half.remember) if half else (self.made_sure(row.fingerprint), None)
 
     def save_recipe(self) -> None:
         """Write down how to open the text half of the loaded model again."""

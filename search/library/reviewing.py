@@ -343,7 +343,7 @@ class Review:
 
     def heads(self) -> dict[str, Head]:
         """Return what the labels' heads are by all verdicts so far."""
-        return {name: self._teacher.head(name) for name in self.names}
+        return {name: self._teacher.whole(self._teacher.head(name)) for name in self.names}
 
     def finish(self) -> ReviewReport:
         """Keep the heads of the labels that were judged, and tell what was learnt of the answers that stand."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from search.catalog import Writer
     from search.catalog.tags import LabelCount
+    from search.heads import Probe
     from search.library.exporting import ExportOptions
     from search.library.reviewing import Review
     from search.library.seams import Seams
@@ -165,6 +166,30 @@ class Tags:
         from search.library.reviewing import Review
 
         return Review(self._seams, self._publish, labels=labels, precision=precision)
+
+    def teach(self, probe: Probe) -> int:
+        """Let a probe decide of its labels under the library's model, in place of their texts; return the run.
+
+        What the user judges corrects it from then on. Of several probes of a label the last counts; `undo` takes one
+        back, and the one before counts again.   Raises EncoderMismatch for one of another model, LibraryBusy.
+        """
+        from search.library.learning import put_probe
+
+        return put_probe(self._seams, probe)
+
+    def taught(self) -> Probe:
+        """Return what the user's verdicts taught, of all labels that were judged or that a probe knows.
+
+        For other libraries of the same model: here it counts without.   Raises UsageError where nothing was.
+        """
+        from search.library.learning import probed, taught
+        from search.library.reviewing import worded
+
+        catalog = self._seams.catalog
+        names = sorted({*catalog.words(), *probed(catalog, self._seams.model.answering())})
+        if not names:
+            raise UsageError("no label was judged yet", hint="'search tags review' asks about labels")
+        return taught(self._seams, worded(self._seams, names))
 
     def undo(self, run: int) -> UndoReport:
         """Take back what a run added, from the catalog and from sidecars; what other runs added stays.

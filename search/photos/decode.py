@@ -12,6 +12,7 @@ import errno
 import functools
 import hashlib
 import importlib
+import io
 import logging
 import os
 import re
@@ -151,6 +152,24 @@ def load(
             raise _verdict(error) from error
         _refuse_changed(file, before)
     return LoadedPhoto(*photo, digest, _file_stat(path, before, beside))
+
+
+def load_bytes(
+    content: bytes, name: str, *, max_megapixels: float = 200, min_side: int | None = None
+) -> LoadedPhoto:
+    """Decode a photo that lies in memory, such as a member of a tar; RAW files are none.
+
+    name: as `stat` is to have it.   max_megapixels, min_side: as in `load`, which raises the same PhotoErrors.
+    """
+    max_pixels = round(max_megapixels * 1_000_000)
+    try:
+        image = _open(io.BytesIO(content), max_pixels, is_tga=False)
+        photo = _decode(image, max_pixels=max_pixels, min_side=min_side, mtime_ns=0, sidecar=b"")
+    except PhotoError:
+        raise
+    except Exception as error:
+        raise _verdict(error) from error
+    return LoadedPhoto(*photo, hashlib.sha256(content).digest(), FileStat(name, len(content), 0))
 
 
 def read_info(path: str, *, max_megapixels: float = 200) -> tuple[PhotoInfo, FileStat]:

@@ -12,7 +12,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +22,16 @@ import numpy as np
 import torch
 
 from search import failpoints
+from search.catalog.lock import LOCK_NAME, read_holder, writer_lock
 from search.encoders.hub import CONFIG, WEIGHTS
-from search.errors import StorageError, TrainingError, UsageError
+from search.errors import (
+    LibraryBusy,
+    LibraryError,
+    StorageError,
+    TrainingBusy,
+    TrainingError,
+    UsageError,
+)
 from search.evaluate.metrics import first_positive_ranks
 from search.files import atomic_write, discard, sweep
 from search.train import checkpoints, gradcache, long_captions, models
@@ -118,10 +126,8 @@ def train(
 
     place = torch.device(usable_device(device))
     world = World.current()
-    if world.rank == 0:
-        _prepare_folder(out, anew=anew)
-    world.wait()
-    with _own_random(recipe, place):
+    with _alone(out, anew=anew) if world.rank == 0 else nullcontext(), _own_random(recipe, place):
+        world.wait()
         subject = models.prepare(recipe, offline=offline, on_download=on_download)
         _require_length(recipe, subject)
         pairs, held_out, missing = _pairs(recipe)
@@ -131,21 +137,38 @@ def train(
             return run.go(progress or (lambda _: None), stop or (lambda: False))
 
 
-def _prepare_folder(out: Path, *, anew: bool) -> None:
-    """Make the folder, or see that what it holds is a run of ours.   Raises UsageError, StorageError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        sweep(out)
-        held = {path.name for path in out.iterdir()}
-    except OSError as error:
-        raise StorageError(f"can't write {out}: {error.strerror or error}") from None
+@contextmanager
+def _alone(out: Path, *, anew: bool) -> Iterator[None]:
+    """Prepare the folder, and keep other runs out of it.   Raises TrainingBusy, UsageError, StorageError."""
+    with ExitStack() as stack:
+        try:
+            _check_folder(out, anew=anew)  # before anything is written into it
+            stack.enter_context(writer_lock(out))
+            _check_folder(out, anew=anew)
+            sweep(out)
+        except LibraryBusy:
+            holder = read_holder(out) or "another process"
+            raise TrainingBusy(f"{out} is being trained into by {holder}", hint="wait for it or stop it") from None
+        except LibraryError as error:  # a file system without locks
+            raise StorageError(error.message, hint="train into a folder on a local disk") from None
+        except OSError as error:
+            raise StorageError(f"can't write {out}: {error.strerror or error}") from None
+        if anew:
+            for name in (checkpoints.FILE, CONFIG, WEIGHTS[0], REPEAT, RECORD):  # what marks it as ours last
+                discard(out / name)
+        yield
+        if (out / RECORD).exists():  # nobody goes on here any more
+            discard(out / LOCK_NAME)
+
+
+def _check_folder(out: Path, *, anew: bool) -> None:
+    """Make the folder, or see that what it holds is a run of ours.   Raises UsageError, OSError."""
+    out.mkdir(parents=True, exist_ok=True)
+    held = {path.name for path in out.iterdir()} - {LOCK_NAME}
     if held and not held & {RECORD, REPEAT, checkpoints.FILE}:
         raise UsageError(f"{out} is not empty and holds no training run", hint="give a new folder")
     if RECORD in held and not anew:
         raise UsageError(f"{out} holds a finished run", hint="--force trains anew, another --out keeps it")
-    if anew:
-        for name in (checkpoints.FILE, CONFIG, WEIGHTS[0], REPEAT, RECORD):  # what marks it as ours last
-            discard(out / name)
 
 
 def _require_length(recipe: Recipe, subject: models.Subject) -> None:

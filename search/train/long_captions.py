@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import UsageError
+from search.train import shards
 from search.train.samples import Pairs, parquet_columns, parquet_rows
 
 _IMAGE = ("image", "path", "file", "filename", "image_path")
@@ -31,7 +32,10 @@ def read(source: str) -> Pairs:
     suffix = Path(source).suffix.lower()
     if suffix == ".json":
         return _grouped(source, ((path, text, first_sentence(text)) for path, text in _conversations(source)))
-    columns = parquet_columns(source) if suffix == ".parquet" else _head(source, suffix)
+    if shards.are_meant(source):
+        columns: Sequence[str] = ()
+    else:
+        columns = parquet_columns(source) if suffix == ".parquet" else _head(source, suffix)
     if _SHORT not in (name.strip().lower() for name in columns):
         pairs = Pairs.of(source)
         shorts = tuple(tuple(map(first_sentence, captions)) for captions in pairs.captions)

@@ -38,7 +38,7 @@ class Recipe:
     `Recipe.meaning`, which is what the command line shows.
     """
 
-    captions: str = _said("", "Table of image and caption: .tsv, .csv or .parquet.")
+    captions: str = _said("", "Table of image and caption: .tsv, .csv or .parquet; or webdataset's tars.")
     held_out: str = _said("", "Another such table, to measure on. [default: a part of the first]")
     held_out_share: float = _said(0.05, "Part of the photos to measure on where there is no table of them.")
     held_out_most: int = _said(1000, "Photos to measure on at most.")

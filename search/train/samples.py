@@ -1,4 +1,4 @@
-"""A table of photos and captions → batches of pixels and words, the same for the same seed wherever a run begins.
+"""Photos and captions, of a table or of tars → batches of pixels and words, the same wherever a run begins.
 
 What a photo gives depends on (seed, epoch, its row) alone: order, caption and crop are drawn from generators made of
 these numbers, never from one that runs along. So a run goes on at any step, with any number of threads.
@@ -11,10 +11,10 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,8 @@ from PIL import Image
 from search.encoders.preprocessing import Preprocessing, Size
 from search.errors import PhotoError, UsageError
 from search.evaluate.datasets import Captions
-from search.photos.decode import load
+from search.photos.decode import LoadedPhoto, load, load_bytes
+from search.train import shards
 from search.train.recipe import Recipe
 from search.types import Skip, SkipReason
 
@@ -45,22 +46,27 @@ class Pairs:
     """Photos and what is said of each.
 
     paths: (N,).   captions: (N,), one or more each.   shorts: (N,) the same in short, as many; or () where none are.
+    members: where those lie that are no files of their own, by path.   skipped: what the source has that is no pair.
     """
 
     paths: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
     shorts: tuple[tuple[str, ...], ...] = ()
+    members: Mapping[str, shards.Member] = field(default_factory=dict)
+    skipped: tuple[Skip, ...] = ()
 
     @classmethod
     def of(cls, source: str) -> Pairs:
         """Read a table of image and caption, as many lines a photo as it has captions: .tsv, .csv or .parquet.
 
-        Paths are relative to it.   Raises UsageError.
+        Paths are relative to it. Or webdataset's tars: one, name-{000..012}.tar, or a folder of them.
+        Raises UsageError.
         """
-        suffix = Path(source).suffix.lower()
-        if suffix == ".tar":
-            raise UsageError(f"{source} is a tar", hint="unpack it and write a table of image and caption")
-        if suffix == ".parquet":
+        if shards.are_meant(source):
+            found = shards.read(source)
+            names, captions = tuple(found.captions), tuple(found.captions.values())
+            return cls(names, captions, members=found.members, skipped=found.skipped)
+        if Path(source).suffix.lower() == ".parquet":
             return cls._grouped(*_parquet(source))
         table = Captions.of(source)
         return cls._grouped([table.paths[owner] for owner in table.owners.tolist()], table.captions)
@@ -74,18 +80,19 @@ class Pairs:
 
     def take(self, rows: Sequence[int]) -> Pairs:
         """Return only some of its photos, in this order."""
-        return Pairs(
-            tuple(self.paths[row] for row in rows),
-            tuple(self.captions[row] for row in rows),
-            tuple(self.shorts[row] for row in rows) if self.shorts else (),
+        return replace(
+            self,
+            paths=tuple(self.paths[row] for row in rows),
+            captions=tuple(self.captions[row] for row in rows),
+            shorts=tuple(self.shorts[row] for row in rows) if self.shorts else (),
         )
 
     def present(self) -> tuple[Pairs, tuple[Skip, ...]]:
-        """Return it without the files that are not there, and those."""
-        there = [os.path.isfile(path) for path in self.paths]
+        """Return it without the files that are not there, and those with what was skipped before."""
+        there = [path in self.members or os.path.isfile(path) for path in self.paths]
         missing = [path for path, found in zip(self.paths, there, strict=True) if not found]
         skips = tuple(Skip(path, SkipReason.UNREADABLE, "there is no such file") for path in missing)
-        return self.take([row for row, found in enumerate(there) if found]), skips
+        return self.take([row for row, found in enumerate(there) if found]), (*self.skipped, *skips)
 
     def split(self, share: float, most: int, seed: int) -> tuple[Pairs, Pairs]:
         """Return photos to train with and a part of them to measure on, drawn by the seed."""
@@ -98,10 +105,16 @@ class Pairs:
         digest = hashlib.sha256()
         root = os.path.commonpath(self.paths) if len(self.paths) > 1 else ""
         for number, (path, captions) in enumerate(zip(self.paths, self.captions, strict=True)):
-            row = [os.path.relpath(path, root) if root else path, os.path.getsize(path), captions]
+            size = self.members[path].size_bytes if path in self.members else os.path.getsize(path)
+            row = [os.path.relpath(path, root) if root else path, size, captions]
             row += [self.shorts[number]] if self.shorts else []
             digest.update(json.dumps(row).encode() + b"\n")
         return digest.hexdigest()
+
+    def load(self, path: str, *, min_side: int) -> LoadedPhoto:
+        """Decode one of its photos.   Raises PhotoError."""
+        member = self.members.get(path)
+        return load_bytes(member.read(), path, min_side=min_side) if member else load(path, min_side=min_side)
 
 
 def _parquet(source: str) -> tuple[list[str], list[str]]:
@@ -134,7 +147,7 @@ def _pyarrow(source: str) -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError:
         raise UsageError(
-            f"reading {source} needs pyarrow", hint="pip install pyarrow, or save it as CSV"
+            f"reading {source} needs pyarrow", hint="pip install 'search[parquet]', or save it as CSV"
         ) from None
     try:
         yield parquet
@@ -198,7 +211,7 @@ class Feeder:
 
     def middles(self, pairs: Pairs) -> tuple[Pixels, list[int], tuple[Skip, ...]]:
         """Return photos as the finished model will see them (N, H, W, 3), which those are, and those left out."""
-        seen = list(self._pool.map(self._middle, pairs.paths))
+        seen = list(self._pool.map(lambda path: self._middle(pairs, path), pairs.paths))
         rows = [row for row, one in enumerate(seen) if not isinstance(one, Skip)]
         pixels = _stacked([one for one in seen if not isinstance(one, Skip)], self._preprocessing.size)
         return pixels, rows, tuple(one for one in seen if isinstance(one, Skip))
@@ -217,7 +230,7 @@ class Feeder:
         random = np.random.default_rng([self._recipe.seed, 0, epoch, row])
         which = int(random.integers(len(captions)))
         try:
-            image, frame = self._room.get(path) or self._room.put(path, *_decoded(path, self._side))
+            image, frame = self._room.get(path) or self._room.put(path, *self._decoded(path))
         except PhotoError as error:
             return Skip(path, error.reason, error.message)
         box = crop(random, frame, low=self._recipe.crop_low, ratio=self._recipe.crop_ratio)
@@ -227,9 +240,15 @@ class Feeder:
         short = self._pairs.shorts[row][which] if self._pairs.shorts else ""
         return Sample(pixels[:, ::-1] if mirrored else pixels, captions[which], short, captions)
 
-    def _middle(self, path: str) -> Pixels | Skip:
+    def _decoded(self, path: str) -> tuple[Image.Image, _Box]:
+        """A picture scaled down as far as crops permit, and where in it the picture lies, no further than its edge."""
+        photo = self._pairs.load(path, min_side=self._side)
+        left, top, right, bottom = photo.frame
+        return photo.image, (left, top, min(right, photo.image.width), min(bottom, photo.image.height))
+
+    def _middle(self, pairs: Pairs, path: str) -> Pixels | Skip:
         try:
-            photo = load(path, min_side=self._preprocessing.min_side)
+            photo = pairs.load(path, min_side=self._preprocessing.min_side)
         except PhotoError as error:
             return Skip(path, error.reason, error.message)
         return self._preprocessing(photo.image, whole=photo.whole, frame=photo.frame)
@@ -266,13 +285,6 @@ def crop(random: np.random.Generator, frame: _Box, *, low: float, ratio: float) 
     across, down = min(width, height * ratio), min(height, width * ratio)
     x, y = left + (width - across) / 2, top + (height - down) / 2
     return x, y, x + across, y + down
-
-
-def _decoded(path: str, side: int) -> tuple[Image.Image, _Box]:
-    """A picture scaled down as far as crops permit, and where in it the picture lies, no further than its edge."""
-    photo = load(path, min_side=side)
-    left, top, right, bottom = photo.frame
-    return photo.image, (left, top, min(right, photo.image.width), min(bottom, photo.image.height))
 
 
 class _Room:

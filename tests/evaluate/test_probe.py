@@ -83,7 +83,7 @@ def test_copies_stay_on_one_side():
     contents = [str(number) for number in range(24)] * 3
     photos = Examples(np.tile(one.vectors, (3, 1)), np.tile(one.targets, 3), contents)
     photos.targets[48] = 2
-    left, aside = probe._split(photos, 0.4, np.random.default_rng(0))
+    left, aside = probe.split(photos, 0.4, np.random.default_rng(0))
     assert not set(left.contents) & set(aside.contents)
     assert "0" in left.contents
     assert [sum(aside.targets == place) for place in range(3)] == [3 * 2, 3 * 3, 3 * 4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from search import failpoints, load_encoder
-from search.errors import CheckpointError, TrainingError, UsageError
+from search.catalog.lock import LOCK_NAME
+from search.errors import CheckpointError, TrainingBusy, TrainingError, UsageError
 from search.train import checkpoints
 from search.train.contrastive import RECORD, REPEAT, _numbers, rate, train
 from search.train.recipe import Recipe
@@ -211,7 +213,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_writes_nothing(recipe, tmp_pa
     wild = recipe(learning_rate=1e30, steps=20, warm_up=0, clip_norm=0.0, checkpoint_every=50)
     with pytest.raises(TrainingError, match="at step"):
         train(wild, tmp_path, device="cpu")
-    assert [path.name for path in tmp_path.iterdir()] == [REPEAT]
+    assert {path.name for path in tmp_path.iterdir()} == {REPEAT, LOCK_NAME}
 
 
 def test_a_run_killed_before_anything_was_saved_begins_again(recipe, tmp_path, kill):
@@ -235,6 +237,20 @@ def test_another_run_in_the_folder_is_kept_unless_forced(six, recipe, tmp_path):
     assert report.finished
     with pytest.raises(UsageError, match="holds a finished run"):
         train(recipe(seed=1), tmp_path / "half", device="cpu")
+
+
+def test_a_second_run_in_a_folder_is_refused_while_the_first_goes_on(recipe, tmp_path):
+    refused = []
+
+    def try_again(moment):
+        with pytest.raises(TrainingBusy, match=f"is being trained into by process {os.getpid()} on") as error:
+            train(recipe(), tmp_path, device="cpu", anew=True)
+        refused.append(error)
+
+    report = train(recipe(), tmp_path, device="cpu", progress=try_again)
+    assert (len(refused), report.finished) == (2, True)
+    assert not (tmp_path / LOCK_NAME).exists()
+    assert train(recipe(seed=1), tmp_path, device="cpu", anew=True).finished
 
 
 def test_other_data_are_another_run(data, recipe, tmp_path):

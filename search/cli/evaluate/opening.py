@@ -32,7 +32,7 @@ class Opened:
 
     def also(self, settings: Settings, source: str) -> tuple[Dataset, Vectors]:
         """Return other photos of the same classes, read by the same model.   Raises UsageError."""
-        other = _single(source)
+        other = single(source)
         if set(other.present().folders) != set(self.whole.present().folders):
             raise UsageError(
                 f"{source} has other classes than {self.dataset.name}", hint="name the class folders alike"
@@ -60,19 +60,20 @@ def opened(
     told the whole data set.
     Raises UsageError for fewer than two classes, photos of several classes at once, or none that can be read.
     """
-    whole = results.named(_single(source), names)
-    _check_classes(whole, source)
+    whole = results.named(single(source), names)
+    check_classes(whole, source)
     if before:
         before(whole)
     with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
         seen = results.seen(settings, pictures, whole)
         dataset = whole.take(seen.rows).present()
         results.tell_empty(settings, dataset)
-        _check_classes(dataset, source)
+        check_classes(dataset, source)
         yield Opened(whole, dataset, seen.vectors, pictures, seen.skipped)
 
 
-def _single(source: str) -> Dataset:
+def single(source: str) -> Dataset:
+    """Read a data set of one class a photo.   Raises UsageError."""
     from search.evaluate.datasets import Dataset
 
     whole = Dataset.of(source)
@@ -81,6 +82,7 @@ def _single(source: str) -> Dataset:
     return whole
 
 
-def _check_classes(dataset: Dataset, source: str) -> None:
+def check_classes(dataset: Dataset, source: str) -> None:
+    """Raise UsageError where photos are of fewer than two classes."""
     if len(dataset.present().folders) < 2:
         raise UsageError(f"{source} has photos of fewer than two classes", hint="give a folder for each class")

@@ -64,6 +64,11 @@ def model_options(function: F) -> F:
     return _with(function, _MODEL)
 
 
+def cache_options(function: F) -> F:
+    """Add `cache` and `no_cache`."""
+    return _with(function, _CACHE)
+
+
 def models_options(function: F) -> F:
     """Add the same, but `models`: one or several."""
     return _with(function, _MODELS)

@@ -74,6 +74,7 @@ def _standing(records: Sequence[LabelRecord]) -> dict[str, Any]:
     return {"state": state, "probability": proposed.probability if proposed else None}
 
 
+_WEIGHTS = ("weights", "biases")  # of a probe: numbers in base64
 _STATES = (("user", "accepted"), ("import", "imported"), ("zero-shot", "proposed"), ("file", "file"))
 
 
@@ -87,7 +88,7 @@ def _run(run: RunInfo) -> dict[str, Any]:
         "templates": run.templates,
         "photos": run.photos,
         "labels": run.labels,
-        "details": dict(run.details),
+        "details": {name: value for name, value in run.details.items() if name not in _WEIGHTS},
         "undone_at": run.undone_at.isoformat() if run.undone_at else None,
     }
 
@@ -125,7 +126,7 @@ def _show_runs(document: dict[str, Any]) -> None:
             str(run["run"]),
             run["kind"],
             f"{datetime.fromisoformat(run['started_at']).astimezone():%Y-%m-%d %H:%M}",
-            "undone" if run["undone_at"] else f"{run['labels']} on {run['photos']} photos",
+            _stands(run),
             _of(run),
         )
         for run in document["runs"]
@@ -134,6 +135,16 @@ def _show_runs(document: dict[str, Any]) -> None:
         emit_table(rows, right=(0,), header=("run", "kind", "when", "labels", "by"))
     else:
         click.echo("no runs yet", err=True)
+
+
+def _stands(run: dict[str, Any]) -> str:
+    if run["undone_at"]:
+        return "undone"
+    return (
+        f"{len(run['details']['labels'])} taught"
+        if run["kind"] == "probe"
+        else f"{run['labels']} on {run['photos']} photos"
+    )
 
 
 def _of(run: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ import click
 
 from search.cli.options import SKIPPED, Settings, as_command, completed_by
 
+_TOLD = {"probe": "its labels are decided as they were before"}
+
 
 @as_command("undo")
 @click.argument("run", type=click.IntRange(1), shell_complete=completed_by("runs"), metavar="RUN")
@@ -39,6 +41,8 @@ def command(settings: Settings, *, run: int, strict: bool) -> int | None:
             }
         )
     taken = [(report.labels, "proposals"), (report.verdicts, "verdicts"), (report.sidecars, "sidecars")]
-    told = ", ".join(f"{count} {what}" for count, what in taken if count) or "nothing was left of it"
+    told = ", ".join(f"{count} {what}" for count, what in taken if count) or _TOLD.get(
+        report.kind, "nothing was left of it"
+    )
     settings.talk(f"run {report.run} ({report.kind}) undone: {told}")
     return SKIPPED if strict and report.skipped else None

@@ -6,14 +6,15 @@ import click
 
 from search.cli.groups import Commands
 
-_COMMANDS = ("contrastive", "long-clip")
+_COMMANDS = ("contrastive", "long-clip", "probe")
 
 
 @click.group("train", cls=Commands, package=__name__, names=_COMMANDS)
 def command() -> None:
-    """Train a model on photos with captions.
+    """Train a model on photos with captions, or labels on photos in class folders.
 
     \b
-    Example:
+    Examples:
       search train contrastive recipe.toml --out ~/models/mine
+      search train probe ~/flowers
     """

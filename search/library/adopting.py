@@ -1,0 +1,97 @@
+"""Photos and vectors of other software, brought into the library once they may be trusted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from search.adoption import AdoptOptions, Listing, Source, look
+from search.decoding.pool import lend
+from search.indexer import IndexOptions
+from search.types import AdoptReport, Passport
+
+if TYPE_CHECKING:
+    from search.adoption.run import Taken
+    from search.catalog import Turn
+    from search.indexer import Model
+    from search.library.seams import Seams
+    from search.types import IndexReport, Progress
+
+
+class BringIn(Protocol):
+    """Has a run write to the library."""
+
+    def __call__(
+        self,
+        run: Callable[[Turn, Model, Callable[[int], None] | None], IndexReport],
+        *,
+        stop: threading.Event | None,
+        wait: bool,
+    ) -> IndexReport: ...
+
+
+def adopt(
+    seams: Seams,
+    source: Source,
+    options: AdoptOptions,
+    bring_in: BringIn,
+    *,
+    indexing: IndexOptions | None,
+    progress: Callable[[Progress], None],
+    stop: threading.Event | None,
+    wait: bool,
+) -> AdoptReport:
+    """See Library.adopt."""
+    from search.adoption.run import Adoption, Taken
+
+    listing = look(source, options, progress)
+    passport = None if options.reencode else inspect(seams, source, listing, options)
+    indexing, taken = indexing or IndexOptions(), Taken()
+
+    def run(turn: Turn, model: Model, committed: Callable[[int], None] | None) -> IndexReport:
+        adoption = Adoption(turn, model, indexing, progress=progress, stop=stop, committed=committed)
+        report = adoption.adopt(source, listing, passport, taken, encode=options.encode)
+        return replace(report, skipped=(*listing.skipped, *report.skipped))
+
+    index = bring_in(run, stop=stop, wait=wait)
+    return AdoptReport(
+        passport=passport,
+        named=len(source.entries),
+        adopted=taken.adopted,
+        left=dict(source.left),
+        not_adopted=_reasons(listing, taken) if passport else {},
+        not_encoded=taken.waiting,
+        index=index,
+    )
+
+
+def compare(seams: Seams, source: Source, options: AdoptOptions, progress: Callable[[Progress], None]) -> Passport:
+    """See Library.compare."""
+    return inspect(seams, source, look(source, options, progress), options)
+
+
+def inspect(seams: Seams, source: Source, listing: Listing, options: AdoptOptions) -> Passport:
+    """Hold a source's vectors against those of the model that is to have made them.
+
+    Raises UntrustedVectors; EncoderMismatch if that is not the library's.
+    """
+    from search.adoption.passport import examine, require
+
+    row = seams.model.row() if seams.catalog.exists() else None
+    encoder = seams.model.made_sure(row.fingerprint) if row else seams.model.encoder
+    with lend() as decoders:
+        passport = examine(source, listing, encoder, decoders, options)
+    require(passport, options)
+    return passport
+
+
+def _reasons(listing: Listing, taken: Taken) -> dict[str, int]:
+    found = {
+        "changed": listing.stale + taken.changed,
+        "turned": taken.turned,
+        "unsound": taken.unsound,
+        "deviating": taken.deviating,
+    }
+    return {reason: count for reason, count in found.items() if count}
