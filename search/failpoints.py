@@ -27,6 +27,7 @@ NAMES = (
     "repair.restored",  # repaired, not committed
     "train.stepped",  # the weights have changed, nothing of it is saved
     "train.saving",  # a checkpoint is written under its temporary name
+    "train.placing",  # the new model is whole, the old one's description gone, nothing moved
 )
 """Every failpoint that exists."""
 

@@ -246,6 +246,23 @@ def stat_of(path: Path) -> dict[str, int]:
     return {"size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
+def move_inside(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Move files of a folder, in this order, over those of another of the same file system, and remove the folder.
+
+    Names that it does not hold are passed over: cut short, the same call does the rest.   Raises OSError.
+    """
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            (source / name).replace(target / name)
+    fsync_folder(target)
+    source.rmdir()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder has such a name as ours have before they are whole."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
 def sweep(folder: Path) -> None:
     """Remove temporary files and folders of ours whose writer is dead, or that are older than an hour."""
     with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@
     samples       a table of photos and captions → batches, the same for the same seed
     long_captions tables with long and short captions
     models        what is trained: a new architecture or any model that can be loaded; and how it is written
+    folder        what a run fills: whose it is, and how a finished model comes into it
     checkpoints   a run that was cut short goes on where it was
     world         several processes as one
 

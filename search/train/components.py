@@ -14,8 +14,9 @@ def rebuilt(features: torch.Tensor, components: int) -> torch.Tensor:
     """Return features (N, D) rebuilt from their mean and so many first principal components, not unit any more.
 
     Features of no higher rank than that come back as they are, and so does their gradient, which is that of every
-    change that leaves the rank as low. Where the last component kept and the first one left out are equally long, which
-    is which is a matter of chance: nothing flows through that choice.
+    change that leaves the rank as low. So do features that are not finite: the loss will tell. Where the last component
+    kept and the first one left out are equally long, which is which is a matter of chance: nothing flows through that
+    choice.
     """
     exact = features.double() if features.device.type != "mps" else features.cpu().double()
     mean = exact.mean(dim=0, keepdim=True)
@@ -36,6 +37,8 @@ def _projector(squares: torch.Tensor, components: int, size: int, precision: flo
     V₁ᵀ S V₂ is zero, S itself stands here for its change: the value is the projector's, and so is the gradient.
     precision: of the features, whose rounding tells neither smaller values from zero nor closer ones from one another.
     """
+    if not torch.isfinite(squares).all():
+        return None
     values, vectors = torch.linalg.eigh(squares.detach())  # ascending
     floor = 64 * size * torch.finfo(values.dtype).eps
     if int((values > values[-1] * max((size * precision) ** 2, floor)).sum()) <= components:

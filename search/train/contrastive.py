@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,20 +23,13 @@ import numpy as np
 import torch
 
 from search import failpoints
-from search.catalog.lock import LOCK_NAME, read_holder, writer_lock
-from search.encoders.hub import CONFIG, WEIGHTS
-from search.errors import (
-    LibraryBusy,
-    LibraryError,
-    StorageError,
-    TrainingBusy,
-    TrainingError,
-    UsageError,
-)
+from search.encoders import parse_name
+from search.errors import TrainingError, UsageError
 from search.evaluate.metrics import first_positive_ranks
-from search.files import atomic_write, discard, sweep
+from search.files import atomic_write
 from search.train import checkpoints, gradcache, long_captions, models
 from search.train.averages import Average
+from search.train.folder import RECORD, REPEAT, REPEAT_SHA256, alone, finished
 from search.train.objectives import MAX_LOG_SCALE, Objective, Term
 from search.train.recipe import LongClipRecipe, Recipe
 from search.train.samples import Batch, Feeder, Pairs
@@ -44,15 +38,13 @@ from search.train.world import World
 if TYPE_CHECKING:
     from search.types import Skip
 
-RECORD, REPEAT = "training.json", "training.toml"
-"""What is written beside the weights: what was done and seen, and the recipe to do it again."""
-
 CLIP_TOKENS = 77
 """What CLIP reads, start and end included."""
 
 _RECALL_K = (1, 5, 10)
 _PACKAGES = ("torch", "open_clip_torch", "timm", "numpy", "pillow")
 _SMOOTHED = 0.98  # of the loss that is told, what stays at a step
+_BEGUN_WITH = {"data": "other data", "origin": "other weights", "world": "another number of processes"}
 _EVALUATED = 64  # photos or captions of the held-out part that are encoded at a time
 
 
@@ -117,58 +109,33 @@ def train(
 ) -> Report:
     """Train a model into a folder; where a run by the same recipe and data was cut short there, go on with it.
 
-    anew: forget what the folder holds of another run.   device: as torch names it; None picks the best there is.
+    anew: take the place of another run in the folder; what it left stays until this one is saved, its model until this
+    one is finished.   device: as torch names it; None picks the best there is.
     progress: told of every step.   stop: asked after every step; True saves and ends the run early.
     Random numbers of the caller are as before. In a world of several processes all call this, with the same arguments.
     Raises UsageError, ModelError, StorageError, CheckpointError, TrainingError.
     """
     from search.encoders.openclip import usable_device
 
+    _require_elsewhere(recipe, out)
     place = torch.device(usable_device(device))
     world = World.current()
-    with _alone(out, anew=anew) if world.rank == 0 else nullcontext(), _own_random(recipe, place):
+    with alone(out, anew=anew) if world.rank == 0 else nullcontext(), _own_random(recipe, place):
         world.wait()
         subject = models.prepare(recipe, offline=offline, on_download=on_download)
         _require_length(recipe, subject)
         pairs, held_out, missing = _pairs(recipe)
         with Feeder(pairs, recipe, subject.preprocessing, rank=world.rank, ranks=world.size) as feeder:
             run = _Run(recipe, out, subject, feeder, place, world)
-            run.open(pairs, held_out, missing)
+            run.open(pairs, held_out, missing, anew=anew)
             return run.go(progress or (lambda _: None), stop or (lambda: False))
 
 
-@contextmanager
-def _alone(out: Path, *, anew: bool) -> Iterator[None]:
-    """Prepare the folder, and keep other runs out of it.   Raises TrainingBusy, UsageError, StorageError."""
-    with ExitStack() as stack:
-        try:
-            _check_folder(out, anew=anew)  # before anything is written into it
-            stack.enter_context(writer_lock(out))
-            _check_folder(out, anew=anew)
-            sweep(out)
-        except LibraryBusy:
-            holder = read_holder(out) or "another process"
-            raise TrainingBusy(f"{out} is being trained into by {holder}", hint="wait for it or stop it") from None
-        except LibraryError as error:  # a file system without locks
-            raise StorageError(error.message, hint="train into a folder on a local disk") from None
-        except OSError as error:
-            raise StorageError(f"can't write {out}: {error.strerror or error}") from None
-        if anew:
-            for name in (checkpoints.FILE, CONFIG, WEIGHTS[0], REPEAT, RECORD):  # what marks it as ours last
-                discard(out / name)
-        yield
-        if (out / RECORD).exists():  # nobody goes on here any more
-            discard(out / LOCK_NAME)
-
-
-def _check_folder(out: Path, *, anew: bool) -> None:
-    """Make the folder, or see that what it holds is a run of ours.   Raises UsageError, OSError."""
-    out.mkdir(parents=True, exist_ok=True)
-    held = {path.name for path in out.iterdir()} - {LOCK_NAME}
-    if held and not held & {RECORD, REPEAT, checkpoints.FILE}:
-        raise UsageError(f"{out} is not empty and holds no training run", hint="give a new folder")
-    if RECORD in held and not anew:
-        raise UsageError(f"{out} holds a finished run", hint="--force trains anew, another --out keeps it")
+def _require_elsewhere(recipe: Recipe, out: Path) -> None:
+    """Raise UsageError where the model to begin with is in the folder that it would be replaced in."""
+    source, place = parse_name(recipe.model) if recipe.model else ("", "")
+    if source == "dir" and os.path.realpath(place) == os.path.realpath(out):
+        raise UsageError(f"{out} is where the model to begin with is", hint="give another --out")
 
 
 def _require_length(recipe: Recipe, subject: models.Subject) -> None:
@@ -251,13 +218,13 @@ class _Run:
         self._skipped: dict[str, Skip] = {}
         self._origin = subject.fingerprint
 
-    def open(self, pairs: Pairs, held_out: Pairs, missing: tuple[Skip, ...]) -> None:
+    def open(self, pairs: Pairs, held_out: Pairs, missing: tuple[Skip, ...], *, anew: bool) -> None:
         """Read the held-out part, and go back to where the run was cut short.   Raises UsageError, CheckpointError."""
         self._pairs, self._data = pairs, _fingerprint(pairs, held_out)
         self._pixels, rows, unread = self._feeder.middles(held_out)
         self._held_out = held_out.take(rows)
         self._skipped = {skip.path: skip for skip in (*missing, *unread)}
-        found = checkpoints.load(self._out)
+        found = None if anew else checkpoints.load(self._out)
         if found is None:
             return
         self._require_same(found.state)
@@ -269,8 +236,6 @@ class _Run:
     def go(self, progress: Callable[[Moment], None], stop: Callable[[], bool]) -> Report:
         """Train to the end, or until it is to stop."""
         begun, seen, steps = time.monotonic(), 0, self._feeder.steps
-        if self._world.rank == 0:
-            self._note(REPEAT, self._recipe.to_toml())  # from now on the folder is known for a run's
         if not self._measured:
             self._evaluate()
         self._subject.training()
@@ -313,7 +278,7 @@ class _Run:
         if not math.isfinite(loss) or not torch.isfinite(norm):
             raise TrainingError(
                 f"the loss is {loss:g} at step {self._step}, its gradient's length {float(norm):g}",
-                hint="a lower learning rate or a longer warm-up; it goes on from the last checkpoint",
+                hint="--force with a lower --learning-rate or a longer --warm-up begins anew",
             )
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate()
@@ -404,12 +369,12 @@ class _Run:
     def _require_same(self, state: Mapping[str, Any]) -> None:
         """Raise UsageError unless what was begun is this run."""
         now = self._state()
-        differs = [name for name in ("data", "origin", "world") if state[name] != now[name]]
+        differs = [told for name, told in _BEGUN_WITH.items() if state[name] != now[name]]
         if not self._recipe.same_run(state["recipe"]):
-            differs.insert(0, "recipe")
+            differs.insert(0, "another recipe")
         if differs:
             raise UsageError(
-                f"{self._out} holds a run that was begun with another {differs[0]}",
+                f"{self._out} holds a run that was begun with {differs[0]}",
                 hint="--force begins anew, another --out keeps it",
             )
 
@@ -446,9 +411,16 @@ class _Run:
 
     def _write(self, report: Report) -> None:
         """Write the model and how it was made; only then is the run finished, and its checkpoint needed no more."""
-        with self._average.in_place():
-            self._subject.write(self._out, precision=self._recipe.save_precision)
-        record = {
+        repeat = self._recipe.to_toml().encode("utf-8", "replace")
+        record = self._record(report) | {REPEAT_SHA256: hashlib.sha256(repeat).hexdigest()}
+        with finished(self._out) as folder:
+            with self._average.in_place():
+                self._subject.write(folder, precision=self._recipe.save_precision)
+            atomic_write(folder / REPEAT, repeat)
+            atomic_write(folder / RECORD, json.dumps(record, indent=2).encode())
+
+    def _record(self, report: Report) -> dict[str, Any]:
+        return {
             "recipe": asdict(self._recipe),
             "origin": {"name": self._subject.origin, "fingerprint": self._origin},
             "data": {"sha256": self._data, "photos": report.photos, "captions": report.captions},
@@ -462,14 +434,6 @@ class _Run:
             | {name: version(name) for name in _PACKAGES},
             "device": str(self._device),
         }
-        self._note(RECORD, json.dumps(record, indent=2))
-        discard(self._out / checkpoints.FILE)
-
-    def _note(self, name: str, text: str) -> None:
-        try:
-            atomic_write(self._out / name, text.encode("utf-8", "replace"))
-        except OSError as error:
-            raise StorageError(f"can't write {self._out}: {error.strerror or error}") from None
 
 
 def _optimiser(recipe: Recipe, parameters: Mapping[str, torch.nn.Parameter]) -> torch.optim.AdamW:

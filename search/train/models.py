@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from search.encoders import INT8, blueprints, parse_name, tuning
-from search.encoders.hub import CONFIG, WEIGHTS, Fetcher
+from search.encoders.hub import CONFIG, WEIGHTS, Fetcher, first_line
 from search.encoders.preprocessing import Preprocessing
 from search.errors import ModelError, StorageError, UsageError
 from search.files import atomic_write
@@ -167,8 +167,7 @@ def _fitted(
     fingerprint: str,
 ) -> Subject:
     config = dict(deepcopy(config))
-    if recipe.train_size:
-        _require_size(model, recipe.train_size)
+    _require_runs(model, tokenizer, size=recipe.train_size, new=not fingerprint)
     _fit_loss(model, config, sigmoid=recipe.loss == "sigmoid", new=not fingerprint)
     trained = frozenset(chosen(model, recipe.tune, recipe.layers))
     for name, parameter in model.named_parameters():
@@ -178,16 +177,29 @@ def _fitted(
     return Subject(model, tokenizer, config, preprocessing, origin, fingerprint, trained, tokens_of)
 
 
-def _require_size(model: Any, side: int) -> None:
-    """Raise UsageError where the image tower takes no photos of this side: those with learned positions do not."""
-    try:
-        with torch.inference_mode():
-            model.eval().encode_image(torch.zeros(1, 3, side, side))
-    except (RuntimeError, AssertionError, ValueError):
-        taken = model.visual.image_size
-        raise UsageError(
-            f"this model takes no photos of {side} pixels a side", hint=f"it is made for {taken}"
-        ) from None
+def _require_runs(model: Any, tokenizer: Any, *, size: int, new: bool) -> None:
+    """Encode two photos and two texts, and raise UsageError where a tower can't.
+
+    size: of the photos, in pixels a side; 0: the model's.   new: the weights are random; then a tower whose output
+    is the same for both reads nothing of what it is given, and would learn nothing.
+    """
+    made = model.visual.image_size
+    height, width = (size, size) if size else made if isinstance(made, tuple | list) else (made, made)
+    ramp = torch.linspace(-1, 1, 3 * height * width).reshape(3, height, width)
+    towers: tuple[tuple[str, Encode, Callable[[], torch.Tensor]], ...] = (
+        (f"photos of {height} x {width} pixels", model.encode_image, lambda: torch.stack([ramp, ramp.flip(1, 2)])),
+        ("texts", model.encode_text, lambda: tokenizer(["dog", "cat"])),
+    )
+    model.eval()  # draws no random numbers and counts no means
+    for what, encode, given in towers:
+        hint = f"it is made for {made}" if size else "look at the sizes of its architecture"
+        try:
+            with torch.no_grad():
+                one, other = encode(given())
+        except Exception as error:  # sizes are input; torch, open_clip and timm have no one error for bad ones
+            raise UsageError(f"this model takes no {what}: {first_line(error)}", hint=hint) from None
+        if new and torch.equal(one, other):
+            raise UsageError(f"this model can't tell {what} apart", hint=hint)
 
 
 def _resized(config: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:

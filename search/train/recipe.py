@@ -5,6 +5,7 @@ Here is no torch: the command line makes its options of these fields.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import tomllib
@@ -79,7 +80,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, wanted in CHOICES.items():
             _require(getattr(self, name) in wanted, f"{name} is one of {', '.join(wanted)}")
-        _require(bool(self.model) != bool(self.architecture), "give a model or an architecture to begin with")
+        _require(bool(self.model or self.architecture), "give a model or an architecture to begin with")
+        _require(not (self.model and self.architecture), "a model and an architecture are given: begin with one")
         _require(not self.sizes or bool(self.architecture), "sizes belong to an architecture")
         _require(bool(self.captions), "give a table of captions")
         _require(self.batch_size >= 2, "batch_size is 2 or more: the loss compares pairs")
@@ -143,12 +145,20 @@ _NOT_NEGATIVE = (
 )
 _SHARES = ("held_out_share", "label_smoothing", "final_rate", "crop_low", "flip")
 _PATHS = ("captions", "held_out")
+_KINDS: Mapping[str, tuple[type, str]] = {
+    "str": (str, "a text in quotes"),
+    "int": (int, "a whole number"),
+    "float": (float, "a finite number"),
+    "bool": (bool, "true or false"),
+}
 
 
 def _field(kind: type[Recipe], name: str) -> Field[Any]:
     known = {one.name: one for one in fields(kind)}
     if name not in known:
-        raise UsageError(f"a recipe has no {name!r}", hint=f"there are {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else "--help lists all there are, with dashes"
+        raise UsageError(f"a recipe has no {name!r}", hint=hint)
     return known[name]
 
 
@@ -208,10 +218,10 @@ def _fitting(one: Field[Any], value: Any) -> Any:
     name, kind = one.name, str(one.type)
     if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    expected = {"str": str, "int": int, "float": float, "bool": bool}.get(kind, Mapping)
+    expected, meant = _KINDS.get(kind, (Mapping, "a table, such as {vision_cfg.layers = 4}"))
     wrong = not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool")
     if wrong or (isinstance(value, float) and not math.isfinite(value)):
-        raise UsageError(f"{name} can't be {value!r}", hint=one.metadata["help"])
+        raise UsageError(f"{name} can't be {value!r}", hint=f"it is {meant}")
     return value
 
 

@@ -49,6 +49,7 @@ def test_what_cannot_be_meant_is_one_line(command, data, tmp_path):
     assert (outcome.exit_code, outcome.stderr) == (1, "search: give a model or an architecture to begin with\n")
     assert not (tmp_path / "out").exists()
     assert command("--size", "layers", "--out", tmp_path).exit_code == 2
+    assert command("--captions", data / "captions.tsv", "--model", "builtin", "--out", "").exit_code == 2
 
 
 def test_a_model_in_place_of_the_files_architecture(command, recipe, tmp_path):

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from search import failpoints, load_encoder
 from search.catalog.lock import LOCK_NAME
-from search.errors import CheckpointError, TrainingBusy, TrainingError, UsageError
+from search.errors import CheckpointError, ModelError, TrainingBusy, TrainingError, UsageError
 from search.train import checkpoints
-from search.train.contrastive import RECORD, REPEAT, _numbers, rate, train
+from search.train.contrastive import _numbers, rate, train
+from search.train.folder import RECORD, REPEAT, alone
 from search.train.recipe import Recipe
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -211,9 +212,9 @@ def test_pictures_that_cannot_be_read_are_told_and_the_rest_is_trained_with(reci
 
 def test_a_loss_that_is_no_number_ends_the_run_and_writes_nothing(recipe, tmp_path):
     wild = recipe(learning_rate=1e30, steps=20, warm_up=0, clip_norm=0.0, checkpoint_every=50)
-    with pytest.raises(TrainingError, match="at step"):
+    with pytest.raises(TrainingError, match=r"at step .*; --force with a lower --learning-rate"):
         train(wild, tmp_path, device="cpu")
-    assert {path.name for path in tmp_path.iterdir()} == {REPEAT, LOCK_NAME}
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_killed_before_anything_was_saved_begins_again(recipe, tmp_path, kill):
@@ -253,12 +254,105 @@ def test_a_second_run_in_a_folder_is_refused_while_the_first_goes_on(recipe, tmp
     assert train(recipe(seed=1), tmp_path, device="cpu", anew=True).finished
 
 
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def old(six, tmp_path):
+    """A folder with a finished run in it, and what that holds."""
+    out = tmp_path / "out"
+    shutil.copytree(six[1].path, out)
+    return out, contents(out)
+
+
+def test_a_forced_run_that_fails_or_is_killed_leaves_the_model_that_was_there(old, recipe, kill):
+    out, before = old
+    for wrong in ({"captions": "/nowhere.tsv"}, {"model": "dir:/nowhere"}, {"learning_rate": 1e30, "warm_up": 0}):
+        with pytest.raises((UsageError, ModelError, TrainingError)):
+            train(recipe(**{"clip_norm": 0.0, "steps": 9, **wrong}), out, device="cpu", anew=True)
+        assert contents(out) == before
+    kill("train.saving", 1)  # of the new model itself
+    with pytest.raises(Killed):
+        train(recipe(steps=1), out, device="cpu", anew=True)
+    assert contents(out) == before
+
+
+def test_a_forced_run_that_was_stopped_goes_on_beside_the_old_model(old, recipe):
+    out, before = old
+    train(recipe(), out, device="cpu", anew=True, stop=lambda: True)
+    assert {**contents(out), **before} == contents(out)
+    steps = []
+    train(recipe(), out, device="cpu", progress=lambda moment: steps.append(moment.step))
+    assert (steps, contents(out).keys()) == ([2], before.keys())
+    assert Recipe.read(out / REPEAT) == recipe()
+
+
+def test_a_model_killed_while_it_took_the_old_ones_place_is_whole_at_the_next_call(old, recipe, kill):
+    out, before = old
+    kill("train.placing", 1)
+    with pytest.raises(Killed):
+        train(recipe(steps=1), out, device="cpu", anew=True)
+    failpoints.arm(None)
+    with pytest.raises(ModelError, match="no model folder"):
+        load_encoder(f"dir:{out}", device="cpu")
+    with pytest.raises(UsageError, match="holds a finished run"):
+        train(recipe(steps=1), out, device="cpu")
+    assert contents(out).keys() == before.keys()
+    assert json.loads((out / RECORD).read_text())["steps"] == 1
+    assert (out / WEIGHTS).read_bytes() != before[WEIGHTS]
+
+
+def test_a_model_is_not_trained_into_the_folder_it_is_in(old, recipe, tmp_path):
+    out, before = old
+    (tmp_path / "link").symlink_to(out)
+    for anew in (True, False):
+        with pytest.raises(UsageError, match="where the model to begin with is; give another --out"):
+            train(recipe(model=f"dir:{tmp_path}/link"), out, device="cpu", anew=anew)
+    assert contents(out) == before
+
+
+def test_a_recipe_that_no_run_wrote_is_never_replaced(old, recipe, tmp_path):
+    own, (out, _) = tmp_path / "own", old
+    own.mkdir()
+    (own / REPEAT).write_text("# mine\nseed = 1\n")
+    with pytest.raises(UsageError, match="holds no training run"):
+        train(recipe(), own, device="cpu", anew=True)
+    assert (own / REPEAT).read_text() == "# mine\nseed = 1\n"
+    (out / REPEAT).write_text("# changed\n")
+    with pytest.raises(UsageError, match=r"training\.toml was written by no run, or changed since"):
+        train(recipe(), out, device="cpu", anew=True)
+
+
+def test_what_is_changed_in_a_recipe_during_a_run_stays(old, recipe):
+    out, before = old
+    mine = before[REPEAT] + b"# mine\n"
+    train(recipe(), out, device="cpu", anew=True, progress=lambda _: (out / REPEAT).write_bytes(mine))
+    assert (out / REPEAT).read_bytes() == mine
+    assert json.loads((out / RECORD).read_text())["steps"] == 2
+
+
+def test_a_folder_that_only_a_killed_run_wrote_to_is_as_good_as_empty(recipe, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (f".{WEIGHTS}.00000000-1-0123abcd.tmp", LOCK_NAME):  # of another machine: nobody may sweep it yet
+        (out / name).write_bytes(b"half")
+    with alone(out, anew=False):
+        pass
+
+
+def test_a_run_that_can_not_begin_leaves_no_folder(recipe, tmp_path):
+    with pytest.raises(UsageError):
+        train(recipe(captions="/nowhere.tsv"), tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_data_are_another_run(data, recipe, tmp_path):
     lines = [f"{data}/{name}.png\ta {name} wall" for name in ("red", "green", "blue", "white")]
     (tmp_path / "c.tsv").write_text("\n".join(lines))
     train(recipe(captions=str(tmp_path / "c.tsv")), tmp_path / "out", device="cpu", stop=lambda: True)
     (tmp_path / "c.tsv").write_text("\n".join([*lines[:3], lines[3] + "s"]))
-    with pytest.raises(UsageError, match="begun with another data"):
+    with pytest.raises(UsageError, match="begun with other data"):
         train(recipe(captions=str(tmp_path / "c.tsv")), tmp_path / "out", device="cpu")
 
 

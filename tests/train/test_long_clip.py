@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import normalize
 
 from search.cli import cli
-from search.errors import UsageError
+from search.errors import TrainingError, UsageError
 from search.train.components import rebuilt
 from search.train.contrastive import train
 from search.train.objectives import Objective, Term, softmax_loss
@@ -76,6 +76,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(long_recipe, tmp_pat
     one, other = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "cut"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     assert LongClipRecipe.read(tmp_path / "whole" / "training.toml") == recipe
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_components_too(long_recipe, tmp_path):
+    wild = long_recipe(learning_rate=1e30, clip_norm=0.0, steps=6, warm_up=1)
+    with pytest.raises(TrainingError, match="at step"):
+        train(wild, tmp_path, device="cpu")
 
 
 def test_what_another_kind_of_run_began_is_not_gone_on_with(long_recipe, recipe, tmp_path):

@@ -62,7 +62,7 @@ def test_images_leaves_the_text_tower_locked(clip, recipe):
 
 
 def test_a_tower_with_learnt_positions_trains_on_no_other_size(recipe):
-    with pytest.raises(UsageError, match="no photos of 64 pixels"):
+    with pytest.raises(UsageError, match="no photos of 64 x 64 pixels"):
         prepare(recipe(train_size=64))
     prepare(recipe(train_size=32))
     prepare(recipe(model="builtin", train_size=64))
@@ -88,6 +88,21 @@ def test_sizes_change_an_architecture(recipe):
     assert subject.config["embed_dim"] == 8 == subject.model.visual.proj.shape[1]
     with pytest.raises(UsageError, match=r"no 'vision\.layers'"):
         prepare(recipe(sizes={"vision.layers": 1}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("vision_cfg.patch_size", 64, "takes no photos of 32 x 32 pixels: .*Kernel size"),
+        ("text_cfg.vocab_size", 100, "takes no texts: index out of range"),
+        ("vision_cfg.layers", 0, "can't tell photos of 32 x 32 pixels apart"),
+        ("text_cfg.context_length", 2, "can't tell texts apart"),
+    ],
+)
+def test_sizes_with_which_nothing_can_be_learnt_are_refused_before_a_step(recipe, name, value, message):
+    with pytest.raises(UsageError, match=message) as refused:
+        prepare(recipe(sizes={name: value}))
+    assert "sizes of its architecture" in refused.value.hint
 
 
 def test_a_name_that_is_no_architecture_is_an_error(recipe, data):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from search.cli.options import Settings, completed_by
+from search.cli.options import Settings, completed_by, not_empty
 from search.train.recipe import CHOICES, Recipe, read_values
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PATHS = ("captions", "held_out", "architecture")
 _RUN = (
     click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False)),
-    click.option("--out", required=True, metavar="DIR", help="The folder that becomes the model."),
-    click.option("--force", is_flag=True, help="Forget another run that DIR holds."),
+    click.option(
+        "--out", required=True, metavar="DIR", callback=not_empty, help="The folder that becomes the model."
+    ),
+    click.option("--force", is_flag=True, help="Train anew, in place of another run in DIR."),
     click.option("--device", metavar="NAME", help="cpu, cuda, mps. [default: the best there is]"),
 )
 _KINDS = {"str": str, "int": int, "float": float}
@@ -109,7 +111,7 @@ def run(
     if first and settings.json:
         emit_json(_document(report))
     elif first:
-        _tell(settings, report)
+        _tell(settings, report, forced=force)
     return 128 + received[0] if received and not report.finished else None
 
 
@@ -191,7 +193,7 @@ def _document(report: Report) -> dict[str, Any]:
     }
 
 
-def _tell(settings: Settings, report: Report) -> None:
+def _tell(settings: Settings, report: Report, *, forced: bool) -> None:
     from search.cli.output import printable
 
     for skip in report.skipped[:5]:
@@ -201,7 +203,8 @@ def _tell(settings: Settings, report: Report) -> None:
     for one in (report.measured[0], report.measured[-1]):
         if one.figures:
             click.echo(f"step {one.step}, {report.held_out} photos held out: {_recalls(one)}")
-    rest = "" if report.finished else f" of {report.planned}; the same command goes on"
+    same = "the same command without --force" if forced else "the same command"
+    rest = "" if report.finished else f" of {report.planned}; {same} goes on"
     click.echo(f"{report.steps} steps{rest}, loss {report.loss:.3f}, {report.images_per_second:.0f} images/s")
     if report.finished:
         click.echo(printable(f"dir:{report.path}"))
