@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.errors import UsageError
 from search.measures import sigmoid, wilson
+from search.photos.keywords import legible
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -73,6 +75,7 @@ class Probe:
 
     weights: (C, D), biases: (C,), float32: the log odds of each label by itself.   fingerprint: of the model whose
     vectors it reads.   details: how it was trained and what it is worth, as JSON values.
+    Raises UsageError where labels are not each once and as a library keeps them, or numbers none or too few.
     """
 
     labels: tuple[str, ...]
@@ -80,6 +83,21 @@ class Probe:
     biases: Vectors
     fingerprint: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        labels, values = self.labels, (self.weights, self.biases)
+        if not _are_labels(labels):
+            raise UsageError(
+                f"{labels!r:.200} are no labels: each once, a text on one line without blanks around it"
+            )
+        if any(one.dtype.kind != "f" for one in values):
+            raise UsageError("weights and biases of a probe are no floats")
+        if self.weights.ndim != 2 or not len(labels) == len(self.weights) or self.biases.shape != (len(labels),):
+            raise UsageError("labels, weights and biases of a probe do not fit")
+        if not all(np.isfinite(one).all() for one in values):
+            raise UsageError("weights or biases of a probe are no number")
+        if not isinstance(self.details, Mapping):
+            raise UsageError("the details of a probe have no names")
 
     def log_odds(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         """Return (N, C).   vectors: (N, D) float32, unit rows."""
@@ -195,6 +213,13 @@ class Cut:
     precision: float
     photos: int
     examples: float
+
+
+def _are_labels(names: object) -> bool:
+    """Whether these are labels, at least one."""
+    if not (isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)):
+        return False
+    return len(set(names)) == len(names) and all(name and name == legible(name) for name in names)
 
 
 def train(label: str, examples: Examples, space: Space, *, before: Head | None = None) -> Head:

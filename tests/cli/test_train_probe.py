@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -142,6 +144,45 @@ def test_a_probe_of_another_model_is_refused_and_a_file_that_is_none_is_named(ru
     assert "is no probe" in run("train", "probe", "--from", tmp_path / "strange").stderr
     assert "holds no probe" in run("train", "probe", "--from", tmp_path / "mine").stderr
     assert run("tags", "list", "--runs", "--json").json["runs"] == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "tensors", "details", "message"),
+    [
+        (["a", None], {}, {}, "are no labels"),
+        (["a", ""], {}, {}, "are no labels"),
+        (["a", "a"], {}, {}, "are no labels"),
+        (["a", "b\nc"], {}, {}, "are no labels"),
+        ("ab", {}, {}, "are no labels"),
+        (["a"], {}, {}, "do not fit"),
+        (["a", "b"], {"weights": np.zeros((2, 8), np.int32)}, {}, "no floats"),
+        (["a", "b"], {"weights": np.zeros(2, np.float32)}, {}, "do not fit"),
+        (["a", "b"], {"biases": np.array([0, np.nan], np.float32)}, {}, "no number"),
+        (["a", "b"], {}, ["worth"], "details"),
+        (["a", "b"], {}, {"worth": {"accuracy": 1}}, "against"),
+        (["a", "b"], {}, {"worth": 1}, "not subscriptable"),
+    ],
+)
+def test_a_file_that_is_not_quite_a_probe_is_none(tmp_path, labels, tensors, details, message):
+    from safetensors.numpy import save_file
+
+    from search.errors import ModelError
+    from search.train.probe import FILE, load_probe
+
+    whole = {"weights": np.zeros((2, 8), np.float32), "biases": np.zeros(2, np.float32)}
+    said = {"fingerprint": "0" * 64, "labels": json.dumps(labels), "details": json.dumps(details)}
+    save_file({**whole, **tensors}, tmp_path / FILE, said)
+    with pytest.raises(ModelError, match=f"is no probe: .*{message}"):
+        load_probe(tmp_path)
+
+
+def test_labels_that_no_library_keeps_are_in_no_probe():
+    from search.errors import UsageError
+    from search.heads import Probe
+
+    for labels in (("a", " b"), ("a", "a"), ("a", "\x1b[2J")):
+        with pytest.raises(UsageError, match="no labels"):
+            Probe(labels, np.zeros((2, 8), np.float32), np.zeros(2, np.float32), "0" * 64)
 
 
 def test_what_verdicts_taught_is_carried_to_another_library(indexed, swapped, make_photo, tmp_path):

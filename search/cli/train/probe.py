@@ -83,7 +83,8 @@ def command(
             probe, more = library.tags.taught(), {"skipped": []}
         file = _saved(probe, out)
         run = library.tags.teach(probe) if source or made else None
-    document = {"run": run, "labels": list(probe.labels), **probe.details, **more, "file": file}
+    own = {"run": run, "labels": list(probe.labels)}  # whatever the details of another's file are called
+    document = {**own, **probe.details, **more, **own, "file": file}
     if settings.json:
         emit_json(document)
     else:
