@@ -46,6 +46,7 @@ _LEAST_OF_EACH = 3  # accepted and rejected ones, below which a figure would say
 _FLAT = 1e-6  # a spread that is none
 _ITERATIONS, _MANY_ITERATIONS = 200, 1000
 _ENOUGH = 1e-7  # relative change of the loss
+_EXACT = 1e-10  # the same for `fit`: where regularisation is weak the loss is flat, and 1e-7 far from its bottom
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,7 +238,7 @@ def fit(
     """Learn corrections of many labels at once, each by itself: weights (K, D) and biases (K,), float32.
 
     targets, offsets: (N, K), who has which label, and the log odds to correct.   c: the inverse strength of
-    regularisation, in units of the variances that `train` draws corrections from.   counts: (N,) what each photo
+    regularisation of weights, in units of the variance that `train` draws them from; biases keep theirs.   counts: (N,) what each photo
     counts; None: all the same.
     """
     from scipy.optimize import minimize
@@ -252,7 +253,7 @@ def fit(
         value = (each * (np.logaddexp(0, odds) - targets * odds)).sum() + flat @ flat / 2
         return float(value), (parameters + features.T @ (each * (sigmoid(odds) - targets))).ravel()
 
-    options = {"maxiter": _MANY_ITERATIONS, "ftol": _ENOUGH, "maxfun": 2 * _MANY_ITERATIONS}
+    options = {"maxiter": _MANY_ITERATIONS, "ftol": _EXACT, "maxfun": 2 * _MANY_ITERATIONS}
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(shape)
     heads = [Space(space.centre, space.spread / np.sqrt(c)).head("", column, len(vectors)) for column in found.T]
     return np.stack([head.weights for head in heads]), np.array([head.bias for head in heads], np.float32)

@@ -70,7 +70,7 @@ def train_probe(
     fingerprint: of the model.   What it is worth stands in its details.
     Raises UsageError for a class of fewer than three photos that are no copies.
     """
-    check(photos, len(classifier.names), least=3)
+    check(photos, len(classifier.names), least=3, names=classifier.names)
     left, tested = split(photos, test_share, np.random.default_rng(_SEED))
     train, validation = split(left, VALIDATION, np.random.default_rng(_SEED))
     task = _Task(classifier, Space.of(photos.vectors), others)

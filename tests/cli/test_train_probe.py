@@ -211,3 +211,15 @@ def test_wrong_usage_is_told(run, swapped, tmp_path):
     assert run("train", "probe", swapped, "--from", tmp_path).code == 2
     assert run("train", "probe", "--from", tmp_path, "--out", tmp_path).code == 2
     assert "there is no library" in run("train", "probe", swapped).stderr
+    for option in (("--template", "{}"), ("--labels", "x"), ("--test-share", "0.25"), ("--no-cache",)):
+        for how in ("--from", "--out"):
+            done = run("train", "probe", how, tmp_path, *option)
+            assert (done.code, f"{option[0]} has no place" in done.stderr) == (2, True)
+
+
+def test_a_class_of_too_few_photos_is_named(indexed, swapped, tmp_path):
+    few = [f"{swapped}/red/{number}.png,red" for number in range(4)]
+    (tmp_path / "few.csv").write_text(
+        "\n".join([*few, f"{swapped}/blue/0.png,blue", f"{swapped}/blue/1.png,blue"])
+    )
+    assert "the class blue has 2 photos" in indexed("train", "probe", tmp_path / "few.csv").stderr

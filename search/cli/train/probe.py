@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from search.cli.evaluate import results
 from search.cli.options import Number, Settings, as_command, not_empty
@@ -62,6 +63,8 @@ def command(
         raise click.UsageError("--out has no place beside --from: there it is already")
     if not (source or made or out):
         raise click.UsageError("give photos of known classes; verdicts teach the library by themselves")
+    if source is None:
+        _refuse_given("test_share", "names", "templates", "template_source", "cache", "no_cache")
     with settings.open_library() as library:
         if source is not None:
             probe, more = _trained(
@@ -89,6 +92,14 @@ def command(
         emit_json(document)
     else:
         _tell(settings, document)
+
+
+def _refuse_given(*names: str) -> None:
+    """Raise UsageError for options that say how photos are to be looked at, where there are none."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} has no place without photos of known classes")
 
 
 def _saved(probe: Probe, out: str | None) -> str | None:
