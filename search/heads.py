@@ -238,8 +238,8 @@ def fit(
     """Learn corrections of many labels at once, each by itself: weights (K, D) and biases (K,), float32.
 
     targets, offsets: (N, K), who has which label, and the log odds to correct.   c: the inverse strength of
-    regularisation of weights, in units of the variance that `train` draws them from; biases keep theirs.   counts: (N,) what each photo
-    counts; None: all the same.
+    regularisation of weights, in units of the variance that `train` draws them from; biases keep theirs.
+    counts: (N,) what each photo counts; None: all the same.
     """
     from scipy.optimize import minimize
 
