@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.catalog.rows import PACKED
 from search.errors import EncoderMismatch, LibraryError, UsageError
 from search.heads import HINT_WEIGHT, Cut, Examples, Gain, Head, Probe, Space, cut, gain, held_out, train
 from search.labels import Classifier, LabelOptions, LabelSet
@@ -39,7 +40,7 @@ _MOST = 2000  # accepted and rejected photos each that a label is learnt from
 _REST = 512  # photos that nobody judged
 _SPREAD = 2_654_435_761  # 2^32 by the golden ratio
 _VERSION = 2  # of what verdicts are made into
-_WEIGHTS, _BIASES = "weights", "biases"  # in the details of a probe's run: little-endian float32 in base64
+_WEIGHTS, _BIASES = PACKED  # in the details of a probe's run: little-endian float32 in base64
 
 
 @dataclass(frozen=True, slots=True)

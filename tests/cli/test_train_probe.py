@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -58,6 +60,8 @@ def test_a_probe_decides_until_it_is_undone(indexed, swapped, place):
     assert "2 taught" in indexed("tags", "list", "--runs").stdout
     assert "weights" not in indexed("tags", "list", "--runs", "--json").json["runs"][0]["details"]
     assert "decided as they were" in indexed("tags", "undo", document["run"]).stderr
+    with closing(sqlite3.connect(next(place.glob("*.db")))) as catalog:
+        assert "weights" not in catalog.execute("SELECT details FROM runs").fetchone()[0]
     assert right(indexed, swapped) == 0
 
 
