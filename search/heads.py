@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.errors import UsageError
 from search.measures import sigmoid, wilson
+from search.photos.keywords import legible
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -44,6 +46,7 @@ _LEAST_OF_EACH = 3  # accepted and rejected ones, below which a figure would say
 _FLAT = 1e-6  # a spread that is none
 _ITERATIONS, _MANY_ITERATIONS = 200, 1000
 _ENOUGH = 1e-7  # relative change of the loss
+_EXACT = 1e-10  # the same for `fit`: where regularisation is weak the loss is flat, and 1e-7 far from its bottom
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +76,7 @@ class Probe:
 
     weights: (C, D), biases: (C,), float32: the log odds of each label by itself.   fingerprint: of the model whose
     vectors it reads.   details: how it was trained and what it is worth, as JSON values.
+    Raises UsageError where labels are not each once and as a library keeps them, or numbers none or too few.
     """
 
     labels: tuple[str, ...]
@@ -80,6 +84,21 @@ class Probe:
     biases: Vectors
     fingerprint: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        labels, values = self.labels, (self.weights, self.biases)
+        if not _are_labels(labels):
+            raise UsageError(
+                f"{labels!r:.200} are no labels: each once, a text on one line without blanks around it"
+            )
+        if any(one.dtype.kind != "f" for one in values):
+            raise UsageError("weights and biases of a probe are no floats")
+        if self.weights.ndim != 2 or not len(labels) == len(self.weights) or self.biases.shape != (len(labels),):
+            raise UsageError("labels, weights and biases of a probe do not fit")
+        if not all(np.isfinite(one).all() for one in values):
+            raise UsageError("weights or biases of a probe are no number")
+        if not isinstance(self.details, Mapping):
+            raise UsageError("the details of a probe have no names")
 
     def log_odds(self, vectors: Vectors) -> npt.NDArray[np.float32]:
         """Return (N, C).   vectors: (N, D) float32, unit rows."""
@@ -197,6 +216,13 @@ class Cut:
     examples: float
 
 
+def _are_labels(names: object) -> bool:
+    """Whether these are labels, at least one."""
+    if not (isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)):
+        return False
+    return len(set(names)) == len(names) and all(name and name == legible(name) for name in names)
+
+
 def train(label: str, examples: Examples, space: Space, *, before: Head | None = None) -> Head:
     """Learn a label from examples; from none, a correction of 0.
 
@@ -212,8 +238,8 @@ def fit(
     """Learn corrections of many labels at once, each by itself: weights (K, D) and biases (K,), float32.
 
     targets, offsets: (N, K), who has which label, and the log odds to correct.   c: the inverse strength of
-    regularisation, in units of the variances that `train` draws corrections from.   counts: (N,) what each photo
-    counts; None: all the same.
+    regularisation of weights, in units of the variance that `train` draws them from; biases keep theirs.
+    counts: (N,) what each photo counts; None: all the same.
     """
     from scipy.optimize import minimize
 
@@ -227,7 +253,7 @@ def fit(
         value = (each * (np.logaddexp(0, odds) - targets * odds)).sum() + flat @ flat / 2
         return float(value), (parameters + features.T @ (each * (sigmoid(odds) - targets))).ravel()
 
-    options = {"maxiter": _MANY_ITERATIONS, "ftol": _ENOUGH, "maxfun": 2 * _MANY_ITERATIONS}
+    options = {"maxiter": _MANY_ITERATIONS, "ftol": _EXACT, "maxfun": 2 * _MANY_ITERATIONS}
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(shape)
     heads = [Space(space.centre, space.spread / np.sqrt(c)).head("", column, len(vectors)) for column in found.T]
     return np.stack([head.weights for head in heads]), np.array([head.bias for head in heads], np.float32)

@@ -216,6 +216,24 @@ def test_labels_fitted_together_are_those_of_a_logistic_regression_each():
         )  # both stop early
 
 
+def test_weakly_regularised_labels_are_those_of_newtons_method():
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(300, 100)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    targets = vectors @ random.normal(size=(100, 1)) * 1.5 + random.normal(size=(300, 1)) > 0.5
+    space = Space.of(vectors)
+    weights, biases = fit(vectors, targets, np.zeros((300, 1)), space, c=1e4)
+    scaled = Space(space.centre, space.spread / 100)
+    features, exact = scaled.features(vectors), scaled.parameters(Head("", weights[0], float(biases[0])))
+    for _ in range(50):
+        likely = sigmoid(features @ exact)
+        slope = exact + features.T @ (likely - targets[:, 0])
+        curve = np.eye(101) + (features.T * (likely * (1 - likely))) @ features
+        exact -= np.linalg.solve(curve, slope)
+    assert np.abs(slope).max() < 1e-6
+    np.testing.assert_allclose(vectors @ weights[0] + biases[0], features @ exact, atol=0.05)  # of up to 190
+
+
 def test_a_photo_that_counts_twice_is_as_good_as_two():
     random = np.random.default_rng(0)
     vectors = random.normal(size=(30, 4)).astype(np.float32)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PACKED = ("weights", "biases")
+"""Numbers in base64 among the details of a probe's run: large, and of use to who decides by it alone."""
+
 HALF = np.dtype("<f2")
 _NORM_TOLERANCE = 1e-2  # float16 keeps a unit vector's length far better than that
 OWN_KEYWORD = "file"

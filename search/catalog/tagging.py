@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, union, update
 
-from search.catalog.rows import HeadRow, SidecarRow, chunks
+from search.catalog.rows import PACKED, HeadRow, SidecarRow, chunks
 from search.catalog.schema import heads, labels, runs, sidecars, verdicts
 from search.catalog.transaction import commit, now
 from search.catalog.written import written_keywords
@@ -148,7 +148,8 @@ class TagWriter:
                 noted = {**details, _PENDING: sorted(pending)}
                 self._connection.execute(this.values(details=json.dumps(noted)))
             else:
-                self._connection.execute(this.values(undone_at=now()))
+                rest = {name: value for name, value in details.items() if name not in PACKED}
+                self._connection.execute(this.values(undone_at=now(), details=json.dumps(rest) if rest else None))
         return Undone(kind, written, len(said), tuple(sorted(photos)), tuple(sorted(pending)))
 
     def end_undo(self, run: int) -> None:

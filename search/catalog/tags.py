@@ -30,8 +30,10 @@ LATEST = (
 """The verdicts that count."""
 
 _RUNS = (
-    "SELECT runs.id, kind, started_at, encoders.name, label_set, templates, details, undone_at "
-    "FROM runs LEFT JOIN encoders ON encoders.id = encoder_id"
+    "SELECT runs.id, kind, started_at, encoders.name, label_set, templates, "
+    "CASE WHEN kind = 'probe' AND json_valid(details) THEN json_remove(details, '$.weights', '$.biases') "  # PACKED
+    "ELSE details END, "
+    "undone_at FROM runs LEFT JOIN encoders ON encoders.id = encoder_id"
 )
 _JUDGING = "SELECT id, details FROM runs WHERE kind IN ('accept', 'reject') AND details IS NOT NULL"
 _BOUNDS = {"above", "below"}  # in the details of a run that judged by rule
@@ -255,7 +257,7 @@ class TagReader(ABC):
         return [LabelCount(label, **counts[label]) for label in sorted(counts)]
 
     def runs(self) -> list[RunInfo]:
-        """Return every run, the first first, and what still stands of each."""
+        """Return every run, the first first, and what still stands of each; without what probes weigh."""
         written = f"SELECT run_id, count(*), count(DISTINCT photo_id) {_PROPOSED} GROUP BY run_id"
         judged = "SELECT run_id, count(*), count(DISTINCT photo_id) FROM verdicts GROUP BY run_id"
         with self._reading() as session:

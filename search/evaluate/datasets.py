@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.errors import UsageError
+from search.evaluate.tables import CAPTION, IMAGE, Table, text
 from search.photos.scan import ScanOptions, scan
+from search.types import Skip, SkipReason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 WALK = ScanOptions(follow_symlinks=True)  # data sets are often farms of links
 _WORDNET = re.compile(r"n\d{8}[_ -]+(?=\S)")
-_IMAGE_HEADS = frozenset(("image", "path", "file", "filename", "filepath", "image_path"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _of_classes(root: str, inside: Mapping[str, Sequence[str]]) -> Dataset:
     folders = sorted(inside)
     return Dataset(
         name=os.path.basename(root) or root,
-        classnames=tuple(spoken(_text(folder)) for folder in folders),
+        classnames=tuple(spoken(text(folder)) for folder in folders),
         paths=tuple(path for folder in folders for path in inside[folder]),
         targets=np.repeat(np.arange(len(folders), dtype=np.int64), [len(inside[folder]) for folder in folders]),
         folders=tuple(folders),
@@ -150,9 +150,10 @@ def _of_classes(root: str, inside: Mapping[str, Sequence[str]]) -> Dataset:
 
 
 def _of_table(file: str) -> Dataset:
+    table = Table.of(file)
     lines = [
         (number, path, tuple(dict.fromkeys(filter(None, map(str.strip, label.split(";"))))))
-        for number, path, label in _pairs(file)
+        for number, path, (label,) in table.rows(table.places())
     ]
     several = any(len(labels) > 1 for _, _, labels in lines)
     if bare := [number for number, _, labels in lines if not labels and not several]:
@@ -169,7 +170,7 @@ def _of_table(file: str) -> Dataset:
         truth[row, [place[label] for label in labels]] = True
     return Dataset(
         name=Path(file).stem,
-        classnames=tuple(spoken(_text(folder)) for folder in folders),
+        classnames=tuple(spoken(text(folder)) for folder in folders),
         paths=tuple(path for path, _ in rows),
         targets=np.array([place[labels[0]] if labels else -1 for _, labels in rows], np.int64),
         folders=folders,
@@ -182,6 +183,7 @@ class Captions:
     """Photos and what is said of them.
 
     paths: (N,).   captions: (M,).   owners: (M,) int64, the photo that each is of.   root: as in Dataset.
+    skipped: lines that say nothing.
     """
 
     name: str
@@ -189,20 +191,35 @@ class Captions:
     captions: tuple[str, ...]
     owners: npt.NDArray[np.int64]
     root: str = ""
+    skipped: tuple[Skip, ...] = ()
 
     @classmethod
-    def of(cls, source: str | os.PathLike[str]) -> Captions:
+    def of(
+        cls, source: str | os.PathLike[str], *, column: str | None = None, likely: Sequence[str] = CAPTION
+    ) -> Captions:
         """Read a table of image and caption, `.tsv` or CSV, as many lines an image as it has captions.
 
-        Paths are relative to it; a first line "image,caption" is none of them.   Raises UsageError for none.
+        Paths are relative to it. A first line may name the columns; two need no names.
+        column: of the captions; None: the first that is called as is likely.   Raises UsageError for none.
         """
         file = os.path.realpath(os.path.expanduser(source))
-        rows = [(path, caption) for _, path, caption in _pairs(file) if caption]
+        table = Table.of(file)
+        named = (column.strip().lower(),) if column is not None else ()
+        places = (table.place(IMAGE), table.place(named)) if named else table.places(likely)
+        lines = [(number, path, caption) for number, path, (caption,) in table.rows(places)]
+        rows = [(path, caption) for _, path, caption in lines if caption]
+        empty = tuple(
+            Skip(path, SkipReason.EMPTY, f"no caption in line {number}")
+            for number, path, said in lines
+            if not said
+        )
         if not rows:
             raise UsageError(f"{os.fspath(source)} holds no captions")
         place = {path: number for number, path in enumerate(dict.fromkeys(path for path, _ in rows))}
         owners = np.array([place[path] for path, _ in rows], np.int64)
-        return cls(Path(file).stem, tuple(place), tuple(_text(caption) for _, caption in rows), owners)
+        return cls(
+            Path(file).stem, tuple(place), tuple(text(caption) for _, caption in rows), owners, skipped=empty
+        )
 
     def take(self, rows: Sequence[int] | npt.NDArray[Any]) -> Captions:
         """Return it with only some of its photos, in this order, and their captions."""
@@ -214,34 +231,6 @@ class Captions:
             captions=tuple(self.captions[row] for row in kept),
             owners=np.array([place[int(self.owners[row])] for row in kept], np.int64),
         )
-
-
-def _pairs(file: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line, path, made absolute, and the text beside it from a table; names that are no text survive."""
-    folder, is_tsv = os.path.dirname(file), file.lower().endswith((".tsv", ".tab"))
-    try:
-        with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as table:
-            if is_tsv:
-                text = table.read().replace("\r\n", "\n").split("\n")  # a caption may hold other ends of lines
-                lines = [(number, line.split("\t")) for number, line in enumerate(text, 1)]
-            else:
-                reader = csv.reader(table)
-                lines = [(reader.line_num, line) for line in reader]
-    except (OSError, csv.Error) as error:
-        raise UsageError(f"can't read {file}: {error}") from error
-    for number, line in lines:
-        if not any(line) or (number == 1 and line[0].strip().lower() in _IMAGE_HEADS):
-            continue
-        if len(line) != 2 or not line[0].strip():
-            raise UsageError(f"line {number} of {file} is not two columns, a path and what it is")
-        if "\0" in line[0]:
-            raise UsageError(f"line {number} of {file} names no file: there is a NUL in it")
-        yield number, os.path.realpath(os.path.join(folder, line[0].strip())), line[1].strip()
-
-
-def _text(name: str) -> str:
-    """Return a name as text that a model can read, whatever its bytes."""
-    return os.fsencode(name).decode("utf-8", errors="replace")
 
 
 def _twice(paths: Sequence[str]) -> str:

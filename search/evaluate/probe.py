@@ -151,19 +151,21 @@ def evaluate_probe(
     weights: Vectors,
     *,
     test: Examples | None = None,
+    names: Sequence[str] = (),
     options: ProbeOptions | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ProbeEvaluation:
     """Train probes on few and on all photos, and hold them against zero-shot on photos that no probe has seen.
 
     weights: (C, D) of the classes' prompts.   test: photos to test with; None: a part of each class.
+    names: of the classes, to name one of too few photos.
     Equal contents never train and test: of a split they stay on one side, of test they are left out.
     progress: told what begins.   Raises UsageError for a class of too few photos, or without scikit-learn.
     """
     require()
     how = options or ProbeOptions()
     random = np.random.default_rng(how.seed)
-    check(photos, len(weights), least=2 if test else 3)
+    check(photos, len(weights), least=2 if test else 3, names=names)
     left, tested = (photos, _strange(photos, test)) if test else split(photos, how.test_share, random)
     train, validation = split(left, VALIDATION, random)
     zero = tested.vectors @ weights.T
@@ -192,12 +194,13 @@ def require() -> None:
         raise UsageError("probes need scikit-learn", hint="pip install 'search[evaluate]'")
 
 
-def check(photos: Examples, classes: int, *, least: int) -> None:
+def check(photos: Examples, classes: int, *, least: int, names: Sequence[str] = ()) -> None:
     """Raise UsageError where a class has fewer photos that are no copies."""
-    fewest = min(len(_own(photos, place)) for place in range(classes))
+    fewest, place = min((len(_own(photos, place)), place) for place in range(classes))
     if fewest < least:
+        one = f"the class {names[place]}" if names else "a class"
         raise UsageError(
-            f"a class has {fewest} photos that are no copies; {least} are needed, to train with, to choose by and "
+            f"{one} has {fewest} photos that are no copies; {least} are needed, to train with, to choose by and "
             "to test with"
         )
 

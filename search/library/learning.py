@@ -13,11 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.errors import EncoderMismatch, LibraryError
+from search.catalog.rows import PACKED
+from search.errors import EncoderMismatch, LibraryError, UsageError
 from search.heads import HINT_WEIGHT, Cut, Examples, Gain, Head, Probe, Space, cut, gain, held_out, train
 from search.labels import Classifier, LabelOptions, LabelSet
 from search.relevance import BACKGROUND
@@ -39,7 +40,7 @@ _MOST = 2000  # accepted and rejected photos each that a label is learnt from
 _REST = 512  # photos that nobody judged
 _SPREAD = 2_654_435_761  # 2^32 by the golden ratio
 _VERSION = 2  # of what verdicts are made into
-_WEIGHTS, _BIASES = "weights", "biases"  # in the details of a probe's run: little-endian float32 in base64
+_WEIGHTS, _BIASES = PACKED  # in the details of a probe's run: little-endian float32 in base64
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +239,17 @@ def probed(catalog: Catalog, row: EncoderRow) -> dict[str, Probed]:
     """Return what probes say under a model, by label: of several the last that was not undone."""
     found: dict[str, Probed] = {}
     for run, details in catalog.standing(RunKind.PROBE, row.id).items():
-        if not {"labels", _WEIGHTS, _BIASES} <= details.keys():  # damage took them
-            continue
-        names = details["labels"]
-        weights = np.frombuffer(base64.b64decode(details[_WEIGHTS]), "<f4").reshape(len(names), row.dim)
-        biases = np.frombuffer(base64.b64decode(details[_BIASES]), "<f4")
-        for name, slope, bias in zip(names, weights, biases.tolist(), strict=True):
-            found[name] = Probed(run, Head(name, slope, bias))
+        with suppress(KeyError, TypeError, ValueError, UsageError):  # damage took them, or made others of them
+            probe = _unpacked(details, row)
+            for name, slope, bias in zip(probe.labels, probe.weights, probe.biases.tolist(), strict=True):
+                found[name] = Probed(run, Head(name, slope, bias))
     return found
+
+
+def _unpacked(details: Mapping[str, Any], row: EncoderRow) -> Probe:
+    """Read what `put_probe` packed.   Raises KeyError, TypeError, ValueError, UsageError."""
+    weights, biases = (np.frombuffer(base64.b64decode(details[name]), "<f4") for name in (_WEIGHTS, _BIASES))
+    return Probe(tuple(details["labels"]), weights.reshape(-1, row.dim), biases, row.fingerprint)
 
 
 def put_probe(seams: Seams, probe: Probe) -> int:

@@ -6,44 +6,42 @@ stop that a blank follows, as Long-CLIP (arXiv:2403.15378) trained with.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from search.errors import UsageError
+from search.evaluate.tables import IMAGE, SHORT, Table, found, located, text
 from search.train import shards
 from search.train.samples import Pairs, parquet_columns, parquet_rows
+from search.types import Skip, SkipReason
 
-_IMAGE = ("image", "path", "file", "filename", "image_path")
 _LONG = ("long", "caption", "text")
-_SHORT = "short"
 
 
 def read(source: str) -> Pairs:
     """Read photos with long and short captions, as many lines a photo as it has of them; paths are relative to it.
 
-    A .tsv, .csv or .parquet whose header names an image, `long` or `caption`, and `short`; ShareGPT4V's list, .json;
+    A .tsv, .csv or .parquet whose columns are called image, `long` or `caption`, and `short`; ShareGPT4V's list, .json;
     or whatever `Pairs.of` reads.   Raises UsageError.
     """
     suffix = Path(source).suffix.lower()
     if suffix == ".json":
-        return _grouped(source, ((path, text, first_sentence(text)) for path, text in _conversations(source)))
-    if shards.are_meant(source):
-        columns: Sequence[str] = ()
-    else:
-        columns = parquet_columns(source) if suffix == ".parquet" else _head(source, suffix)
-    if _SHORT not in (name.strip().lower() for name in columns):
-        pairs = Pairs.of(source)
-        shorts = tuple(tuple(map(first_sentence, captions)) for captions in pairs.captions)
-        return replace(pairs, shorts=shorts)
-    names = [_column(source, columns, wanted) for wanted in (_IMAGE, _LONG, (_SHORT,))]
-    if suffix == ".parquet":
-        return _grouped(source, (map(_cell, row) for row in parquet_rows(source, names)))
-    return _grouped(source, _rows(source, suffix, columns, names))
+        folder = os.path.dirname(os.path.realpath(source))
+        said = _conversations(source)
+        return _grouped(
+            source, ((number, located(path, folder, source), [[text], []]) for number, path, text in said)
+        )
+    rows = None
+    if not shards.are_meant(source):
+        rows = _of_parquet(source) if suffix == ".parquet" else _of_table(source)
+    if rows is not None:
+        return _grouped(source, rows)
+    pairs = Pairs.of(source, likely=_LONG)
+    return replace(pairs, shorts=tuple(tuple(map(first_sentence, captions)) for captions in pairs.captions))
 
 
 def first_sentence(text: str) -> str:
@@ -51,77 +49,67 @@ def first_sentence(text: str) -> str:
     return " ".join(text.split()).partition(". ")[0]
 
 
-def _grouped(source: str, rows: Iterable[Iterable[str]]) -> Pairs:
-    folder = os.path.dirname(os.path.realpath(source))
+_Row = tuple[int, str, list[list[str]]]  # number, path, long captions and short ones
+
+
+def _of_table(source: str) -> Iterator[_Row] | None:
+    """Return the rows of a table with short captions; None for one without."""
+    table = Table.of(source)
+    if SHORT not in table.columns:
+        return None
+    rows = table.rows([table.place(wanted) for wanted in (IMAGE, _LONG, (SHORT,))])
+    return ((number, path, [[text(cell)] if cell else [] for cell in cells]) for number, path, cells in rows)
+
+
+def _of_parquet(source: str) -> Iterator[_Row] | None:
+    columns = parquet_columns(source)
+    if SHORT not in (name.strip().lower() for name in columns):
+        return None
+    return parquet_rows(source, [found(source, columns, wanted) for wanted in (IMAGE, _LONG, (SHORT,))])
+
+
+def _grouped(source: str, rows: Iterable[_Row]) -> Pairs:
     said: dict[str, list[tuple[str, str]]] = {}
-    for path, long, short in rows:
-        if "\0" in path:
-            raise UsageError(f"{source} names no file: there is a NUL in {path!r}")
-        if path and long:
-            absolute = os.path.realpath(os.path.join(folder, path))
-            said.setdefault(absolute, []).append((long, short or first_sentence(long)))
+    skipped = []
+    for number, path, (longs, shorts) in rows:
+        if longs:
+            said.setdefault(path, []).extend(_paired(longs, shorts, f"row {number} of {source}"))
+        else:
+            skipped.append(Skip(path, SkipReason.EMPTY, f"no long caption in row {number}"))
     if not said:
         raise UsageError(f"{source} holds no captions")
-    longs = tuple(tuple(long for long, _ in of_one) for of_one in said.values())
-    return Pairs(tuple(said), longs, tuple(tuple(short for _, short in of_one) for of_one in said.values()))
+    captions, in_short = (
+        tuple(tuple(pair[which] for pair in of_one) for of_one in said.values()) for which in (0, 1)
+    )
+    return Pairs(tuple(said), captions, in_short, skipped=tuple(skipped))
 
 
-def _column(source: str, columns: Sequence[str], wanted: Sequence[str]) -> str:
-    known = {name.strip().lower(): name for name in columns}
-    found = next((known[name] for name in wanted if name in known), None)
-    if found is None:
-        raise UsageError(f"{source} has a column `{_SHORT}`, but none called {' or '.join(wanted)}")
-    return found
-
-
-def _lines(source: str, suffix: str) -> Iterable[list[str]]:
-    """Yield the cells of each line: in a .tsv quotes mean themselves."""
-    try:
-        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as table:
-            if suffix in (".tsv", ".tab"):
-                yield from (line.rstrip("\r").split("\t") for line in table.read().split("\n"))
-            else:
-                yield from csv.reader(table)
-    except (OSError, csv.Error) as error:
-        raise UsageError(f"can't read {source}: {error}") from None
-
-
-def _head(source: str, suffix: str) -> list[str]:
-    """Return the cells of a table's first line; none of what `Pairs` reads otherwise."""
-    if suffix not in (".tsv", ".tab", ".csv"):
-        return []
-    return next(iter(_lines(source, suffix)), [])
-
-
-def _rows(source: str, suffix: str, columns: Sequence[str], names: Sequence[str]) -> Iterable[list[str]]:
-    places = [columns.index(name) for name in names]
-    for number, line in enumerate(_lines(source, suffix), 1):
-        if number == 1 or not any(line):
-            continue
-        if len(line) != len(columns):
-            raise UsageError(f"row {number} of {source} has {len(line)} columns, not {len(columns)}")
-        yield [_text(line[place].strip()) if place != places[0] else line[place].strip() for place in places]
+def _paired(longs: Sequence[str], shorts: Sequence[str], where: str) -> list[tuple[str, str]]:
+    """Return each long caption with its short one; where either is alone, it is that of all the others."""
+    if not shorts:
+        return [(long, first_sentence(long)) for long in longs]
+    count = max(len(longs), len(shorts))
+    if not {len(longs), len(shorts)} <= {1, count}:
+        raise UsageError(f"{where} has {len(longs)} long captions and {len(shorts)} short ones")
+    return list(
+        zip(*(given if len(given) == count else [*given] * count for given in (longs, shorts)), strict=True)
+    )
 
 
 def _cell(value: Any) -> str:
     return str(value or "").strip()
 
 
-def _text(cell: str) -> str:
-    """Return a cell as text that a model can read, whatever its bytes."""
-    return os.fsencode(cell).decode("utf-8", errors="replace")
-
-
-def _conversations(source: str) -> Iterable[tuple[str, str]]:
-    """Yield image and caption of ShareGPT4V's list: of each entry the first thing that is answered.
+def _conversations(source: str) -> Iterator[tuple[int, str, str]]:
+    """Yield number, image and caption of ShareGPT4V's list: of each entry the first thing that is answered.
 
     Where an image is not beside the list, `present` tells.   Raises UsageError.
     """
     try:
         entries = json.loads(Path(source).read_text(encoding="utf-8"))
-        for entry in entries:
-            text = next(_cell(one["value"]) for one in entry["conversations"] if one["from"] == "gpt")
-            yield _cell(entry["image"]), " ".join(text.split())
+        for number, entry in enumerate(entries, 1):
+            said = next(_cell(one["value"]) for one in entry["conversations"] if one["from"] == "gpt")
+            yield number, _cell(entry["image"]), " ".join(said.split())
     except OSError as error:
         raise UsageError(f"can't read {source}: {error}") from None
     except (ValueError, KeyError, TypeError, StopIteration, RecursionError) as error:

@@ -70,7 +70,7 @@ def train_probe(
     fingerprint: of the model.   What it is worth stands in its details.
     Raises UsageError for a class of fewer than three photos that are no copies.
     """
-    check(photos, len(classifier.names), least=3)
+    check(photos, len(classifier.names), least=3, names=classifier.names)
     left, tested = split(photos, test_share, np.random.default_rng(_SEED))
     train, validation = split(left, VALIDATION, np.random.default_rng(_SEED))
     task = _Task(classifier, Space.of(photos.vectors), others)
@@ -211,14 +211,32 @@ def load_probe(folder: Path) -> Probe:
         tensors = load(path.read_bytes())
         with safe_open(path, framework="numpy") as opened:
             said = opened.metadata() or {}
-        labels = tuple(json.loads(said[_LABELS]))
-        found = Probe(
-            labels, tensors["weights"], tensors["biases"], said[_FINGERPRINT], json.loads(said[_DETAILS])
-        )
-        if found.weights.shape[:1] != found.biases.shape or len(found.labels) != len(found.biases):
-            raise ValueError("its parts do not fit")
-        if not (np.isfinite(found.weights).all() and np.isfinite(found.biases).all()):
-            raise ValueError("it holds what is no number")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        labels, details = json.loads(said[_LABELS]), json.loads(said[_DETAILS])
+        if isinstance(details, dict) and "worth" in details:
+            details["worth"] = asdict(_worth(details["worth"]))
+        given = tuple(labels) if isinstance(labels, list) else labels
+        return Probe(given, tensors["weights"], tensors["biases"], said[_FINGERPRINT], details)
+    except _NO_PROBE as error:
         raise ModelError(f"{path} is no probe: {error}") from None
-    return found
+
+
+_NO_PROBE = (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError, UsageError)
+_PARTS = ("train", "validation", "test")
+
+
+def _worth(said: Any) -> Worth:
+    """Read what `asdict` made of it.   Raises KeyError, TypeError, ValueError."""
+    against, (train, validation, test) = said["against"], (int(said[name]) for name in _PARTS)
+    compared = Paired(
+        int(against["only_first"]),
+        int(against["only_second"]),
+        _interval(against["difference"]),
+        float(against["p"]),
+        None if against["needed"] is None else int(against["needed"]),
+    )
+    accuracy, zero_shot = _interval(said["accuracy"]), _interval(said["zero_shot"])
+    return Worth(train, validation, test, float(said["c"]), accuracy, zero_shot, compared)
+
+
+def _interval(said: Any) -> Interval:
+    return Interval(float(said["low"]), float(said["value"]), float(said["high"]))

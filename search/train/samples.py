@@ -25,6 +25,7 @@ from PIL import Image
 from search.encoders.preprocessing import Preprocessing, Size
 from search.errors import PhotoError, UsageError
 from search.evaluate.datasets import Captions
+from search.evaluate.tables import CAPTION, IMAGE, found, located
 from search.photos.decode import LoadedPhoto, load, load_bytes
 from search.train import shards
 from search.train.recipe import Recipe
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 _AHEAD = 2  # batches that are decoded before they are wanted
 _PICKS = 10  # crops that are drawn before the middle is taken
 _ORDER, _SPLIT = 1, 2  # what a generator is for, beside the seed
-_COLUMNS = (frozenset(("image", "path", "file", "filename", "image_path")), frozenset(("caption", "text")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +56,38 @@ class Pairs:
     skipped: tuple[Skip, ...] = ()
 
     @classmethod
-    def of(cls, source: str) -> Pairs:
+    def of(cls, source: str, *, likely: Sequence[str] = CAPTION) -> Pairs:
         """Read a table of image and caption, as many lines a photo as it has captions: .tsv, .csv or .parquet.
 
         Paths are relative to it. Or webdataset's tars: one, name-{000..012}.tar, or a folder of them.
-        Raises UsageError.
+        likely: what the column of captions is called, the likeliest first.   Raises UsageError.
         """
         if shards.are_meant(source):
             found = shards.read(source)
             names, captions = tuple(found.captions), tuple(found.captions.values())
             return cls(names, captions, members=found.members, skipped=found.skipped)
         if Path(source).suffix.lower() == ".parquet":
-            return cls._grouped(*_parquet(source))
-        table = Captions.of(source)
-        return cls._grouped([table.paths[owner] for owner in table.owners.tolist()], table.captions)
+            return cls._of_parquet(source, likely)
+        table = Captions.of(source, likely=likely)
+        said: dict[str, list[str]] = {path: [] for path in table.paths}
+        for owner, caption in zip(table.owners.tolist(), table.captions, strict=True):
+            said[table.paths[owner]].append(caption)
+        return cls(tuple(said), tuple(map(tuple, said.values())), skipped=table.skipped)
 
     @classmethod
-    def _grouped(cls, paths: Sequence[str], captions: Sequence[str]) -> Pairs:
+    def _of_parquet(cls, source: str, likely: Sequence[str]) -> Pairs:
+        columns = parquet_columns(source)
+        names = [found(source, columns, wanted) for wanted in (IMAGE, likely)]
         said: dict[str, list[str]] = {}
-        for path, caption in zip(paths, captions, strict=True):
-            said.setdefault(path, []).append(caption)
-        return cls(tuple(said), tuple(map(tuple, said.values())))
+        skipped = []
+        for number, path, (captions,) in parquet_rows(source, names):
+            if captions:
+                said.setdefault(path, []).extend(captions)
+            else:
+                skipped.append(Skip(path, SkipReason.EMPTY, f"no caption in row {number}"))
+        if not said:
+            raise UsageError(f"{source} holds no captions")
+        return cls(tuple(said), tuple(map(tuple, said.values())), skipped=tuple(skipped))
 
     def take(self, rows: Sequence[int]) -> Pairs:
         """Return only some of its photos, in this order."""
@@ -117,28 +128,53 @@ class Pairs:
         return load_bytes(member.read(), path, min_side=min_side) if member else load(path, min_side=min_side)
 
 
-def _parquet(source: str) -> tuple[list[str], list[str]]:
-    schema = parquet_columns(source)
-    names = [next((name for name in schema if name.lower() in wanted), "") for wanted in _COLUMNS]
-    if not all(names):
-        raise UsageError(f"{source} needs a column `image` and a column `caption`; it has {', '.join(schema)}")
-    folder = os.path.dirname(os.path.realpath(source))
-    rows = parquet_rows(source, names)
-    said = [(os.path.realpath(os.path.join(folder, path)), text.strip()) for path, text in rows if path and text]
-    return [path for path, _ in said], [text for _, text in said]
-
-
 def parquet_columns(source: str) -> list[str]:
     """Return the names of a parquet table's columns.   Raises UsageError."""
     with _pyarrow(source) as parquet:
         return list(parquet.read_schema(source).names)
 
 
-def parquet_rows(source: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return the rows of some columns of a parquet table, in this order.   Raises UsageError."""
+def parquet_rows(source: str, names: Sequence[str]) -> Iterator[tuple[int, str, list[list[str]]]]:
+    """Yield number, path, made absolute, and texts of each row of a parquet table, none or several in a cell.
+
+    names: of the columns, that of photos first.   Raises UsageError where a path is none, or a text neither one nor
+    a list of them.
+    """
     with _pyarrow(source) as parquet:
+        kinds = parquet.read_schema(source)
+        for place, name in enumerate(names):
+            _check(source, name, kinds.field(name).type, may_list=place > 0)
         table = parquet.read_table(source, columns=list(names))
-    return list(zip(*(table[name].to_pylist() for name in names), strict=True))
+        rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    folder = os.path.dirname(os.path.realpath(source))
+    for number, (path, *cells) in enumerate(rows, 1):
+        if not path or not path.strip():
+            raise UsageError(f"row {number} of {source} names no photo")
+        yield number, located(path.strip(), folder, f"row {number} of {source}"), [_texts(cell) for cell in cells]
+
+
+def _texts(cell: str | Sequence[str | None] | None) -> list[str]:
+    every = [cell] if isinstance(cell, str) else cell or []
+    return [one.strip() for one in every if one and one.strip()]
+
+
+def _check(source: str, name: str, kind: Any, *, may_list: bool) -> None:
+    """Raise UsageError for a column that is no text."""
+    from pyarrow import types
+
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    inner = (
+        kind.value_type if types.is_dictionary(kind) or (may_list and any(is_(kind) for is_ in lists)) else kind
+    )
+    texts = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    if any(is_(inner) for is_ in texts):
+        return
+    if may_list:
+        raise UsageError(f"`{name}` of {source} is {kind}, neither a text nor a list of them")
+    raise UsageError(
+        f"`{name}` of {source} is {kind}, no path of a file",
+        hint="write pictures that lie in the table as files, or as tars of key.jpg and key.txt",
+    )
 
 
 @contextmanager
@@ -151,7 +187,7 @@ def _pyarrow(source: str) -> Iterator[Any]:
         ) from None
     try:
         yield parquet
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # pyarrow's own are among these
         raise UsageError(f"can't read {source}: {error}") from None
 
 

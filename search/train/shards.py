@@ -138,15 +138,19 @@ def _files(shard: str, file: BinaryIO, skipped: list[Skip]) -> Iterator[tuple[st
     damage = ""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
+            last = -1
             while (info := tar.next()) is not None:
+                if info.size < 0 or info.offset_data <= last:  # it would go back, and on for ever
+                    raise ValueError("a size that no file has")
+                last = info.offset_data
                 if info.isreg() and not info.issparse() and info.offset_data + info.size <= size:
                     yield info.name.removeprefix("./"), Member(shard, info.offset_data, info.size)
             end = tar.offset
         file.seek(end)
         if len(block := file.read(_BLOCK)) < _BLOCK or any(block):
             damage = f"damaged or cut off at byte {end}"
-    except tarfile.TarError as error:
-        damage = f"damaged or cut off: {error}"
+    except Exception as error:  # tarfile lets whatever its arithmetic on damaged headers raises through
+        damage = f"damaged or cut off: {error or type(error).__name__}"
     if damage:
         skipped.append(Skip(shard, SkipReason.UNREADABLE, f"{damage}; what may come after is left out"))
 

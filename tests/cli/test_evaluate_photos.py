@@ -134,6 +134,16 @@ def test_retrieval_as_json_has_clip_benchmarks_keys(evaluate, captions):
     assert "1 captions are longer than builtin reads" in outcome.stderr
 
 
+def test_retrieval_goes_by_the_column_asked_for_and_tells_lines_without_a_caption(evaluate, captions):
+    path, _, said = captions.read_text(encoding="utf-8").splitlines()[1].partition("\t")
+    captions.write_text(f"image\tcaption\tshort\n{path}\t{said}\tcat\n{path}\tkitten\t\n", encoding="utf-8")
+    for options, count in (((), 2), (("--column", "Short"), 1)):
+        document = evaluate("retrieval", captions, "--recall-k", "1", "--json", *options).json
+        assert (document["captions"], len(document["skipped"])) == (count, 2 - count)
+    assert document["skipped"][0]["reason"] == "empty"
+    assert "none called shirt" in evaluate("retrieval", captions, "--column", "shirt").stderr
+
+
 def test_retrieval_tells_recall_by_length(evaluate, captions, tmp_path):
     outcome = evaluate("retrieval", captions, "--html", tmp_path / "page.html")
     assert outcome.stdout.splitlines()[0] == "builtin on captions: 2 photos, 3 captions"

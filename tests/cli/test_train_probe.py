@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -56,6 +60,8 @@ def test_a_probe_decides_until_it_is_undone(indexed, swapped, place):
     assert "2 taught" in indexed("tags", "list", "--runs").stdout
     assert "weights" not in indexed("tags", "list", "--runs", "--json").json["runs"][0]["details"]
     assert "decided as they were" in indexed("tags", "undo", document["run"]).stderr
+    with closing(sqlite3.connect(next(place.glob("*.db")))) as catalog:
+        assert "weights" not in catalog.execute("SELECT details FROM runs").fetchone()[0]
     assert right(indexed, swapped) == 0
 
 
@@ -144,6 +150,45 @@ def test_a_probe_of_another_model_is_refused_and_a_file_that_is_none_is_named(ru
     assert run("tags", "list", "--runs", "--json").json["runs"] == []
 
 
+@pytest.mark.parametrize(
+    ("labels", "tensors", "details", "message"),
+    [
+        (["a", None], {}, {}, "are no labels"),
+        (["a", ""], {}, {}, "are no labels"),
+        (["a", "a"], {}, {}, "are no labels"),
+        (["a", "b\nc"], {}, {}, "are no labels"),
+        ("ab", {}, {}, "are no labels"),
+        (["a"], {}, {}, "do not fit"),
+        (["a", "b"], {"weights": np.zeros((2, 8), np.int32)}, {}, "no floats"),
+        (["a", "b"], {"weights": np.zeros(2, np.float32)}, {}, "do not fit"),
+        (["a", "b"], {"biases": np.array([0, np.nan], np.float32)}, {}, "no number"),
+        (["a", "b"], {}, ["worth"], "details"),
+        (["a", "b"], {}, {"worth": {"accuracy": 1}}, "against"),
+        (["a", "b"], {}, {"worth": 1}, "not subscriptable"),
+    ],
+)
+def test_a_file_that_is_not_quite_a_probe_is_none(tmp_path, labels, tensors, details, message):
+    from safetensors.numpy import save_file
+
+    from search.errors import ModelError
+    from search.train.probe import FILE, load_probe
+
+    whole = {"weights": np.zeros((2, 8), np.float32), "biases": np.zeros(2, np.float32)}
+    said = {"fingerprint": "0" * 64, "labels": json.dumps(labels), "details": json.dumps(details)}
+    save_file({**whole, **tensors}, tmp_path / FILE, said)
+    with pytest.raises(ModelError, match=f"is no probe: .*{message}"):
+        load_probe(tmp_path)
+
+
+def test_labels_that_no_library_keeps_are_in_no_probe():
+    from search.errors import UsageError
+    from search.heads import Probe
+
+    for labels in (("a", " b"), ("a", "a"), ("a", "\x1b[2J")):
+        with pytest.raises(UsageError, match="no labels"):
+            Probe(labels, np.zeros((2, 8), np.float32), np.zeros(2, np.float32), "0" * 64)
+
+
 def test_what_verdicts_taught_is_carried_to_another_library(indexed, swapped, make_photo, tmp_path):
     assert "no label was judged" in indexed("train", "probe", "--out", tmp_path / "made").stderr
     for name in COLOURS:
@@ -170,3 +215,15 @@ def test_wrong_usage_is_told(run, swapped, tmp_path):
     assert run("train", "probe", swapped, "--from", tmp_path).code == 2
     assert run("train", "probe", "--from", tmp_path, "--out", tmp_path).code == 2
     assert "there is no library" in run("train", "probe", swapped).stderr
+    for option in (("--template", "{}"), ("--labels", "x"), ("--test-share", "0.25"), ("--no-cache",)):
+        for how in ("--from", "--out"):
+            done = run("train", "probe", how, tmp_path, *option)
+            assert (done.code, f"{option[0]} has no place" in done.stderr) == (2, True)
+
+
+def test_a_class_of_too_few_photos_is_named(indexed, swapped, tmp_path):
+    few = [f"{swapped}/red/{number}.png,red" for number in range(4)]
+    (tmp_path / "few.csv").write_text(
+        "\n".join([*few, f"{swapped}/blue/0.png,blue", f"{swapped}/blue/1.png,blue"])
+    )
+    assert "the class blue has 2 photos" in indexed("train", "probe", tmp_path / "few.csv").stderr

@@ -164,6 +164,31 @@ def test_captions_of_a_photo_stand_in_lines_of_their_own(tmp_path):
         Captions.of(table)
 
 
+def test_a_header_names_the_column_of_captions(tmp_path):
+    table = tmp_path / "c.csv"
+    table.write_text("Short,licence,Image,Caption\ndog,-,a.jpg,A dog runs\n,-,b.jpg,\n")
+    found = Captions.of(table)
+    assert ([os.path.basename(path) for path in found.paths], found.captions) == (["a.jpg"], ("A dog runs",))
+    assert [(skip.path[-5:], skip.reason, skip.detail) for skip in found.skipped] == [
+        ("b.jpg", "empty", "no caption in line 3")
+    ]
+    assert Captions.of(table, column="short").captions == ("dog",)
+    with pytest.raises(UsageError, match="has columns short, licence, image, caption, none called shirt"):
+        Captions.of(table, column="shirt")
+    table.write_text("a.jpg,dog\n")
+    with pytest.raises(UsageError, match="has no first line that names its columns"):
+        Captions.of(table, column="short")
+
+
+@pytest.mark.parametrize("read", [Captions.of, Dataset.of])
+def test_a_first_line_of_other_names_is_no_photo(tmp_path, read):
+    (tmp_path / "c.csv").write_text("foo,bar\na.jpg,dog\n")
+    with pytest.raises(UsageError, match=r"first line of .* names no photo"):
+        read(tmp_path / "c.csv")
+    (tmp_path / "foo").touch()
+    assert len(read(tmp_path / "c.csv").paths) == 2
+
+
 def test_a_class_may_lie_in_several_folders_of_its_name(tmp_path, make_photo):
     for number, folder in enumerate(("photo/cat", "photo/dog", "art/cat")):
         make_photo(tmp_path / "styles" / folder / f"{number}.png", number)

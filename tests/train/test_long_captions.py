@@ -46,6 +46,44 @@ def test_csv_and_parquet_read_as_the_same(tmp_path):
     assert read(str(tmp_path / "c.parquet")) == read(str(tmp_path / "c.csv"))
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_a_column_called_long_is_enough(tmp_path, suffix):
+    rows = [("licence", "long", "image"), ("-", "A dog. It runs.", "a.jpg"), ("-", "Grass. Green.", "a.jpg")]
+    path = tmp_path / f"c.{suffix}"
+    if suffix == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        columns = list(zip(*rows, strict=True))
+        parquet.write_table(pyarrow.table({name: cells for name, *cells in columns}), path)
+    else:
+        path.write_text("\n".join((("," if suffix == "csv" else "\t").join(row)) for row in rows))
+    assert said(read(str(path))) == ((("A dog. It runs.", "A dog"), ("Grass. Green.", "Grass")),)
+
+
+def test_lists_in_parquet_are_several_captions(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = {
+        "image": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"],
+        "long": [["One. 1", "Two. 2"], ["Three. 3"], ["Four. 4", "Five. 5"], []],
+        "short": [["one", "two"], ["three", "drei"], [], ["lost"]],
+    }
+    parquet.write_table(pyarrow.table(rows), tmp_path / "c.parquet")
+    pairs = read(str(tmp_path / "c.parquet"))
+    assert said(pairs) == (
+        (("One. 1", "one"), ("Two. 2", "two")),
+        (("Three. 3", "three"), ("Three. 3", "drei")),
+        (("Four. 4", "Four"), ("Five. 5", "Five")),
+    )
+    assert [(skip.path[-5:], skip.reason) for skip in pairs.skipped] == [("d.jpg", "empty")]
+    rows["short"][0] = ["1", "2", "3"]
+    parquet.write_table(pyarrow.table(rows), tmp_path / "c.parquet")
+    with pytest.raises(UsageError, match="2 long captions and 3 short ones"):
+        read(str(tmp_path / "c.parquet"))
+
+
 def test_without_a_short_column_it_is_what_contrastive_training_reads_and_its_first_sentences(tmp_path):
     (tmp_path / "c.tsv").write_text("a.jpg\tA dog. It runs.\na.jpg\tGrass. Green.")
     pairs = read(str(tmp_path / "c.tsv"))
@@ -65,7 +103,7 @@ def test_sharegpt4v_is_read_by_what_was_answered(tmp_path):
     [
         ("c.tsv", "image\tshort\na.jpg\tx", "none called long or caption"),
         ("c.csv", "caption,short\nx,y", "none called image"),
-        ("c.tsv", "image\tlong\tshort\na.jpg\tx", "row 2 of .* has 2 columns, not 3"),
+        ("c.tsv", "image\tlong\tshort\na.jpg\tx", "line 2 of .* has 2 columns, not 3"),
         ("c.tsv", "image\tlong\tshort\n", "holds no captions"),
         ("c.tsv", "image\tlong\tshort\na\0\tx\ty", "NUL"),
         ("c.json", '{"a": 1}', "no list of images"),

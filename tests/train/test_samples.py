@@ -8,6 +8,7 @@ from PIL import Image
 
 from search.encoders.preprocessing import Preprocessing
 from search.errors import UsageError
+from search.train import long_captions
 from search.train.samples import Feeder, Pairs, crop
 
 SMALL = Preprocessing(size=(8, 8))
@@ -149,3 +150,43 @@ def test_a_parquet_table_reads_as_the_same_as_lines(tmp_path, noisy):
     columns = {"id": [0] * len(lines), "Image": [one[0] for one in lines], "text": [one[1] for one in lines]}
     parquet.write_table(pyarrow.table(columns), tmp_path / "c.parquet")
     assert Pairs.of(str(tmp_path / "c.parquet")) == Pairs.of(noisy)
+
+
+def test_captions_of_parquet_may_be_lists_and_empty_ones_are_told(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"caption": [["one", None, " two "], [], ["three"]], "file": ["a.jpg", "b.jpg", "a.jpg"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "c.parquet")
+    pairs = Pairs.of(str(tmp_path / "c.parquet"))
+    assert (pairs.paths, pairs.captions) == ((str(tmp_path / "a.jpg"),), (("one", "two", "three"),))
+    _, skipped = pairs.present()
+    assert [(skip.path[-5:], skip.reason, skip.detail) for skip in skipped[:1]] == [
+        ("b.jpg", "empty", "no caption in row 2")
+    ]
+
+
+@pytest.mark.parametrize("read", [Pairs.of, long_captions.read])
+@pytest.mark.parametrize(
+    ("image", "caption", "message"),
+    [
+        (
+            {"bytes": b"...", "path": "a.jpg"},
+            "x",
+            "no path of a file; write pictures that lie in the table as files",
+        ),
+        (b"a.jpg", "x", "is binary, no path of a file"),
+        ("a\0.jpg", "x", "NUL"),
+        (None, "x", "row 1 of .* names no photo"),
+        ("a.jpg", 3, "neither a text nor a list"),
+        ("a.jpg", [[3]], "neither a text nor a list"),
+    ],
+)
+def test_a_parquet_table_of_other_things_is_refused(tmp_path, read, image, caption, message):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.table({"image": [image], "caption": [caption], "short": ["y"]})
+    parquet.write_table(table, tmp_path / "c.parquet")
+    with pytest.raises(UsageError, match=message):
+        read(str(tmp_path / "c.parquet"))

@@ -134,6 +134,41 @@ def test_damage_in_a_header_is_told(packed):
     assert f"damaged or cut off at byte {second}" in skipped[-1].detail
 
 
+def extended(records: bytes) -> bytes:
+    """A member of a tar that says more of the one after it."""
+    info = tarfile.TarInfo("more")
+    info.type, info.size = tarfile.XHDTYPE, len(records)
+    return info.tobuf(tarfile.USTAR_FORMAT) + records.ljust(512, b"\0")
+
+
+def sized(field: bytes) -> bytes:
+    """The header of a file with bytes of its own for the size."""
+    header = bytearray(tarfile.TarInfo("0001.png").tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = field
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    return bytes(header)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        extended(b"27 GNU.sparse.map=1,a,b,c,d\n") + tarfile.TarInfo("x").tobuf(),
+        extended(b"22 GNU.sparse.size=a\n") + tarfile.TarInfo("x").tobuf(),
+        extended(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n") + tarfile.TarInfo("x").tobuf(),
+        sized(b"\x80" + b"\x7f" * 11),
+        sized(b"\xff" * 10 + b"\xfc\x00"),
+    ],
+)
+def test_headers_that_make_no_sense_end_their_tar_alone(packed, nonsense):
+    whole = (packed / "part-000.tar").read_bytes()
+    second = whole.index(b"0001.png")
+    (packed / "part-000.tar").write_bytes(whole[:second] + nonsense + whole[second:])
+    pairs, skipped = Pairs.of(str(packed)).present()
+    assert [path.rpartition("/part-")[2][:12] for path in pairs.paths][:2] == ["000.tar/0000", "001.tar/1000"]
+    assert len(pairs.paths) == 4
+    assert ["part-000.tar" in skip.path and "damaged" in skip.detail for skip in skipped] == [True]
+
+
 def test_a_tar_that_shrinks_while_it_is_read_makes_a_skip(packed):
     pairs = Pairs.of(str(packed / "part-000.tar"))
     (packed / "part-000.tar").write_bytes(b"")

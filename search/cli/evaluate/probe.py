@@ -94,6 +94,7 @@ def command(
         Examples(photos.vectors, dataset.targets, contents),
         weights,
         test=strange,
+        names=dataset.folders,
         options=ProbeOptions(shots, seeds, test_share),
         progress=(lambda what: settings.talk(f"training on {what}")) if settings.verbose else None,
     )

@@ -10,7 +10,7 @@ import click
 
 from search.cli import report
 from search.cli.evaluate import results
-from search.cli.options import Settings, as_command
+from search.cli.options import Settings, as_command, not_empty
 
 if TYPE_CHECKING:
     from search.evaluate.datasets import Captions
@@ -38,6 +38,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option(
     "--edges", metavar="N,N", callback=_numbers, help="Tokens at which bins of length begin. [default: five]"
 )
+@click.option("--column", metavar="NAME", callback=not_empty, help="Of the captions. [default: caption]")
 @results.models_options
 @report.html_option
 def command(
@@ -46,6 +47,7 @@ def command(
     source: str,
     recall_k: tuple[int, ...],
     edges: tuple[int, ...],
+    column: str | None,
     models: tuple[str, ...],
     cache: str | None,
     no_cache: bool,
@@ -53,7 +55,8 @@ def command(
 ) -> None:
     """Measure how often a caption finds its photo, and a photo one of its captions.
 
-    CAPTIONS is a table of image and caption, .tsv or .csv, as many lines an image as it has captions. A caption that
+    CAPTIONS is a table of image and caption, .tsv or .csv, as many lines an image as it has captions; of more than
+    two columns the first line names them. A caption that
     is longer than the model reads counts as it reads it: cut. Several --model stand beside one another, captions
     counted in tokens of the first. Your library is not touched.
 
@@ -67,7 +70,8 @@ def command(
 
     if html is not None:
         report.check(html)
-    whole = Captions.of(source)
+    whole = Captions.of(source, column=column)
+    results.tell_skipped(settings, whole.skipped)
     found: list[_Result] = []
     for model in models:
         counted = found[0].lengths if found else None
@@ -124,7 +128,7 @@ def _measured(
             f"warning: {found.truncated} captions are longer than {pictures.model} reads and count as cut; "
             f"{found.truncated_tokens} tokens are beyond"
         )
-    return _Result(pictures.model, captions, found, lengths, seen.skipped)
+    return _Result(pictures.model, captions, found, lengths, (*whole.skipped, *seen.skipped))
 
 
 def _document(result: _Result) -> dict[str, Any]:

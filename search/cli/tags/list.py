@@ -74,7 +74,6 @@ def _standing(records: Sequence[LabelRecord]) -> dict[str, Any]:
     return {"state": state, "probability": proposed.probability if proposed else None}
 
 
-_WEIGHTS = ("weights", "biases")  # of a probe: numbers in base64
 _STATES = (("user", "accepted"), ("import", "imported"), ("zero-shot", "proposed"), ("file", "file"))
 
 
@@ -88,7 +87,7 @@ def _run(run: RunInfo) -> dict[str, Any]:
         "templates": run.templates,
         "photos": run.photos,
         "labels": run.labels,
-        "details": {name: value for name, value in run.details.items() if name not in _WEIGHTS},
+        "details": run.details,
         "undone_at": run.undone_at.isoformat() if run.undone_at else None,
     }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from search.cli.evaluate import results
 from search.cli.options import Number, Settings, as_command, not_empty
@@ -62,6 +63,8 @@ def command(
         raise click.UsageError("--out has no place beside --from: there it is already")
     if not (source or made or out):
         raise click.UsageError("give photos of known classes; verdicts teach the library by themselves")
+    if source is None:
+        _refuse_given("test_share", "names", "templates", "template_source", "cache", "no_cache")
     with settings.open_library() as library:
         if source is not None:
             probe, more = _trained(
@@ -83,11 +86,20 @@ def command(
             probe, more = library.tags.taught(), {"skipped": []}
         file = _saved(probe, out)
         run = library.tags.teach(probe) if source or made else None
-    document = {"run": run, "labels": list(probe.labels), **probe.details, **more, "file": file}
+    own = {"run": run, "labels": list(probe.labels)}  # whatever the details of another's file are called
+    document = {**own, **probe.details, **more, **own, "file": file}
     if settings.json:
         emit_json(document)
     else:
         _tell(settings, document)
+
+
+def _refuse_given(*names: str) -> None:
+    """Raise UsageError for options that say how photos are to be looked at, where there are none."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} has no place without photos of known classes")
 
 
 def _saved(probe: Probe, out: str | None) -> str | None:
