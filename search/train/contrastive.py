@@ -251,6 +251,8 @@ class _Run:
                 self._save()
         if self._step < steps:
             self._save()
+        elif not all(torch.isfinite(one).all() for one in self._parameters.values()):
+            raise _diverged("the last step left weights that are no numbers")
         seconds = time.monotonic() - begun
         report = self._report(seconds, seen / max(seconds, 1e-9))
         if report.finished and self._world.rank == 0:
@@ -276,10 +278,7 @@ class _Run:
         loss = self._backward(batch, captions)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._recipe.clip_norm or math.inf)
         if not math.isfinite(loss) or not torch.isfinite(norm):
-            raise TrainingError(
-                f"the loss is {loss:g} at step {self._step}, its gradient's length {float(norm):g}",
-                hint="--force with a lower --learning-rate or a longer --warm-up begins anew",
-            )
+            raise _diverged(f"the loss is {loss:g} at step {self._step}, its gradient's length {float(norm):g}")
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate()
         self._optimiser.step()
@@ -447,6 +446,10 @@ def _optimiser(recipe: Recipe, parameters: Mapping[str, torch.nn.Parameter]) -> 
         betas=(recipe.beta1, recipe.beta2),
         eps=recipe.epsilon,
     )
+
+
+def _diverged(what: str) -> TrainingError:
+    return TrainingError(what, hint="--force with a lower --learning-rate or a longer --warm-up begins anew")
 
 
 def _texts(batch: Batch, term: Term) -> tuple[str, ...]:

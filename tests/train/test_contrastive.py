@@ -217,6 +217,13 @@ def test_a_loss_that_is_no_number_ends_the_run_and_writes_nothing(recipe, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_that_the_last_step_makes_no_numbers_are_not_written(recipe, tmp_path):
+    wild = recipe(learning_rate=1e30, weight_decay=1e30, steps=1, warm_up=0)
+    with pytest.raises(TrainingError, match="the last step left weights"):
+        train(wild, tmp_path, device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_killed_before_anything_was_saved_begins_again(recipe, tmp_path, kill):
     kill("train.saving", 1)  # the model itself: there was no checkpoint
     with pytest.raises(Killed):
