@@ -14,7 +14,7 @@ A query in words is held against a bank of unrelated prompts too, which is known
              b = (s - p·μ) / √(pᵀΣp) for a photo p of score s.
     sense    t: where the text lies between nonsense (letters, keys and syllables by chance) and the prompts, in
              spreads of the prompts: Fisher's linear discriminant with a shrunk covariance. Few real prompts lie
-             below -1, and above that it says nothing: t is taken as min(t, -1).
+             below -0.7, and above that it says nothing: t is taken as min(t, -0.7).
 
 Of N unrelated photos the best lies √(2 ln N) spreads of the query's own scores above their middle, so b is first
 lowered, or raised, to what it would be among 1,000. One photo may lie high by luck, three hardly: what counts is the
@@ -50,8 +50,8 @@ _MAD_TO_SIGMA = 1.4826  # for a normal distribution
 _SHRINKAGE = 0.1  # of the covariance towards a ball of the same size
 _LEAST = 1e-6  # a spread that is none
 _AMONG = 1000  # photos that b is stated for
-_PROMPT, _SENSE, _INTERCEPT = 1.8, 0.8, -3.2
-_NO_SENSE = -1.0
+_PROMPT, _SENSE, _INTERCEPT = 1.8, 1.4, -3.0
+_NO_SENSE = -0.7
 _MOST = 4.0  # above it a photo says no more: nonsense stays nonsense however near it lies
 _BELOW = 1.0  # how far a photo may lie below the best together
 _PHOTOS_EACH = 20  # that one of the best is taken for: among few photos no three need show the same

@@ -16,7 +16,7 @@ from search.labels import Label, LabelOptions, LabelSet
 from search.library import learning, reviewing
 from search.library.reviewing import Review, worded
 
-NAMES = ("red", "green", "blue")
+NAMES = ("orange", "green", "blue")
 PICTURES, COPIES = 15, 3
 COUNT = PICTURES + COPIES  # files
 
@@ -36,8 +36,8 @@ def prepared(tmp_path_factory, builtin) -> Path:
     for number in range(PICTURES):
         picture(folder / "album" / NAMES[number % 3] / f"{number:02}.png", number)
     for copy in range(COPIES):  # of the first, other files for their last byte
-        data = (folder / "album" / "red" / "00.png").read_bytes()
-        (folder / "album" / "red" / f"00-{copy}.png").write_bytes(data + bytes([copy]))
+        data = (folder / "album" / "orange" / "00.png").read_bytes()
+        (folder / "album" / "orange" / f"00-{copy}.png").write_bytes(data + bytes([copy]))
     with Library.open(folder / "library", model="builtin", offline=True) as library:
         library.model.loaded = builtin
         library.index([folder / "album"])
@@ -67,10 +67,10 @@ def answered(review: Review, count: int) -> list:
     return items
 
 
-def red(library: Library) -> list[int]:
-    """The ids of red pictures."""
+def orange(library: Library) -> list[int]:
+    """The ids of orange pictures."""
     photos = library.catalog.get(library.catalog.all_ids().tolist())
-    return [photo.id for photo in photos if "/red/" in photo.path]
+    return [photo.id for photo in photos if "/orange/" in photo.path]
 
 
 def said(library: Library) -> dict:
@@ -128,26 +128,26 @@ def test_what_was_judged_is_not_asked_again(coloured):
 
 
 def test_correcting_rejects_one_label_and_accepts_another(coloured):
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     item = review.next()
     review.correct(item, " purple ")
-    assert said(coloured) == {(item.photo.id, "red"): False, (item.photo.id, "purple"): True}
+    assert said(coloured) == {(item.photo.id, "orange"): False, (item.photo.id, "purple"): True}
     assert "purple" in coloured.photo(item.photo.id).labels
     report = review.finish()
     assert (report.accepted, report.rejected, report.corrected) == (0, 0, 1)
-    assert {learnt.gain.label for learnt in report.learnt} == {"red", "purple"}
+    assert {learnt.gain.label for learnt in report.learnt} == {"orange", "purple"}
 
 
-@pytest.mark.parametrize("other", ["red", " "])
+@pytest.mark.parametrize("other", ["orange", " "])
 def test_a_correction_must_name_another_label(coloured, other):
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     with pytest.raises(UsageError):
         review.correct(review.next(), other)
     assert not said(coloured)
 
 
 def test_skipping_says_nothing_and_does_not_ask_again(coloured):
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     item = review.next()
     review.skip(item)
     assert review.next().photo.id != item.photo.id
@@ -157,7 +157,7 @@ def test_skipping_says_nothing_and_does_not_ask_again(coloured):
 
 
 def test_undo_takes_the_last_answer_back(coloured):
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     before = [(item.photo.id, item.probability) for item in review.queue(COUNT)]
     answered(review, 1)
     last = review.next()
@@ -190,28 +190,28 @@ def test_answers_teach_what_label_says_next(coloured):
 
 
 def test_heads_are_a_cache_of_verdicts(coloured):
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     answered(review, 6)
     review.finish()
     taught, row = shares(coloured), coloured.catalog.encoder()
-    kept = coloured.catalog.heads(row.id)["red"]
+    kept = coloured.catalog.heads(row.id)["orange"]
     assert kept.examples == 6
     with coloured.catalog.writing() as writer:
-        writer.drop_heads(row.id, ["red"])
+        writer.drop_heads(row.id, ["orange"])
     assert shares(coloured) == pytest.approx(taught)
-    again = coloured.catalog.heads(row.id)["red"]
+    again = coloured.catalog.heads(row.id)["orange"]
     old, new = (np.frombuffer(head.weights, "<f4") for head in (kept, again))
     assert np.allclose(old, new, atol=1e-3)  # the same examples in another order
 
 
 def test_a_head_that_is_no_head_is_trained_anew(coloured):
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     answered(review, 6)
     review.finish()
     taught, row = shares(coloured), coloured.catalog.encoder()
-    kept = coloured.catalog.heads(row.id)["red"]
+    kept = coloured.catalog.heads(row.id)["orange"]
     nan = np.full(row.dim, np.nan, "<f4").tobytes()
-    broken = HeadRow("red", nan, 0.0, None, None, 6, kept.details, kept.trained_at)
+    broken = HeadRow("orange", nan, 0.0, None, None, 6, kept.details, kept.trained_at)
     with coloured.catalog.writing() as writer:
         writer.put_heads(row.id, [broken])
     assert shares(coloured) == pytest.approx(taught)
@@ -219,7 +219,7 @@ def test_a_head_that_is_no_head_is_trained_anew(coloured):
 
 def test_undoing_a_review_unteaches(coloured):
     untaught = shares(coloured)
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     answered(review, 6)
     run = review.finish().run
     assert shares(coloured) != untaught
@@ -231,10 +231,10 @@ def test_accepted_photos_alone_do_not_make_a_label_commoner(coloured):
     """Nothing says how many others have it: the mean log odds over the library stay what they were."""
     untaught = shares(coloured)
     single = {photo.path: photo.labels[0].label for photo in coloured.label(NAMES).photos}
-    coloured.tags.accept(["red"], photos=red(coloured))
+    coloured.tags.accept(["orange"], photos=orange(coloured))
     taught = shares(coloured)
     before, after = (
-        np.mean([np.log(p / (1 - p)) for (_, label), p in of.items() if label == "red"])
+        np.mean([np.log(p / (1 - p)) for (_, label), p in of.items() if label == "orange"])
         for of in (untaught, taught)
     )
     assert after == pytest.approx(before, abs=0.01)
@@ -245,10 +245,10 @@ def test_accepted_photos_alone_do_not_make_a_label_commoner(coloured):
 
 def test_what_a_rule_judged_teaches_less_than_what_the_user_looked_at(coloured):
     untaught = shares(coloured)
-    ruled = coloured.tags.accept(["red"], photos=red(coloured), above=0.0).run
+    ruled = coloured.tags.accept(["orange"], photos=orange(coloured), above=0.0).run
     by_rule = shares(coloured)
     coloured.tags.undo(ruled)
-    coloured.tags.accept(["red"], photos=[id_ for id_, _ in coloured.catalog.proposals("red")])
+    coloured.tags.accept(["orange"], photos=[id_ for id_, _ in coloured.catalog.proposals("orange")])
     looked_at = shares(coloured)
     moved = [sum(abs(of[key] - untaught[key]) for key in untaught) for of in (by_rule, looked_at)]
     assert 0 < moved[0] < moved[1] / 2
@@ -256,30 +256,30 @@ def test_what_a_rule_judged_teaches_less_than_what_the_user_looked_at(coloured):
 
 def test_of_very_many_verdicts_some_of_each_kind_teach(coloured, monkeypatch):
     monkeypatch.setattr(learning, "_MOST", 3)
-    coloured.tags.accept(["red"], photos=red(coloured))
-    others = [id_ for id_ in coloured.catalog.all_ids().tolist() if id_ not in red(coloured)]
-    coloured.tags.reject(["red"], photos=others)
+    coloured.tags.accept(["orange"], photos=orange(coloured))
+    others = [id_ for id_ in coloured.catalog.all_ids().tolist() if id_ not in orange(coloured)]
+    coloured.tags.reject(["orange"], photos=others)
     shares(coloured)
-    assert coloured.catalog.heads(coloured.catalog.encoder().id)["red"].examples == 6
+    assert coloured.catalog.heads(coloured.catalog.encoder().id)["orange"].examples == 6
 
 
 def test_heads_that_are_fresh_are_not_learnt_again(coloured, monkeypatch):
-    coloured.tags.accept(["red"], photos=red(coloured))
+    coloured.tags.accept(["orange"], photos=orange(coloured))
     taught = shares(coloured)
     monkeypatch.setattr(learning, "Teacher", None)
     assert shares(coloured) == taught
-    coloured.tags.reject(["red"], photos=red(coloured)[:1])
+    coloured.tags.reject(["orange"], photos=orange(coloured)[:1])
     with pytest.raises(TypeError):
         shares(coloured)
 
 
 def test_a_review_whose_run_was_undone_goes_on_in_another(coloured):
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     answered(review, 3)
     (first,) = [run.id for run in coloured.tags.runs() if run.kind == "review"]
     coloured.tags.undo(first)
     items = answered(review, 1)
-    assert said(coloured) == {(item.photo.id, "red"): is_so(item) for item in items}
+    assert said(coloured) == {(item.photo.id, "orange"): is_so(item) for item in items}
     assert review.left == COUNT - 1
     report = review.finish()
     assert report.run not in (None, first)
@@ -288,7 +288,7 @@ def test_a_review_whose_run_was_undone_goes_on_in_another(coloured):
 
 
 def test_a_review_whose_run_was_undone_reports_nothing(coloured):
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     answered(review, 2)
     (run,) = [run.id for run in coloured.tags.runs() if run.kind == "review"]
     coloured.tags.undo(run)
@@ -297,7 +297,7 @@ def test_a_review_whose_run_was_undone_reports_nothing(coloured):
 
 
 def test_taking_back_an_answer_whose_run_was_undone_takes_back_no_more(coloured):
-    review = coloured.tags.review(["red"])
+    review = coloured.tags.review(["orange"])
     answered(review, 2)
     coloured.tags.undo(coloured.tags.runs()[-1].id)
     assert review.undo() is None
@@ -306,33 +306,33 @@ def test_taking_back_an_answer_whose_run_was_undone_takes_back_no_more(coloured)
 
 def test_verdicts_given_elsewhere_teach_just_the_same(coloured):
     untaught = shares(coloured)
-    red = [
-        photo.id for photo in coloured.catalog.get(coloured.catalog.all_ids().tolist()) if "/red/" in photo.path
+    orange = [
+        photo.id for photo in coloured.catalog.get(coloured.catalog.all_ids().tolist()) if "/orange/" in photo.path
     ]
-    coloured.tags.accept(["red"], photos=red)
+    coloured.tags.accept(["orange"], photos=orange)
     taught = shares(coloured)
-    paths = {photo.path for photo in coloured.catalog.get(red)}
-    assert all(taught[path, "red"] > untaught[path, "red"] for path in paths)
+    paths = {photo.path for photo in coloured.catalog.get(orange)}
+    assert all(taught[path, "orange"] > untaught[path, "orange"] for path in paths)
 
 
 def test_the_gain_is_told_where_there_are_enough_examples(coloured):
-    coloured.tags.accept(["red"], photos=red(coloured)[:7])
+    coloured.tags.accept(["orange"], photos=orange(coloured)[:7])
     coloured.tags.reject(
-        ["red"], photos=[id_ for id_ in coloured.catalog.all_ids().tolist() if id_ not in red(coloured)]
+        ["orange"], photos=[id_ for id_ in coloured.catalog.all_ids().tolist() if id_ not in orange(coloured)]
     )
-    review = coloured.tags.review(["red"], precision=0.5)
+    review = coloured.tags.review(["orange"], precision=0.5)
     answered(review, 1)
     assert review.next() is None
     (learnt,) = review.finish().learnt
-    assert (learnt.gain.examples, learnt.gain.accepted) == (COUNT, len(red(coloured)))
+    assert (learnt.gain.examples, learnt.gain.accepted) == (COUNT, len(orange(coloured)))
     assert learnt.gain.after >= learnt.gain.before > 0.5
     assert learnt.cut is not None and learnt.cut.precision >= 0.5
     row = coloured.catalog.encoder()
-    assert coloured.catalog.heads(row.id)["red"].threshold == learnt.cut.threshold
+    assert coloured.catalog.heads(row.id)["orange"].threshold == learnt.cut.threshold
 
 
 def test_few_examples_promise_no_precision(coloured):
-    review = coloured.tags.review(["red"], precision=0.9)
+    review = coloured.tags.review(["orange"], precision=0.9)
     answered(review, 4)
     (learnt,) = review.finish().learnt
     assert learnt.cut is None
@@ -348,7 +348,7 @@ def test_photos_that_look_the_same_are_not_asked_one_after_the_other(coloured, m
     """Four files are one picture, and as uncertain: three come when nothing else is left."""
     monkeypatch.setattr(reviewing, "_ALIKE", 0.999)  # all pictures of a colour are much alike
     monkeypatch.setattr(reviewing, "_JUST_ASKED", COUNT)
-    names = [Path(item.photo.path).name for item in coloured.tags.review(["red"]).queue(COUNT)]
+    names = [Path(item.photo.path).name for item in coloured.tags.review(["orange"]).queue(COUNT)]
     copies = [place for place, name in enumerate(names) if name.startswith("00")]
     assert len(copies) == 1 + COPIES
     assert copies[1:] == list(range(PICTURES, COUNT))
@@ -356,15 +356,15 @@ def test_photos_that_look_the_same_are_not_asked_one_after_the_other(coloured, m
 
 def test_more_photos_than_can_be_looked_at_are_taken_evenly(coloured, monkeypatch):
     monkeypatch.setattr(reviewing, "_MOST_PHOTOS", 10)
-    assert coloured.tags.review(["red"]).left == 9  # every second of 18
+    assert coloured.tags.review(["orange"]).left == 9  # every second of 18
 
 
 def test_labels_are_worded_as_they_were_when_proposed(coloured):
-    labels = [Label("colour/red", ("red", "crimson")), Label("colour/blue", ("blue",))]
+    labels = [Label("colour/orange", ("orange", "crimson")), Label("colour/blue", ("blue",))]
     coloured.label(LabelSet.of(labels, ["a {} picture", "{}"]), apply=True)
-    found = worded(coloured._seams, ["colour/red", "colour/blue", "pet/cat", "this | that"])
+    found = worded(coloured._seams, ["colour/orange", "colour/blue", "pet/cat", "this | that"])
     assert {label.name: label.words for label in found.labels} == {
-        "colour/red": ("red", "crimson"),
+        "colour/orange": ("orange", "crimson"),
         "colour/blue": ("blue",),
         "pet/cat": ("cat",),
         "this | that": ("this | that",),

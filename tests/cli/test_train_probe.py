@@ -43,16 +43,17 @@ def right(run, swapped, *options):
 
 
 def test_a_probe_decides_until_it_is_undone(indexed, swapped, place):
-    assert right(indexed, swapped) == 0
+    untaught = right(indexed, swapped)
+    assert untaught < 0.2
     document = indexed("train", "probe", swapped, "--json").json
     worth = document["worth"]
     assert (worth["train"], worth["validation"], worth["test"]) == (12, 4, 4)
-    assert (worth["accuracy"]["value"], worth["zero_shot"]["value"]) == (1, 0)
+    assert worth["accuracy"]["value"] == 1 > 0.5 > worth["zero_shot"]["value"]
     assert worth["accuracy"]["low"] < 1  # four pictures say little
     assert (document["photos"], document["known"], document["labels"]) == (20, 20, ["blue", "red"])
     assert right(indexed, swapped) == right(indexed, swapped, "--multi") == 1
     assert right(indexed, swapped, "--template", "{}, however worded") == 1
-    assert right(indexed, swapped, "--no-learned") == 0
+    assert right(indexed, swapped, "--no-learned") == untaught
     with Library.open(place, offline=True) as library:
         asked = library.tags.review(["red"]).queue(20)
     assert {one.photo.path.split("/")[-2] for one in asked if one.probability > 0.5} == {"red"}
@@ -62,7 +63,7 @@ def test_a_probe_decides_until_it_is_undone(indexed, swapped, place):
     assert "decided as they were" in indexed("tags", "undo", document["run"]).stderr
     with closing(sqlite3.connect(next(place.glob("*.db")))) as catalog:
         assert "weights" not in catalog.execute("SELECT details FROM runs").fetchone()[0]
-    assert right(indexed, swapped) == 0
+    assert right(indexed, swapped) == untaught
 
 
 def test_verdicts_correct_a_probe_and_of_two_probes_the_last_counts(indexed, swapped, tmp_path):
@@ -85,7 +86,7 @@ def test_verdicts_correct_a_probe_and_of_two_probes_the_last_counts(indexed, swa
         other.mkdir(exist_ok=True)
         (other / name).symlink_to(swapped / folder)
     second = indexed("train", "probe", other, "--json").json["run"]
-    assert likely("blue") > 0.5
+    assert likely("blue") > before + 0.2
     indexed("tags", "undo", second)
     assert likely("blue") == pytest.approx(before)
     indexed("tags", "undo", first["run"])

@@ -208,5 +208,5 @@ def test_a_run_on_tars_that_was_stopped_goes_on_to_identical_weights_and_knows_o
     whole, cut = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("whole", "cut"))
     assert all((whole[name] == cut[name]).all() for name in whole)
     (packed / "part-001.tar").unlink()
-    with pytest.raises(UsageError, match="begun with another data"):
+    with pytest.raises(UsageError, match="begun with other data"):
         train(options, tmp_path / "other", device="cpu")
