@@ -81,7 +81,7 @@ def test_sigmoid_models_use_their_own_scale_and_bias():
 def test_softmax_models_hold_each_label_against_unrelated_prompts():
     alone = classifier(LabelOptions(multi=True))
     [labels] = alone.label(PHOTO)
-    logits = [0.3 * 10 * (score - 0.2) - 2.2 for score in (0.8, 0.6, 0.0)]
+    logits = [0.35 * 10 * (score - 0.2) - 3.2 for score in (0.8, 0.6, 0.0)]
     np.testing.assert_allclose(alone.log_odds(PHOTO), [logits], atol=1e-6)  # fp32
     assert [label.probability for label in labels] == pytest.approx(
         [1 / (1 + np.exp(-x)) for x in logits], abs=1e-6
@@ -142,7 +142,7 @@ def test_thresholds_of_labels_take_the_place_of_the_one_for_all(multi):
 def test_log_odds_are_those_of_labels_decided_one_by_one_whatever_the_options():
     alone = built("xyz", LabelOptions(multi=True, none_of_these=True))
     odds = alone.log_odds(PHOTOS)
-    np.testing.assert_allclose(odds, 3 * PHOTOS - 2.2, atol=1e-5)  # fp32
+    np.testing.assert_allclose(odds, 3.5 * PHOTOS - 3.2, atol=1e-5)  # fp32
     np.testing.assert_array_equal(built("xyz", LabelOptions()).log_odds(PHOTOS), odds)
     every = built("xyz", LabelOptions(multi=True)).label(PHOTOS)
     for row, labels in zip(sigmoid(odds), every, strict=True):
@@ -150,10 +150,10 @@ def test_log_odds_are_those_of_labels_decided_one_by_one_whatever_the_options():
 
 
 def test_none_of_these_one_by_one_is_listed_where_no_label_is():
-    options = LabelOptions(multi=True, threshold=0.5, none_of_these=True)
+    options = LabelOptions(multi=True, threshold=0.35, none_of_these=True)
     found = built("xyz", options).label(PHOTOS * np.float32([[1], [1], [0.5]]))
     assert [[x.label for x in labels] for labels in found] == [["x"], ["z"], [NONE_OF_THESE]]
-    assert found[2][0].probability == pytest.approx(1 - sigmoid(np.float64(3 * 0.3 - 2.2)))
+    assert found[2][0].probability == pytest.approx(1 - sigmoid(np.float64(3.5 * 0.3 - 3.2)))
 
 
 def test_none_of_these_stands_a_step_above_unrelated_prompts():

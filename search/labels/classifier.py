@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DEFAULT_MULTI_THRESHOLD = 0.2
 """The least probability of labels that are decided one by one: about the best F1 of a model that is often unsure."""
 
-_STEEPNESS, _INTERCEPT = 0.3, -2.2  # of the log odds, in the model's own units: bench/label_calibration.py
+_STEEPNESS, _INTERCEPT = 0.35, -3.2  # of the log odds, in the model's own units: bench/label_calibration.py
 _FLOOR = 2.5  # how far above unrelated prompts the best label must lie lest none fit, in the same units
 _PRODUCT_SCORES = 2**22  # (photos, labels) of one matrix product; of small ones the threads wait for each other
 _CACHED_SCORES = 2**18  # looked at together: 1 MiB, which stays in the processor's cache
