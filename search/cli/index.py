@@ -115,7 +115,7 @@ def command(
 
 
 def _tell(report: IndexReport, library: str) -> None:
-    from search.cli.output import emit_table, printable, short
+    from search.cli.output import emit_skipped, printable, short
 
     ending = "Interrupted: so far" if report.interrupted else "Done:"
     click.echo(f"{ending} {report.photos} photos in {printable(library)}, by {report.encoder}")
@@ -131,8 +131,4 @@ def _tell(report: IndexReport, library: str) -> None:
             f"  {kept.photos} photos of {printable(short(kept.path))} were not found and are kept: {kept.reason}; "
             "if they are gone for good, index with --confirm-removals"
         )
-    if report.skipped:
-        click.echo("Skipped:")
-        emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in report.skipped[:_SHOWN]])
-    if len(report.skipped) > _SHOWN:
-        click.echo(f"  and {len(report.skipped) - _SHOWN} more: `search skipped` lists them all")
+    emit_skipped(report.skipped, most=_SHOWN, whole="`search skipped`")

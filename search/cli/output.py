@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Answer,
         Hit,
         Photo,
+        Skip,
     )
 
 # Control characters and the marks that reorder text: in a terminal they could rewrite what was said.
@@ -81,6 +82,15 @@ def emit_table(
     )
     for number, line in enumerate(lines):
         click.echo(click.style(line, dim=True) if number == 0 and header and columns else line)
+
+
+def emit_skipped(skipped: Sequence[Skip], *, most: int = 10, whole: str = "--json") -> None:
+    """Print skipped files, the first of many, with their reasons.   whole: what lists them all."""
+    if skipped:
+        click.echo("Skipped:")
+        emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in skipped[:most]])
+    if len(skipped) > most:
+        click.echo(f"  and {len(skipped) - most} more: {whole} lists them all")
 
 
 def terminal_columns() -> int | None:

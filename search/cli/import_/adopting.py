@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SHOWN = 10  # skipped files on a terminal
 
 _OPTIONS = (
     click.option(
@@ -198,7 +197,7 @@ def _tell_passport(passport: Passport) -> None:
 
 
 def _tell(report: AdoptReport, library: str) -> None:
-    from search.cli.output import emit_table, printable, short
+    from search.cli.output import emit_skipped, printable
 
     if report.passport:
         _tell_passport(report.passport)
@@ -213,8 +212,4 @@ def _tell(report: AdoptReport, library: str) -> None:
         click.echo(f"  {count} vectors not taken over: {_REASONS[reason]}")
     for reason, count in report.left.items():
         click.echo(f"  {count} rows of no use: {reason}")
-    if index.skipped:
-        click.echo("Skipped:")
-        emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in index.skipped[:_SHOWN]])
-    if len(index.skipped) > _SHOWN:
-        click.echo(f"  and {len(index.skipped) - _SHOWN} more: --json lists them all")
+    emit_skipped(index.skipped)

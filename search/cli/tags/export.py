@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _FORMATS = ("xmp", "csv", "json")
 _COLUMNS = ("label", "state", "probability", "score", "source", "encoder", "label_set", "run")
-_SHOWN = 10  # skipped files on a terminal
 
 
 @as_command("export")
@@ -140,7 +139,7 @@ def _document(report: ExportReport, *, dry_run: bool) -> dict[str, Any]:
 
 
 def _tell(report: ExportReport, *, dry_run: bool) -> None:
-    from search.cli.output import emit_table, short
+    from search.cli.output import emit_skipped, emit_table, short
 
     if dry_run:
         emit_table([(one.action, short(one.path)) for one in report.changes])
@@ -151,11 +150,7 @@ def _tell(report: ExportReport, *, dry_run: bool) -> None:
     )
     if report.run is not None:
         click.echo(f"  run {report.run}; search tags undo {report.run} takes it back")
-    if report.skipped:
-        click.echo("Skipped:")
-        emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in report.skipped[:_SHOWN]])
-    if len(report.skipped) > _SHOWN:
-        click.echo(f"  and {len(report.skipped) - _SHOWN} more: --json lists them all")
+    emit_skipped(report.skipped)
 
 
 # ---- lists
