@@ -269,13 +269,11 @@ class _Run:
     def _learn(self, batch: Batch) -> int:
         """Make one step; return how many pairs it was of.   Raises TrainingError."""
         self._skipped |= {skip.path: skip for skip in batch.skipped}
-        captions = [
-            self._numbered(_texts(batch, term), batch.among) for term in self._objective.terms
-        ]  # (N, 2) each
+        count = len(self._world.gathered(torch.zeros(len(batch.captions), device=self._device)))
         self._step += 1
-        if len(captions[0]) < 2:
+        if count < 2:
             return 0
-        loss = self._backward(batch, captions)
+        loss = self._backward(batch)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters.values(), self._recipe.clip_norm or math.inf)
         if not math.isfinite(loss) or not torch.isfinite(norm):
             raise _diverged(f"the loss is {loss:g} at step {self._step}, its gradient's length {float(norm):g}")
@@ -289,16 +287,17 @@ class _Run:
         self._average.follow(self._step)
         told = self._loss if math.isfinite(self._loss) else loss
         self._loss = _SMOOTHED * told + (1 - _SMOOTHED) * loss
-        return len(captions[0])
+        return count
 
-    def _numbered(self, captions: tuple[str, ...], among: tuple[tuple[str, ...], ...]) -> torch.Tensor:
-        return self._world.gathered(_numbers(captions, among).to(self._device))
+    def _positives(self, batch: Batch, term: Term) -> torch.Tensor | None:
+        """Return (N, N), which captions of all processes fit which photos; None where only a photo's own does."""
+        if not self._recipe.match_equal:
+            return None
+        numbers = self._world.gathered(_numbers(_texts(batch, term), batch.among).to(self._device))  # (N, 2)
+        return (numbers[:, None] == numbers[None]).any(dim=-1)
 
-    def _backward(self, batch: Batch, captions: Sequence[torch.Tensor]) -> float:
-        """Leave the gradients of one batch, of all processes, in the parameters; return its loss.
-
-        captions: numbers (N, 2) for each term, as `_numbers` gives them.
-        """
+    def _backward(self, batch: Batch) -> float:
+        """Leave the gradients of one batch, of all processes, in the parameters; return its loss."""
         images, texts = self._encode
         subject, objective = self._subject, self._objective
         parts = [
@@ -308,8 +307,7 @@ class _Run:
                 for term in objective.terms
             ),
         ]
-        equal = self._recipe.match_equal
-        positives = [(one[:, None] == one[None]).any(dim=-1) if equal else None for one in captions]
+        positives = [self._positives(batch, term) for term in objective.terms]
 
         def loss(*features: torch.Tensor) -> torch.Tensor:
             seen, *said = (self._world.gathered(one) for one in features)

@@ -120,9 +120,7 @@ class Subject:
         """Write a folder that `dir:` loads.   Raises StorageError."""
         config = {"model_cfg": self.config, "preprocess_cfg": self.preprocessing.to_dict()}
         state: Mapping[str, torch.Tensor] = self.model.state_dict()
-        if (
-            precision == "float16"
-        ):  # vectors and scalars stay: they take no room, and running variances could be large
+        if precision == "float16":  # vectors and scalars stay: they take no room, running variances could be large
             state = {name: one.half() if _is_matrix(one) else one for name, one in state.items()}
         try:
             if self.config["text_cfg"].get("hf_tokenizer_name"):
