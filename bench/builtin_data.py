@@ -4,9 +4,9 @@
 
 CLONES holds a git clone of each repository below, in a folder OWNER+NAME; objects that a clone lacks are left out. OUT
 gets `train.tsv`, which `search train contrastive` reads, `held_out.tsv`, and photos scaled to a shorter side of 128
-pixels. A tenth of each set is held out by its names, where it has no split of its own, and a photo to train with that
-looks like one that is held out (correlation of 16 × 16 thumbnails above 0.97) is left out. Photos under --held-out are
-held out too.
+pixels, with some drawn pictures among them. A tenth of each set is held out by its names, where it has no split of its
+own, and a photo to train with that looks like one that is held out (correlation of 16 × 16 thumbnails above 0.97) is
+left out. Photos under --held-out are held out too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from drawn import drawings
+
 SIDE = 128
 ALIKE = 0.97
-CAPTIONED_COPIES = 4
-"""Photos with captions are few, and say more than a name: they come so often in an epoch."""
+COPIES = {"flickr": 4, "coco": 4, "cells": 4, "xrays": 4}
+"""How often in an epoch: photos with captions say more than a name, and those of science are few."""
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _THUMBNAIL = 16
@@ -150,6 +152,8 @@ CALTECH = {
     "Leopards": ("leopard",),
     "Motorbikes": ("motorbike", "motorcycle"),
 }
+CELLS = ("blood cells under a microscope", "a microscope picture of cells", "a stained blood smear", "cells")
+XRAYS = ("x-ray", "a chest x-ray", "an x-ray picture of the lungs", "a medical scan")
 STYLES = {
     "photo": ("a photo of {}.", "a close-up photo of {}."),
     "art_painting": ("a painting of {}.", "an oil painting of {}.", "art of {}.", "a photo of {}."),
@@ -232,6 +236,9 @@ def sources(clones: Callable[[str, str], Clone]) -> Iterator[Source]:
             "dataset2",
             partial(by_table, WEATHER),
         ),
+        ("cells", "Shenggan/BCCD_Dataset", "d272fb1", "BCCD/JPEGImages", lambda *_: CELLS),
+        ("xrays", "agchung/Figure1-COVID-chestxray-dataset", "95bb569", "images", lambda *_: XRAYS),
+        ("xrays", "agchung/Actualmed-COVID-chestxray-dataset", "27240dd", "images", lambda *_: XRAYS),
     ):
         yield Source(name, repository, commit, under, phrases)
     yield flowers(clones)
@@ -315,6 +322,16 @@ def photos(source: Source, clone: Clone, out: Path) -> Iterator[Photo]:
             yield Photo(source.set, target, tuple(phrases), held_out, found)
 
 
+def drawn(out: Path) -> Iterator[Photo]:
+    """Write the drawn pictures and yield them."""
+    folder = out / "images" / "drawn"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (image, phrases) in enumerate(drawings()):
+        target = folder / f"{number:05}.jpg"
+        image.save(target, quality=90)
+        yield Photo("drawn", target, tuple(phrases), held_out=False, thumbnail=thumbnail(image))
+
+
 def is_tenth(name: str) -> bool:
     return hashlib.md5(name.encode()).digest()[0] < _HELD_OUT_OF_256
 
@@ -367,6 +384,7 @@ def main() -> None:
         before = len(found)
         found += photos(source, clones(source.repository, source.commit), options.out)
         print(f"{source.set}: {len(found) - before} photos", flush=True)
+    found += drawn(options.out)
     apart = [photo for photo in found if photo.held_out]
     unseen = [photo.thumbnail for photo in apart]
     for folder in options.held_out:
@@ -383,7 +401,7 @@ def main() -> None:
 def copies(photo: Photo) -> Iterator[Photo]:
     """Yield a photo once, or with other names for as often as it is to come in an epoch."""
     yield photo
-    for number in range(1, CAPTIONED_COPIES if photo.set in ("flickr", "coco") else 1):
+    for number in range(1, COPIES.get(photo.set, 1)):
         other = photo.path.with_stem(f"{photo.path.stem}-{number}")
         other.unlink(missing_ok=True)
         other.hardlink_to(photo.path)

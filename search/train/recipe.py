@@ -69,6 +69,7 @@ class Recipe:
     crop_low: float = _said(0.9, "Least part of a photo's area that a crop keeps.")
     crop_ratio: float = _said(4 / 3, "Most that a crop is stretched.")
     flip: float = _said(0.0, "How likely a photo is mirrored.")
+    grey: float = _said(0.0, "How likely a photo loses its colours.")
     seed: int = _said(0, "Of new weights, order, captions and crops.")
     deterministic: bool = _said(True, "The same numbers each time, on a GPU too.")
     save_precision: str = _said("float32", "Of the weights that are written.")
@@ -143,7 +144,7 @@ _NOT_NEGATIVE = (
     "train_size",
     *("memory_mb", "held_out_most", "beta1", "beta2", "ema"),
 )
-_SHARES = ("held_out_share", "label_smoothing", "final_rate", "crop_low", "flip")
+_SHARES = ("held_out_share", "label_smoothing", "final_rate", "crop_low", "flip", "grey")
 _PATHS = ("captions", "held_out")
 _KINDS: Mapping[str, tuple[type, str]] = {
     "str": (str, "a text in quotes"),

@@ -272,9 +272,12 @@ class Feeder:
         box = crop(random, frame, low=self._recipe.crop_low, ratio=self._recipe.crop_ratio)
         height, width = self._size
         pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
-        mirrored = random.random() < self._recipe.flip
+        if random.random() < self._recipe.flip:
+            pixels = pixels[:, ::-1]
+        if random.random() < self._recipe.grey:
+            pixels = greyed(pixels)
         short = self._pairs.shorts[row][which] if self._pairs.shorts else ""
-        return Sample(pixels[:, ::-1] if mirrored else pixels, captions[which], short, captions)
+        return Sample(pixels, captions[which], short, captions)
 
     def _decoded(self, path: str) -> tuple[Image.Image, _Box]:
         """A picture scaled down as far as crops permit, and where in it the picture lies, no further than its edge."""
@@ -321,6 +324,11 @@ def crop(random: np.random.Generator, frame: _Box, *, low: float, ratio: float) 
     across, down = min(width, height * ratio), min(height, width * ratio)
     x, y = left + (width - across) / 2, top + (height - down) / 2
     return x, y, x + across, y + down
+
+
+def greyed(pixels: Pixels) -> Pixels:
+    """Return a picture (H, W, 3) in its luma (ITU-R 601)."""
+    return np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))
 
 
 class _Room:

@@ -73,6 +73,19 @@ def test_a_mirrored_crop_is_the_crop_mirrored(noisy, recipe):
         np.testing.assert_array_equal(plain.pixels[:, :, ::-1], mirrored.pixels)
 
 
+def test_a_grey_crop_is_the_crop_without_its_colours(noisy, recipe):
+    for plain, grey in zip(fed(noisy, recipe), fed(noisy, recipe, grey=1.0), strict=True):
+        luma = plain.pixels @ np.array([0.299, 0.587, 0.114])
+        assert np.ptp(plain.pixels, axis=-1).any()
+        np.testing.assert_allclose(grey.pixels, np.repeat(luma[..., None], 3, axis=-1), atol=1)
+
+
+def test_some_photos_lose_their_colours(noisy, recipe):
+    seen = [one for batch in fed(noisy, recipe, grey=0.5, epochs=6.0) for one in batch.pixels]
+    grey = sum(not np.ptp(one, axis=-1).any() for one in seen)
+    assert 0 < grey < len(seen)
+
+
 def test_photos_are_trained_with_at_another_size_than_they_are_measured_at(noisy, recipe):
     pairs, _ = Pairs.of(noisy).present()
     with Feeder(pairs, recipe(train_size=24), SMALL) as feeder:
