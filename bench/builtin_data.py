@@ -30,7 +30,7 @@ from drawn import drawings
 
 SIDE = 128
 ALIKE = 0.97
-COPIES = {"flickr": 4, "coco": 4, "cells": 4, "xrays": 4}
+COPIES = {"flickr": 4, "coco": 4, "cells": 8, "xrays": 8, "drawn": 2}
 """How often in an epoch: photos with captions say more than a name, and those of science are few."""
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
