@@ -53,6 +53,12 @@ class EmbeddingFolder:
                 f"metadata {len(tables)}",
                 hint="'clip-retrieval inference' writes one, with --enable_metadata or paths of files",
             )
+        for name, table in zip(names, tables, strict=True):
+            if _number(name) != _number(table):
+                raise UsageError(
+                    f"{self.place} lacks a part: {os.path.basename(name)} has no metadata of its number, "
+                    f"the next is {os.path.basename(table)}"
+                )
         self._arrays = [_array(name) for name in names]
         widths = {array.shape[1] for array in self._arrays}
         if len(widths) != 1:
@@ -93,6 +99,12 @@ def _parts(folder: str, inside: str, suffix: str) -> list[str]:
     except OSError:
         return []
     return [os.path.join(folder, inside, name) for name in names if name.endswith(suffix)]
+
+
+def _number(name: str) -> str:
+    """Return the digits that a part's name ends in."""
+    stem = os.path.splitext(os.path.basename(name))[0]
+    return stem[len(stem.rstrip("0123456789")) :]
 
 
 def _array(name: str) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from search.adoption import AdoptOptions, Listing, Source, look
 from search.decoding.pool import lend
+from search.errors import UntrustedVectors
 from search.indexer import IndexOptions
 from search.types import AdoptReport, Passport
 
@@ -47,15 +48,24 @@ def adopt(
     from search.adoption.run import Adoption, Taken
 
     listing = look(source, options, progress)
-    passport = None if options.reencode else inspect(seams, source, listing, options)
+    passports: list[Passport] = []
+
+    def examine() -> Passport | None:
+        if not passports and not options.reencode:
+            passports.append(inspect(seams, source, listing, options))
+        return passports[0] if passports else None
+
+    if not seams.catalog.exists() or seams.model.row() is None:
+        examine()  # before anything is made
     indexing, taken = indexing or IndexOptions(), Taken()
 
     def run(turn: Turn, model: Model, committed: Callable[[int], None] | None) -> IndexReport:
         adoption = Adoption(turn, model, indexing, progress=progress, stop=stop, committed=committed)
-        report = adoption.adopt(source, listing, passport, taken, encode=options.encode)
+        report = adoption.adopt(source, listing, examine, taken, encode=options.encode)
         return replace(report, skipped=(*listing.skipped, *report.skipped))
 
     index = bring_in(run, stop=stop, wait=wait)
+    passport = passports[0] if passports else None
     return AdoptReport(
         passport=passport,
         named=len(source.entries),
@@ -79,6 +89,13 @@ def inspect(seams: Seams, source: Source, listing: Listing, options: AdoptOption
     """
     from search.adoption.passport import examine, require
 
+    if not listing.rows:
+        raise UntrustedVectors(
+            f"none of the {len(listing.files)} photos of {source.place} that are here is as it was when its vector "
+            "was made",
+            hint="copies that keep their times ('cp -p', 'rsync -t') count as unchanged; else take the photos alone "
+            "with --reencode",
+        )
     row = seams.model.row() if seams.catalog.exists() else None
     encoder = seams.model.made_sure(row.fingerprint) if row else seams.model.encoder
     with lend() as decoders:
