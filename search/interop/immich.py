@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _KIND = "immich"
 _DEFAULT = "ViT-B-32__openai"  # what immich uses unless told otherwise
-_ASSETS = ("asset", "assets")  # the second until 1.132
+_ASSETS = ("asset", "assets")  # the second in older versions
 _VECTORS, _CONFIG = "smart_search", "system_metadata"
 _COPY = re.compile(r'COPY (?:\w+\.)?"?(\w+)"? \((.*)\) FROM stdin;')
 _ESCAPED = {"\\b": "\b", "\\f": "\f", "\\n": "\n", "\\r": "\r", "\\t": "\t", "\\v": "\v"}
