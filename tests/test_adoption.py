@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -84,6 +85,10 @@ def test_rclips_vectors_are_taken_over_and_what_it_did_not_turn_is_encoded(libra
     assert report.not_adopted == {"turned": 2}
     assert report.passport.orientation is Orientation.IGNORED
     assert len(report.passport.spots) == 12 and report.passport.lowest > 0.999
+    (kept,) = (rclip.parent / "library" / "passports").glob("*-rclip.json")
+    said = json.loads(kept.read_text())
+    assert (said["adopted"], said["not_adopted"], said["passport"]["compared"]) == (12, {"turned": 2}, 12)
+    assert said["passport"]["fingerprint"] == library.encoder.fingerprint
     with open_fresh(album.parent / "other") as other:
         other.model.loaded = library.model.loaded
         other.index([album])

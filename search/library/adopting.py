@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from search.adoption import AdoptOptions, Listing, Source, look
 from search.decoding.pool import lend
+from search.documents import passport_document
 from search.errors import UntrustedVectors
+from search.files import atomic_write
 from search.indexer import IndexOptions
 from search.types import AdoptReport, Passport
 
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
     from search.indexer import Model
     from search.library.seams import Seams
     from search.types import IndexReport, Progress
+
+
+PASSPORTS = "passports"
+"""The folder of a library with a file for each import: what its vectors were trusted for."""
 
 
 class BringIn(Protocol):
@@ -66,7 +74,7 @@ def adopt(
 
     index = bring_in(run, stop=stop, wait=wait)
     passport = passports[0] if passports else None
-    return AdoptReport(
+    report = AdoptReport(
         passport=passport,
         named=len(source.entries),
         adopted=taken.adopted,
@@ -75,6 +83,29 @@ def adopt(
         not_encoded=taken.waiting,
         index=index,
     )
+    _keep(seams, report)
+    return report
+
+
+def _keep(seams: Seams, report: AdoptReport) -> None:
+    """Write down beside the catalog on what grounds vectors were taken over; that fails without undoing it."""
+    folder, passport = seams.catalog.folder, report.passport
+    if folder is None or passport is None or not report.adopted:
+        return
+    now = datetime.now(UTC)
+    said = {
+        "imported_at": now.isoformat(timespec="seconds"),
+        "named": report.named,
+        "adopted": report.adopted,
+        "not_adopted": dict(report.not_adopted),
+        "passport": passport_document(passport),
+    }
+    place = folder / PASSPORTS / f"{now:%Y%m%dT%H%M%S.%fZ}-{passport.source}.json"
+    try:
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        atomic_write(place, json.dumps(said, indent=1).encode())
+    except OSError as error:
+        seams.tell(f"the import's passport could not be written to {place}: {error.strerror or error}")
 
 
 def compare(seams: Seams, source: Source, options: AdoptOptions, progress: Callable[[Progress], None]) -> Passport:
