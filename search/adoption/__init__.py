@@ -138,10 +138,12 @@ def look(source: Source, options: AdoptOptions, progress: Callable[[Progress], N
         if not done % _TOLD:
             progress(Progress(Stage.SCAN, done, len(source.entries)))
     if not files:
+        first = source.entries[0].path
         raise UsageError(
-            f"none of the {len(source.entries)} photos of {source.place} is on this machine, such as "
-            f"{source.entries[0].path}",
-            hint="if their folder is another now, say so: --moved OLD NEW",
+            f"none of the {len(source.entries)} photos of {source.place} is on this machine, such as {first}",
+            hint="if their folder is another now, say so: --moved OLD NEW"
+            if os.path.splitext(first)[1]
+            else "those are keys of tar files: say where these are unpacked with --pictures FOLDER",
         )
     return Listing(tuple(files.values()), rows, stale, tuple(skipped))
 

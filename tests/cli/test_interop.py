@@ -112,6 +112,8 @@ def test_tar_files_can_be_unpacked_alone_for_vectors_made_of_them(run, place, al
     done = run("import", "webdataset", "00000.tar", "--to", "out", "--unpack-only", "--json")
     assert (done.code, done.json) == (0, {"shards": 1, "shards_unchanged": 0, "pictures": 12, "skipped": []})
     other = ("--library", tmp_path / "other")
+    done = run(*other, "import", "clip-retrieval", "emb", "--model", "builtin")
+    assert (done.code, "--pictures" in done.stderr) == (1, True)
     source = ("import", "clip-retrieval", "emb", "--pictures", "out", "--model", "builtin", "--json")
     done = run(*other, *source)
     assert (done.code, done.json["adopted"], done.json["encoded"]) == (0, 12, 0)
