@@ -19,9 +19,11 @@ if TYPE_CHECKING:
         LabelRecord,
         LabelSummary,
         LibraryStatus,
+        Passport,
         Photo,
         RootStatus,
         Skip,
+        SpotCheck,
         Withheld,
     )
 
@@ -211,3 +213,26 @@ def label_document(one: LabelSummary) -> dict[str, Any]:
         "right": one.right,
         "precision": precision,
     }
+
+
+def passport_document(passport: Passport) -> dict[str, Any]:
+    """What vectors of other software were held against, and how they stood."""
+    return {
+        "source": passport.source,
+        "place": passport.place,
+        "model": passport.model,
+        "fingerprint": passport.fingerprint,
+        "preprocessing": dict(passport.preprocessing),
+        "orientation": passport.orientation,
+        "agreement": passport.agreement,
+        "compared": len(passport.spots),
+        "agreeing": passport.agreeing,
+        "lowest": round(passport.lowest, 5),
+        "median": round(passport.median, 5),
+        "turned": len(passport.turned),
+        "deviating": [_spot(spot) for spot in passport.spots if not spot.cosine >= passport.agreement],
+    }
+
+
+def _spot(spot: SpotCheck) -> dict[str, Any]:
+    return {**path_fields(spot.path), "cosine": round(spot.cosine, 5), "as_stored": round(spot.as_stored, 5)}

@@ -534,9 +534,10 @@ class Passport:
 class AdoptReport:
     """What was taken over from other software.
 
-    passport: None where its vectors were not asked for.   named: photos that it names.   adopted: those that have its
-    vector now.   left: its rows that are of no use, by reason.   not_adopted: photos that were not given the vector it
-    has, by reason.   not_encoded: photos with no vector yet.   index: what the run did, files left out in `skipped`.
+    passport: None where its vectors were not asked for, or nothing was left to do.   named: photos that it names.
+    adopted: those that have its vector now.   left: its rows that are of no use, by reason.   not_adopted: photos that
+    were not given the vector it has, by reason.   not_encoded: photos with no vector yet.   index: what the run did,
+    files left out in `skipped`.
     """
 
     passport: Passport | None

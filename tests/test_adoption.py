@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -83,6 +85,10 @@ def test_rclips_vectors_are_taken_over_and_what_it_did_not_turn_is_encoded(libra
     assert report.not_adopted == {"turned": 2}
     assert report.passport.orientation is Orientation.IGNORED
     assert len(report.passport.spots) == 12 and report.passport.lowest > 0.999
+    (kept,) = (rclip.parent / "library" / "passports").glob("*-rclip.json")
+    said = json.loads(kept.read_text())
+    assert (said["adopted"], said["not_adopted"], said["passport"]["compared"]) == (12, {"turned": 2}, 12)
+    assert said["passport"]["fingerprint"] == library.encoder.fingerprint
     with open_fresh(album.parent / "other") as other:
         other.model.loaded = library.model.loaded
         other.index([album])
@@ -97,12 +103,32 @@ def open_fresh(place: Path) -> Library:
     return Library.open(place, model="builtin", offline=True)
 
 
-def test_running_again_or_indexing_the_folder_encodes_nothing(library, rclip, album):
+def test_running_again_or_indexing_the_folder_encodes_nothing(library, rclip, album, counting):
     library.adopt(RclipDatabase(rclip))
+    before = counting.images
     again = library.adopt(RclipDatabase(rclip))
     assert (again.adopted, again.index.encoded, again.index.unchanged) == (0, 0, 14)
+    assert (again.passport, counting.images) == (None, before)  # nothing is even compared
     report = library.index([album])
     assert (report.unchanged, report.encoded) == (14, 0)
+
+
+def test_running_again_tells_what_was_skipped_and_takes_what_is_new(library, rclip, album, counting):
+    spoiled = album / "day1" / "photo01.png"
+    spoiled.write_bytes(spoiled.read_bytes()[:60])
+    first = library.adopt(RclipDatabase(rclip))
+    before = counting.images
+    again = library.adopt(RclipDatabase(rclip))
+    assert (
+        [skip.path for skip in again.index.skipped]
+        == [skip.path for skip in first.index.skipped]
+        == [str(spoiled)]
+    )
+    assert (again.index.unchanged, again.passport, counting.images) == (13, None, before)
+    (album / "day1" / "photo04.png").unlink()
+    lay_down(album / "day0" / "photo00.png", 5)
+    third = library.adopt(RclipDatabase(rclip))
+    assert (third.index.updated, third.index.unchanged, third.passport is None) == (1, 11, False)
 
 
 def test_strange_vectors_are_refused_with_the_numbers_and_nothing_is_written(library, rclip, tmp_path):
@@ -225,11 +251,18 @@ def test_a_stopped_run_keeps_its_batches_and_the_next_goes_on(library, rclip):
 
 def test_photos_that_moved_are_found_where_they_are(library, rclip, album):
     new = album.rename(album.parent / "elsewhere")
-    with pytest.raises(UsageError, match="none of the 14 photos") as caught:
+    with pytest.raises(UsageError, match=r"none of the 14 photos") as caught:
         library.adopt(RclipDatabase(rclip))
     assert "--moved" in caught.value.hint
     report = library.adopt(RclipDatabase(rclip), options=AdoptOptions(moved=((str(album), str(new)),)))
     assert report.adopted == 12
+    assert [root.path for root in library.catalog.root_status()] == [str(new)]
+
+
+def test_folders_may_be_said_from_where_one_is(library, rclip, album, monkeypatch):
+    new = album.rename(album.parent / "elsewhere")
+    monkeypatch.chdir(album.parent)
+    assert library.adopt(RclipDatabase(rclip), options=AdoptOptions(moved=(("album", "elsewhere"),))).adopted == 12
     assert [root.path for root in library.catalog.root_status()] == [str(new)]
 
 
@@ -246,11 +279,30 @@ def test_a_library_of_another_model_is_left_alone(library, rclip, album, tmp_pat
 def test_rows_that_rclip_deleted_or_spoiled_are_counted(library, rclip):
     with sqlite3.connect(rclip) as database:
         database.execute("UPDATE images SET deleted = 1 WHERE id = 2")
-        database.execute("UPDATE images SET vector = x'00' WHERE id = 3")
+        database.execute(
+            "UPDATE images SET vector = x'0000803f' WHERE id = 1"
+        )  # the others are not too long for it
     database.close()
     source = RclipDatabase(rclip)
     assert source.left == {"deleted": 1, "malformed": 1}
     assert library.adopt(source).adopted == 10
+
+
+def test_a_source_without_photos_is_told(library, rclip):
+    with sqlite3.connect(rclip) as database:
+        database.execute("UPDATE images SET deleted = 1")
+    database.close()
+    with pytest.raises(UsageError, match="names no photo that has a vector; of no use: 14 deleted"):
+        library.adopt(RclipDatabase(rclip))
+
+
+def test_a_source_whose_photos_all_changed_is_refused_for_that(library, rclip, album, tmp_path):
+    for path in album.rglob("*.*"):
+        os.utime(path, (1, 1))
+    with pytest.raises(UntrustedVectors, match=r"none of the 14 photos .* as it was") as caught:
+        library.adopt(RclipDatabase(rclip))
+    assert "--reencode" in caught.value.hint
+    assert not (tmp_path / "library").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all", b"SQLite format 3\0"])
@@ -268,6 +320,12 @@ def test_a_database_that_is_being_written_to_is_refused(rclip):
 
 def test_folders_are_those_that_photos_share_but_no_whole_disk():
     assert folders(["/home/ann/a", "/home/ann/a/b", "/mnt/nas"]) == ["/home/ann/a", "/mnt/nas"]
+    assert folders(["/srv/photos/a", "/srv/photos/b"]) == ["/srv/photos"]
+
+
+def test_folders_of_a_home_and_drives_do_not_become_one():
+    apart = ["/home/ann/Downloads", "/home/ann/Pictures/x", "/media/ann/disk1/a", "/media/ann/disk2"]
+    assert folders(apart) == apart
 
 
 def test_folders_that_are_indexed_stay_as_they_are(library, rclip, album):

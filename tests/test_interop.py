@@ -71,6 +71,33 @@ def test_a_folder_whose_parts_do_not_match_is_refused(tmp_path):
         EmbeddingFolder(tmp_path)
 
 
+def test_parts_that_do_not_belong_together_are_refused(tmp_path):
+    folder = write_folder(tmp_path / "e", [("ab", np.eye(2)), ("cd", np.eye(2)), ("ef", np.eye(2))])
+    (folder / "img_emb" / "img_emb_1.npy").unlink()
+    (folder / "metadata" / "metadata_2.parquet").unlink()
+    with pytest.raises(UsageError, match=r"lacks a part: img_emb_2.npy .* metadata_1.parquet"):
+        EmbeddingFolder(folder)
+
+
+def test_keys_of_tar_files_stand_for_the_pictures_unpacked_of_them(indexed, shards, tmp_path):
+    webdataset.unpack([shards], tmp_path / "to")
+    ids, vectors = vectors_of(indexed)
+    by_content = {
+        Path(photo.path).read_bytes(): vector
+        for photo, vector in zip(indexed.catalog.get(ids.tolist()), vectors, strict=True)
+    }
+    unpacked = sorted((tmp_path / "to").rglob("*.png"))
+    rows = [by_content[path.read_bytes()] for path in unpacked]
+    folder = write_folder(tmp_path / "e", [([*(path.stem for path in unpacked), "000990000"], [*rows, rows[0]])])
+    report = indexed.adopt(EmbeddingFolder(folder, pictures=tmp_path / "to"))
+    assert (report.named, len(report.passport.spots), report.passport.lowest > 0.999) == (7, 6, True)
+    assert [(Path(skip.path).name, skip.reason) for skip in report.index.skipped] == [("000990000", "missing")]
+    (tmp_path / "to" / "00001" / unpacked[0].name).write_bytes(b"")
+    assert EmbeddingFolder(folder, pictures=tmp_path / "to").left == {"several pictures of one key": 1}
+    with pytest.raises(UsageError, match="holds no pictures"):
+        EmbeddingFolder(folder, pictures=tmp_path / "shards")
+
+
 def test_pickled_vectors_are_refused(tmp_path):
     folder = write_folder(tmp_path / "e", [("ab", np.eye(2))])
     np.save(folder / "img_emb" / "img_emb_0.npy", np.array([{}, {}], object), allow_pickle=True)
@@ -95,6 +122,10 @@ def test_an_export_is_whole_and_reads_as_it_was(indexed, tmp_path):
     assert metadata.column_names[:2] == ["image_path", "caption"]
     served = json.loads((folder / "indices_paths.json").read_text())["photos"]
     assert served["indice_folder"] == str(folder)
+    assert not any(
+        value for name, value in served.items() if name.startswith(("enable", "provide", "use", "reorder"))
+    )
+    assert "enable_mclip_option" in served  # else its server looks for another model, and does not start
     assert "clip_model" not in served  # the built-in model is none that it could open
 
 
@@ -190,10 +221,35 @@ def test_an_immich_database_gives_the_same(tmp_path):
     assert np.allclose(source.vectors([source.entries[0].row]), [[0.6, 0.8]])
 
 
-@pytest.mark.parametrize("text", ["", "no SQL", "COPY public.smart_search (x) FROM stdin;\n1\n\\.\n"])
-def test_what_is_no_dump_of_immichs_is_refused(tmp_path, text):
-    (tmp_path / "dump").write_text(text)
-    with pytest.raises(UsageError):
+CUT = DUMP.partition("a1\t[0.6")[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it has none"),
+        (b"no SQL", "it has none"),
+        (b"COPY public.smart_search (x) FROM stdin;\n1\n\\.\n", "assetId"),
+        (CUT.encode(), "it ends within smart_search"),
+        (DUMP.replace("[0,1,0]", "[0,1]").encode(), "widths"),
+        (b"PGDMP\1\2", "pg_restore"),
+        (gzip.compress(DUMP.encode())[:-30], "ended"),
+        (gzip.compress(DUMP.encode())[:30] + b"x" * 300, "no dump"),
+    ],
+    ids=[
+        "empty",
+        "no SQL",
+        "no column",
+        "cut",
+        "two widths",
+        "custom format",
+        "packed and cut",
+        "packed and damaged",
+    ],
+)
+def test_what_is_no_whole_dump_of_immichs_is_refused(tmp_path, content, why):
+    (tmp_path / "dump").write_bytes(content)
+    with pytest.raises(UsageError, match=why):
         ImmichDump(tmp_path / "dump")
 
 
@@ -208,11 +264,15 @@ def test_a_database_that_is_not_there_is_told(url):
     [
         (None, "ViT-B-32/openai"),
         ("{}", "ViT-B-32/openai"),
-        ('{"machineLearning": {"clip": {"modelName": "immich-app/XLM-Roberta-Large-Vit-B-32__x_y"}}}', None),
+        ('{"machineLearning": {"clip": {"modelName": "immich-app/ViT-L-14__x_y"}}}', "ViT-L-14/x_y"),
+        (
+            '{"machineLearning": {"clip": {"modelName": "XLM-Roberta-Large-Vit-B-32"}}}',
+            None,
+        ),  # none of open_clip's
     ],
 )
 def test_the_model_is_immichs_own_unless_it_was_told_otherwise(config, model):
-    assert model_of(config) == (model or "XLM-Roberta-Large-Vit-B-32/x_y")
+    assert model_of(config) == model
 
 
 # ---- tar files

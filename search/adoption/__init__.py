@@ -27,6 +27,7 @@ MISSING = "missing"
 """Why a photo that the source names is left out: its file is not there."""
 MOST_TOLERATED = CHECKED // 4
 _TOLD = 1024  # photos looked at between two words on how far it is
+_HOMES = ("home", "Users", "media")  # what is in them is a user's, not one collection
 _CLOCK_S = 1e-6  # a time kept as a float says no more
 
 
@@ -116,7 +117,10 @@ class Listing:
 
 
 def look(source: Source, options: AdoptOptions, progress: Callable[[Progress], None]) -> Listing:
-    """Find a source's photos on this disk.   Raises UsageError where none of them is here."""
+    """Find a source's photos on this disk.   Raises UsageError where it names none, or none of them is here."""
+    if not source.entries:
+        left = "".join(f"; of no use: {count} {reason}" for reason, count in source.left.items())
+        raise UsageError(f"{source.place} names no photo that has a vector{left}")
     real = functools.lru_cache(maxsize=1024)(os.path.realpath)
     files: dict[str, FileStat] = {}
     rows: dict[str, int] = {}
@@ -134,20 +138,25 @@ def look(source: Source, options: AdoptOptions, progress: Callable[[Progress], N
         if not done % _TOLD:
             progress(Progress(Stage.SCAN, done, len(source.entries)))
     if not files:
-        first = f", such as {source.entries[0].path}" if source.entries else ""
+        first = source.entries[0].path
         raise UsageError(
-            f"none of the {len(source.entries)} photos of {source.place} is on this machine{first}",
-            hint="if their folder is another now, say so: --moved OLD NEW",
+            f"none of the {len(source.entries)} photos of {source.place} is on this machine, such as {first}",
+            hint="if their folder is another now, say so: --moved OLD NEW"
+            if os.path.splitext(first)[1]
+            else "those are keys of tar files: say where these are unpacked with --pictures FOLDER",
         )
     return Listing(tuple(files.values()), rows, stale, tuple(skipped))
 
 
 def _where(path: str, moved: Iterable[tuple[str, str]]) -> str:
-    """Return where a path is now; the first folder that holds it counts."""
+    """Return where a path is now; the first folder that holds it counts.
+
+    One that is not absolute, in what the source has or what the user says, is also met from the current folder.
+    """
     for old, new in moved:
-        stem = old.rstrip("/")
-        if path == stem or path.startswith(stem + "/"):
-            return os.path.join(new, path[len(stem) :].lstrip("/"))
+        for known, stem in ((path, old.rstrip("/")), (os.path.abspath(path), os.path.abspath(old).rstrip("/"))):
+            if known == stem or known.startswith(stem + "/"):
+                return os.path.join(new, known[len(stem) :].lstrip("/"))
     return path
 
 
@@ -173,8 +182,20 @@ def _is_of(entry: Entry, found: FileStat) -> bool:
 
 
 def folders(within: Iterable[str]) -> list[str]:
-    """Return the folders to index for photos in these: what they have in common, never a whole disk."""
-    groups: dict[str, list[str]] = {}
+    """Return the folders to index for photos in these: what they have in common.
+
+    Never a whole disk, a user's whole home or several drives as one, which may be away one by one.
+    """
+    groups: dict[tuple[int | None, str], list[str]] = {}
     for folder in within:
-        groups.setdefault(os.sep.join(folder.split(os.sep)[:3]), []).append(folder)
-    return sorted(os.path.commonpath(group) for group in groups.values())
+        parts = folder.split(os.sep)
+        deep = 4 if parts[1:2] and parts[1] in _HOMES else 3
+        groups.setdefault((_device(folder), os.sep.join(parts[:deep])), []).append(folder)
+    return sorted({os.path.commonpath(group) for group in groups.values()})
+
+
+def _device(folder: str) -> int | None:
+    try:
+        return os.stat(folder).st_dev
+    except OSError:
+        return None

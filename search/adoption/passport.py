@@ -61,8 +61,11 @@ def examine(
 def require(passport: Passport, options: AdoptOptions) -> None:
     """Raise UntrustedVectors, which has the passport, where the vectors are not this model's."""
     if not passport.spots:
-        message = f"no photo of {passport.place} could be compared with its vector"
-        raise UntrustedVectors(message, hint="take the photos alone with --reencode", passport=passport)
+        raise UntrustedVectors(
+            f"no photo of {passport.place} could be compared with its vector",
+            hint="take the photos alone with --reencode",
+            passport=passport,
+        )
     deviating = len(passport.spots) - passport.agreeing
     if deviating <= _tolerated(passport, options):
         return

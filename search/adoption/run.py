@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from search.adoption import Listing, Source
     from search.catalog.found import ScannedFile
     from search.catalog.scan import Scan
+    from search.catalog.scopes import Scope
     from search.decoding.pool import Decoders
     from search.types import IndexReport, Passport
 
@@ -61,15 +62,25 @@ class Adoption(Run):
     _deviating: set[str]
 
     def adopt(
-        self, source: Source, listing: Listing, passport: Passport | None, taken: Taken, *, encode: bool
+        self,
+        source: Source,
+        listing: Listing,
+        examine: Callable[[], Passport | None],
+        taken: Taken,
+        *,
+        encode: bool,
     ) -> IndexReport:
         """Take over what a source has, and count it in `taken`.
 
-        passport: None for its photos alone, which are encoded.   encode: what is not taken over; else that is left to
-        the next run.
+        examine: called only if something is left to do; gives None for its photos alone, which are encoded.
+        encode: what is not taken over; else that is left to the next run.
         """
-        self._source, self._listing, self._passport = source, listing, passport
-        self._tally, self._encodes = taken, encode
+        self._source, self._listing, self._tally, self._encodes = source, listing, taken, encode
+        if (skips := self._settled()) is not None:
+            self._count(unchanged=len(listing.files) - len(skips))
+            self._skipped += skips
+            return self._reported()
+        passport = self._passport = examine()
         self._deviating = (
             {spot.path for spot in passport.spots if spot.cosine < passport.agreement} if passport else set()
         )
@@ -83,6 +94,28 @@ class Adoption(Run):
             if self._stopping():
                 writer.finish_job(JobState.INTERRUPTED)
         return self._reported()
+
+    def _settled(self) -> list[Skip] | None:
+        """Return the skips among the source's files if there is nothing to do for any; None if there may be."""
+        if not self._turn.is_tidy():
+            return None
+        by_scope: dict[Scope, list[FileStat]] = {}
+        scopes: dict[str, Scope | None] = {}
+        for file in self._listing.files:
+            folder = os.path.dirname(file.path)
+            if folder not in scopes:
+                scopes[folder] = self._turn.source(folder)
+            if (scope := scopes[folder]) is None:
+                return None
+            by_scope.setdefault(scope, []).append(file)
+        skips: list[Skip] = []
+        with self._turn.looking(self._model.id, Settled(self._decoder, SETTLED, READER)) as look:
+            for scope, files in by_scope.items():
+                found = look.settled(scope, files) if look else None
+                if found is None:
+                    return None
+                skips += found
+        return skips
 
     def _unencoded(self, found: Scan) -> int:
         counts = found.verdicts()

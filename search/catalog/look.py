@@ -50,6 +50,22 @@ class Look:
             self._scopes.append(_Beside(scope, self._known_files(scope)))
         return self._scopes[-1].take(rows_of(scope, files))
 
+    def settled(self, scope: Scope, files: Sequence[FileStat]) -> list[Skip] | None:
+        """Return the skips among some files of a scope if all are as the catalog knows them; None if any is not.
+
+        What else the scope has does not matter.
+        """
+        wanted = set(rows_of(scope, files))
+        wanted.difference_update(self._known_files(scope))
+        if wanted:
+            return None
+        paths = {file.path for file in files}
+        skips = as_known(scope, self._encoder_id, self._settled)["skips"]
+        query = f"SELECT path, reason, detail FROM skips WHERE {skips.sql} ORDER BY path"  # noqa: S608
+        root = os.fsencode(scope.root)
+        found = [Skip(to_path(root, path), *why) for path, *why in self._session.rows(query, skips.values)]
+        return [skip for skip in found if skip.path in paths]
+
     def so_far(self) -> list[Matched]:
         """Return what was met before a file differed."""
         return [Matched(beside.scope, beside.last) for beside in self._scopes]

@@ -19,6 +19,7 @@ from search.adoption import Entry
 from search.errors import UsageError
 from search.files import atomic_write, fsync_file, new_folder
 from search.interop.tables import columns_of, row_of, write_parquet
+from search.photos.scan import scan
 from search.types import Progress, Stage
 from search.vectors.flat import write_flat
 
@@ -37,14 +38,16 @@ class EmbeddingFolder:
     """The pictures and vectors of such a folder: a `search.adoption.Source`.
 
     Relative paths start at the current folder. A picture that is younger than its vectors counts as changed.
-    Raises UsageError for a folder that is none.
+    pictures: a folder that holds, at any depth, what the source names by keys alone, as it does where it read tar
+    files; those are held to be unchanged.   Raises UsageError for a folder that is none.
     """
 
     kind = "clip-retrieval"
     model = None
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, pictures: str | os.PathLike[str] | None = None) -> None:
         self.place = os.path.abspath(os.path.expanduser(folder))
+        self._keys = _by_key(os.path.abspath(os.path.expanduser(pictures))) if pictures else {}
         names = _parts(self.place, "img_emb", ".npy")
         tables = _parts(self.place, "metadata", ".parquet")
         if not names or len(names) != len(tables):
@@ -53,6 +56,12 @@ class EmbeddingFolder:
                 f"metadata {len(tables)}",
                 hint="'clip-retrieval inference' writes one, with --enable_metadata or paths of files",
             )
+        for name, table in zip(names, tables, strict=True):
+            if _number(name) != _number(table):
+                raise UsageError(
+                    f"{self.place} lacks a part: {os.path.basename(name)} has no metadata of its number, "
+                    f"the next is {os.path.basename(table)}"
+                )
         self._arrays = [_array(name) for name in names]
         widths = {array.shape[1] for array in self._arrays}
         if len(widths) != 1:
@@ -70,10 +79,14 @@ class EmbeddingFolder:
                 raise UsageError(f"{name} has {len(array)} rows, but {table} {len(paths)}")
             made_s = os.stat(name).st_mtime
             for number, path in enumerate(paths, start=int(start)):
-                if isinstance(path, str) and path and "\0" not in path:
-                    found.append(Entry(path, number, made_s=made_s))
-                else:
+                if not isinstance(path, str) or not path or "\0" in path:
                     left["no path"] += 1
+                elif (places := self._keys.get(path)) is None:
+                    found.append(Entry(path, number, made_s=made_s))
+                elif len(places) == 1:
+                    found.append(Entry(places[0], number))
+                else:
+                    left["several pictures of one key"] += 1
         return found, dict(left)
 
     def vectors(self, rows: Sequence[int]) -> Vectors:
@@ -93,6 +106,22 @@ def _parts(folder: str, inside: str, suffix: str) -> list[str]:
     except OSError:
         return []
     return [os.path.join(folder, inside, name) for name in names if name.endswith(suffix)]
+
+
+def _by_key(folder: str) -> dict[str, list[str]]:
+    """Return where pictures are by what a tar file's samples are called: a name up to its first dot."""
+    found: dict[str, list[str]] = {}
+    for file in scan(folder):
+        found.setdefault(os.path.basename(file.path).partition(".")[0], []).append(file.path)
+    if not found:
+        raise UsageError(f"{folder} holds no pictures", hint="'search import webdataset' unpacks tar files")
+    return found
+
+
+def _number(name: str) -> str:
+    """Return the digits that a part's name ends in."""
+    stem = os.path.splitext(os.path.basename(name))[0]
+    return stem[len(stem.rstrip("0123456789")) :]
 
 
 def _array(name: str) -> Any:
@@ -179,6 +208,9 @@ def _describe(temporary: Path, folder: Path, about: dict[str, Any]) -> None:
         "enable_faiss_memory_mapping": False,
         "enable_hdf5": False,
         "use_arrow": False,
+        "use_jit": False,
+        "enable_mclip_option": False,  # its own default asks for a model that few others have a counterpart of
+        "reorder_metadata_by_ivf_index": False,
         "provide_safety_model": False,
         "provide_violence_detector": False,
         "provide_aesthetic_embeddings": False,

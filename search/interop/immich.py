@@ -10,6 +10,8 @@ import gzip
 import json
 import os
 import re
+import zlib
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 _KIND = "immich"
 _DEFAULT = "ViT-B-32__openai"  # what immich uses unless told otherwise
-_ASSETS = ("asset", "assets")  # the second until 1.132
+_ASSETS = ("asset", "assets")  # the second in older versions
 _VECTORS, _CONFIG = "smart_search", "system_metadata"
 _COPY = re.compile(r'COPY (?:\w+\.)?"?(\w+)"? \((.*)\) FROM stdin;')
 _ESCAPED = {"\\b": "\b", "\\f": "\f", "\\n": "\n", "\\r": "\r", "\\t": "\t", "\\v": "\v"}
@@ -39,14 +41,17 @@ def open_source(place: str) -> Source:
     return ImmichDatabase(place) if "://" in place else ImmichDump(place)
 
 
-def model_of(config: str | None) -> str:
-    """Return the model that a system configuration (JSON) names, else the one that immich comes with."""
+def model_of(config: str | None) -> str | None:
+    """Return the model that a system configuration (JSON) names, else the one that immich comes with.
+
+    None for a model that is none of open_clip's, such as those of M-CLIP.
+    """
     try:
         name = json.loads(config or "{}")["machineLearning"]["clip"]["modelName"]
     except (ValueError, KeyError, TypeError):
         name = _DEFAULT
     arch, _, pretrained = str(name).rpartition("/")[2].partition("__")
-    return f"{arch}/{pretrained}"
+    return f"{arch}/{pretrained}" if pretrained else None
 
 
 class _Assets:
@@ -89,7 +94,8 @@ class ImmichDump:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.place = os.path.abspath(os.path.expanduser(path))
-        assets, ids, vectors = _Assets(), list[str](), list[Any]()
+        assets, ids, numbers = _Assets(), list[str](), array("f")
+        widths: Counter[int] = Counter()
         self.model = model_of(None)
         try:
             for table, row in _rows(self.place):
@@ -97,16 +103,17 @@ class ImmichDump:
                     assets.add(row)
                 elif table == _VECTORS:
                     ids.append(str(row["assetId"]))
-                    vectors.append(_vector(row["embedding"]))
+                    vector = _vector(row["embedding"])
+                    widths[len(vector)] += 1
+                    numbers.frombytes(vector.tobytes())
                 elif row["key"] == "system-config":
                     self.model = model_of(row["value"])
-            self._vectors = np.stack(vectors)
-        except (OSError, EOFError, ValueError, KeyError) as error:
-            raise UsageError(
-                f"{self.place} is no dump of immich's with vectors: {error}",
-                hint="a dump in SQL is wanted, as its own backups are",
-            ) from error
-        self.dim = self._vectors.shape[1]
+        except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+            raise self._refusal(str(error) or "it ends too early") from error
+        if len(widths) != 1:
+            raise self._refusal(f"its vectors are of widths {sorted(widths)}" if widths else "it has none")
+        self.dim = next(iter(widths))
+        self._vectors = np.frombuffer(numbers, np.float32).reshape(-1, self.dim)
         self.entries = assets.entries(ids)
         self.left = dict(assets.left)
 
@@ -114,6 +121,12 @@ class ImmichDump:
         """Return the vectors of rows, (N, dim) float32."""
         found: Vectors = self._vectors[np.asarray(rows, np.int64)]
         return found
+
+    def _refusal(self, why: str) -> UsageError:
+        return UsageError(
+            f"{self.place} is no dump of immich's with vectors: {why}",
+            hint="a whole dump in SQL is wanted, as immich's own backups and 'pg_dump immich' are",
+        )
 
 
 def _rows(path: str) -> Iterator[tuple[str, dict[str, str | None]]]:
@@ -130,11 +143,16 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, str | None]]]:
                 columns = []
             else:
                 yield table, dict(zip(columns, map(_value, line.split("\t")), strict=True))
+    if columns:
+        raise EOFError(f"it ends within {table}")
 
 
 def _open(path: str) -> IO[str]:
     with open(path, "rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b"
+        begin = file.read(5)
+    if begin == b"PGDMP":
+        raise ValueError(f"it is in pg_dump's own format; 'pg_restore -f dump.sql {path}' makes SQL of it")
+    is_packed = begin.startswith(b"\x1f\x8b")
     opener: Any = gzip.open if is_packed else open
     opened: IO[str] = opener(path, "rt", encoding="utf-8", errors="surrogateescape", newline="\n")
     return opened
@@ -147,7 +165,8 @@ def _value(text: str) -> str | None:
     return None if text == r"\N" else re.sub(r"\\.", lambda found: _ESCAPED.get(found[0], found[0][1]), text)
 
 
-def _vector(text: str | None) -> Any:
+def _vector(text: str | None) -> Vectors:
+    """Return a vector as PostgreSQL writes it, (D,) float32."""
     return np.array(json.loads(text or "[]"), np.float32)
 
 
@@ -161,19 +180,21 @@ class ImmichDatabase:
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
+        self._id_type = "UUID" if self._engine.dialect.name == "postgresql" else "TEXT"
         self.place = self._engine.url.render_as_string(hide_password=True)
         assets = _Assets()
         with self._reading() as connection:
             for row in _asset_rows(connection):
                 assets.add(row)
             self._ids = [str(id_) for (id_,) in _ask(connection, 'SELECT "assetId" FROM smart_search ORDER BY 1')]
+            first = _ask(connection, "SELECT CAST(embedding AS TEXT) FROM smart_search LIMIT 1")
             config = _ask(connection, "SELECT value FROM system_metadata WHERE key = 'system-config'")
             self.model = model_of(_as_json(config[0][0]) if config else None)
         self.entries = assets.entries(self._ids)
         self.left = dict(assets.left)
-        self.dim = self.vectors([0]).shape[1] if self._ids else 0
         if not self._ids:
             raise UsageError(f"{self.place} holds no vectors yet")
+        self.dim = len(_vector(first[0][0]))
 
     def vectors(self, rows: Sequence[int]) -> Vectors:
         """Return the vectors of rows, (N, dim) float32."""
@@ -182,14 +203,15 @@ class ImmichDatabase:
         with self._reading() as connection:
             for start in range(0, len(ids), _AT_ONCE):
                 some = {f"id{number}": id_ for number, id_ in enumerate(ids[start : start + _AT_ONCE])}
-                marks = ", ".join(f":{name}" for name in some)
+                marks = ", ".join(f"CAST(:{name} AS {self._id_type})" for name in some)
                 query = (
-                    'SELECT CAST("assetId" AS TEXT), CAST(embedding AS TEXT) '  # noqa: S608
-                    f'FROM {_VECTORS} WHERE CAST("assetId" AS TEXT) IN ({marks})'
+                    f'SELECT "assetId", CAST(embedding AS TEXT) FROM {_VECTORS} '  # noqa: S608
+                    f'WHERE "assetId" IN ({marks})'  # by the table's key: each of very many asks
                 )
-                found |= {id_: _vector(text) for id_, text in _ask(connection, query, some)}
-        dim = len(next(iter(found.values()), ()))
-        return np.stack([found.get(id_, np.zeros(dim, np.float32)) for id_ in ids])
+                found |= {str(id_): _vector(text) for id_, text in _ask(connection, query, some)}
+        # A vector that is no more, or of another model by now, is none.
+        none = np.zeros(self.dim, np.float32)
+        return np.stack([one if len(one := found.get(id_, none)) == self.dim else none for id_ in ids])
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -210,7 +232,7 @@ def _engine(url: str) -> Engine:
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except ImportError as error:
-        hint = "pip install psycopg, or give a dump of it"
+        hint = "pip install 'search[immich]', or give a dump of it"
         raise UsageError(f"this database needs a driver that is not here: {error.name}", hint=hint) from error
     except sqlalchemy.exc.ArgumentError as error:
         raise UsageError("this is no URL of a database", hint="postgresql://USER:PASSWORD@HOST/immich") from error

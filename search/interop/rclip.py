@@ -93,15 +93,17 @@ def _entries(database: sqlite3.Connection) -> tuple[list[Entry], int, Mapping[st
     """Return the photos that have a vector, its width, and how many rows are left out and why."""
     found: list[Entry] = []
     left: Counter[str] = Counter()
-    dim = 0
+    # One row cut short must not make all others seem too long.
+    usual = "SELECT length(vector) FROM images WHERE deleted IS NOT 1 GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
+    size_bytes = (database.execute(usual).fetchone() or (0,))[0] or 0
+    dim = size_bytes // _NUMBER.itemsize
     rows = database.execute(
         "SELECT id, filepath, size, modified_at, deleted, length(vector) FROM images ORDER BY id"
     )
     for id_, path, size, modified, deleted, length in rows:
-        dim = dim or (length or 0) // _NUMBER.itemsize
         if deleted:
             left["deleted"] += 1
-        elif not length or length != dim * _NUMBER.itemsize or not isinstance(path, str):
+        elif not dim or length != dim * _NUMBER.itemsize or not isinstance(path, str):
             left["malformed"] += 1
         else:
             found.append(Entry(path, id_, _number(size), _number(modified)))

@@ -97,6 +97,29 @@ def test_import_webdataset_unpacks_and_indexes(run, album, tmp_path):
     assert (again["shards"], again["shards_unchanged"], again["unchanged"]) == (0, 1, 12)
 
 
+def test_tar_files_can_be_unpacked_alone_for_vectors_made_of_them(run, place, album, tmp_path):
+    import tarfile
+
+    run("index", album, "--model", "builtin")
+    run("export", "clip-retrieval", "emb")
+    table = parquet.read_table("emb/metadata/metadata_0.parquet")
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for number, path in enumerate(table["image_path"].to_pylist()):
+            tar.add(path, f"{number:09}.png")
+    keys = [f"{number:09}" for number in range(12)]
+    table = table.set_column(0, "image_path", [keys])
+    parquet.write_table(table, "emb/metadata/metadata_0.parquet")
+    done = run("import", "webdataset", "00000.tar", "--to", "out", "--unpack-only", "--json")
+    assert (done.code, done.json) == (0, {"shards": 1, "shards_unchanged": 0, "pictures": 12, "skipped": []})
+    other = ("--library", tmp_path / "other")
+    done = run(*other, "import", "clip-retrieval", "emb", "--model", "builtin")
+    assert (done.code, "--pictures" in done.stderr) == (1, True)
+    source = ("import", "clip-retrieval", "emb", "--pictures", "out", "--model", "builtin", "--json")
+    done = run(*other, *source)
+    assert (done.code, done.json["adopted"], done.json["encoded"]) == (0, 12, 0)
+    assert run(*other, *source).json["passport"] is None
+
+
 def test_import_immich_says_what_is_no_dump(run, tmp_path):
     (tmp_path / "dump.sql").write_text("SELECT 1;\n")
     done = run("import", "immich", "dump.sql", "--json")

@@ -12,7 +12,7 @@ from search.cli.options import SKIPPED, STORAGE, Number, Settings, completed_by,
 
 if TYPE_CHECKING:
     from search.adoption import Source
-    from search.types import AdoptReport, Passport, SpotCheck
+    from search.types import AdoptReport, Passport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,6 +128,7 @@ def _model(source: Source, asked: str, *, reencode: bool) -> str:
 
 def _emit_passport(settings: Settings, passport: Passport) -> None:
     from search.cli.output import emit_json
+    from search.documents import passport_document
 
     if settings.json:
         emit_json({"passport": passport_document(passport)})
@@ -135,33 +136,8 @@ def _emit_passport(settings: Settings, passport: Passport) -> None:
         _tell_passport(passport)
 
 
-def passport_document(passport: Passport) -> dict[str, Any]:
-    """Return a passport for JSON."""
-    return {
-        "source": passport.source,
-        "place": passport.place,
-        "model": passport.model,
-        "fingerprint": passport.fingerprint,
-        "preprocessing": dict(passport.preprocessing),
-        "orientation": passport.orientation,
-        "agreement": passport.agreement,
-        "compared": len(passport.spots),
-        "agreeing": passport.agreeing,
-        "lowest": round(passport.lowest, 5),
-        "median": round(passport.median, 5),
-        "turned": len(passport.turned),
-        "deviating": [_spot(spot) for spot in passport.spots if not spot.cosine >= passport.agreement],
-    }
-
-
-def _spot(spot: SpotCheck) -> dict[str, Any]:
-    from search.documents import path_fields
-
-    return {**path_fields(spot.path), "cosine": round(spot.cosine, 5), "as_stored": round(spot.as_stored, 5)}
-
-
 def _document(report: AdoptReport, library: str) -> dict[str, Any]:
-    from search.documents import report_document
+    from search.documents import passport_document, report_document
 
     return {
         "passport": passport_document(report.passport) if report.passport else None,

@@ -14,8 +14,9 @@ from search.cli.options import Settings, as_command
 def command(settings: Settings, *, source: str, **options: Any) -> int:
     """Take over the photos and vectors of immich.
 
-    SOURCE is a dump of its database in SQL, gzipped or not, as its own backups are, or the database's URL (with
-    psycopg installed). Paths are those inside its container: --moved says where they are.
+    SOURCE is a dump of its database in SQL, gzipped or not, as its own backups are, or the database's URL:
+    postgresql://USER@HOST/immich, with pip install 'search[immich]'. Paths are those inside its container: --moved
+    says where they are.
 
     immich encodes previews, so that its vectors agree less with the photos': --agreement 0.97 may be called for.
 

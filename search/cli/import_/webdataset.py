@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 )
 @model_option
 @trust_option
+@click.option("--unpack-only", is_flag=True, help="Index nothing: vectors of the pictures are imported next.")
 @click.option("--wait", is_flag=True, help="Wait while another process writes to the library.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if anything was skipped.")
 def command(
@@ -29,6 +30,7 @@ def command(
     to: str,
     model: str,
     trust_checkpoint: str | None,
+    unpack_only: bool,
     wait: bool,
     strict: bool,
 ) -> int:
@@ -48,6 +50,7 @@ def command(
     from search.documents import report_document, skip_document
     from search.interop.webdataset import unpack
 
+    index: IndexReport | None = None
     with (
         settings.open_library(model, trust_checkpoint) as library,
         stopping(settings) as (stop, signals),
@@ -57,30 +60,32 @@ def command(
         unpacked = unpack(sources, folder, progress=progress, stop=stop)
         if signals:
             return 128 + signals[0]
-        index = library.index([folder], progress=progress, stop=stop, wait=wait)
+        if not unpack_only:
+            index = library.index([folder], progress=progress, stop=stop, wait=wait)
     if settings.json:
-        report = report_document(index, library.catalog.location)
+        report = report_document(index, library.catalog.location) if index else {"skipped": []}
         report["skipped"] = [skip_document(skip) for skip in unpacked.skipped] + report["skipped"]
         counts = {"shards": unpacked.shards, "shards_unchanged": unpacked.unchanged, "pictures": unpacked.photos}
         emit_json({**counts, **report})
     else:
         _tell(unpacked, index)
-    if index.not_published:
+    if index and index.not_published:
         settings.talk(index.not_published)
     if signals:
         return 128 + signals[0]
-    if index.not_published:
+    if index and index.not_published:
         return STORAGE
-    return SKIPPED if strict and (unpacked.skipped or index.skipped) else 0
+    return SKIPPED if strict and (unpacked.skipped or (index and index.skipped)) else 0
 
 
-def _tell(unpacked: UnpackReport, index: IndexReport) -> None:
+def _tell(unpacked: UnpackReport, index: IndexReport | None) -> None:
     from search.cli.output import emit_table, short
 
     click.echo(
         f"{unpacked.shards} tar files unpacked, {unpacked.unchanged} as before; {unpacked.photos} pictures in all"
     )
-    click.echo(f"  encoded {index.encoded} · unchanged {index.unchanged} · skipped {len(index.skipped)}")
-    if skipped := (*unpacked.skipped, *index.skipped):
+    if index:
+        click.echo(f"  encoded {index.encoded} · unchanged {index.unchanged} · skipped {len(index.skipped)}")
+    if skipped := (*unpacked.skipped, *(index.skipped if index else ())):
         click.echo("Skipped:")
         emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in skipped[:10]])
