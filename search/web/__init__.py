@@ -6,6 +6,7 @@ desk        the library and whose turn it is
 api         the REST interface, a table of operations; openapi tells of the same table
 uploads     a picture that was sent → pixels
 problems    errors as they are told
+pages       what people see in a browser
 compat      interfaces that clients of other programs speak
 """
 
@@ -35,7 +36,7 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
     from starlette.middleware import Middleware
 
     from search.errors import SearchError
-    from search.web import api, compat
+    from search.web import api, compat, pages
     from search.web.desk import Desk
     from search.web.guard import Guard
     from search.web.problems import handle
@@ -51,7 +52,7 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
         uploads.close()
 
     app = Starlette(
-        routes=[*compat.routes(options), *api.routes()],
+        routes=[*compat.routes(options), *api.routes(), *pages.routes()],
         middleware=[Middleware(Guard, options=options)],
         exception_handlers={SearchError: handle, HTTPException: handle},
         lifespan=lifespan,

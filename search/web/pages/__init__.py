@@ -1,0 +1,16 @@
+"""The pages that people see, made on the server; scripts only make them pleasant.
+
+rendering   values → HTML: the one environment of templates, where everything is escaped
+statics     style sheet and scripts, under names that change with what is in them
+"""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute
+
+from search.web.pages import statics
+
+
+def routes() -> list[BaseRoute]:
+    """Return the routes of all pages."""
+    return [*statics.routes()]
