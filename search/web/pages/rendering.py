@@ -23,7 +23,8 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
 
     Templates know beside `values`: `request`, `form_token` for hidden fields of that name, `static(name)`; the filters
     `name` (of a path, its last part), `shown` (a text from outside, without what hides or turns other text),
-    `number` (1,234), `percent` (0.873 → 87 %), `size` (of bytes).
+    `number` (1,234), `percent` (0.873 → 87 %), `size` (of bytes),
+    `sentence` (begins with a capital).
     """
     token = request.scope.get("state", {}).get("form_token", "")
     text = _environment().get_template(name).render(request=request, form_token=token, **values)
@@ -54,6 +55,7 @@ def _environment() -> Environment:
         "shown": shown,
         "number": lambda value: f"{value:,}",
         "percent": percent,
+        "sentence": lambda text: text[:1].upper() + text[1:],
         "size": size,
     }
     environment.filters.update(filters)
