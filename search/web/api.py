@@ -146,7 +146,7 @@ async def _found(request: Request, asked: Asked) -> Response:
 
 
 async def _photo(request: Request, given: dict[str, Any]) -> Response:
-    id_ = _id(request)
+    id_ = id_of(request)
 
     def everything(library: Library) -> dict[str, Any]:
         document = documents.whole_photo_document(library.photo(id_))
@@ -173,11 +173,12 @@ async def _original(request: Request, given: dict[str, Any]) -> Response:
 
 
 async def _known(request: Request) -> Photo:
-    id_ = _id(request)
+    id_ = id_of(request)
     return await desk_of(request).look(lambda library: library.photo(id_))
 
 
-def _id(request: Request) -> int:
+def id_of(request: Request) -> int:
+    """Return the id in an address. Raises UnknownPhoto for what can be none."""
     text: str = request.path_params["id"]
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
         raise UnknownPhoto("There is no such photo in the library.")
@@ -239,7 +240,7 @@ LIST_PAGE = (
     Parameter("k", {"type": "integer", "minimum": 1, "maximum": 1000}, "How many at most.", 100),
     Parameter("offset", {"type": "integer", "minimum": 0, "maximum": 10**9}, "How many to pass over first.", 0),
 )
-_FILTER = (
+FILTER = (
     Parameter("folder", TEXT, "Only photos in this folder and below; an absolute path."),
     Parameter("after", TEXT, "Taken on this date or later: 2024, 2024-05, 2024-05-01, 2024-05-01T18:30+02:00."),
     Parameter("before", TEXT, "Taken before this date."),
@@ -272,7 +273,7 @@ _WEIGHTS = Parameter(
     },
     "How much each picture that is sent along counts, in their order; less than 0 pushes away. Else 1.",
 )
-SEARCH = (*_WORDS, *_FILTER, *_PAGE)
+SEARCH = (*_WORDS, *FILTER, *_PAGE)
 SEARCH_BY_BODY = (*SEARCH, _WEIGHTS)
 
 OPERATIONS = (
@@ -313,7 +314,7 @@ OPERATIONS = (
         "The photos most like one, itself left out.",
         _similar,
         "Answer",
-        parameters=(*_FILTER, *_PAGE),
+        parameters=(*FILTER, *_PAGE),
         problems=(404, 409, 503),
     ),
     Operation(

@@ -72,6 +72,7 @@ class ServeOptions:
     max_upload_bytes: of a request's body.   max_megapixels: of an uploaded picture.
     rate: requests a second from one address, None for no limit; burst: so many may come at once.
     concurrency: requests that are worked on at the same time.   body_timeout_s: seconds without a byte of a body.
+    max_thumbnail_bytes: of small pictures that are kept on the disk.
     index_under: folders that may be indexed from here, beside those of the library; see `indexes_anywhere`.
     clip_retrieval, immich: how their clients are answered, None: not at all.
     Raises UsageError.
@@ -88,6 +89,7 @@ class ServeOptions:
     concurrency: int = 64
     body_timeout_s: float = 30.0
     index_under: tuple[str, ...] = ()
+    max_thumbnail_bytes: int = 2_000_000_000
     clip_retrieval: ClipRetrieval | None = None
     immich: Immich | None = None
 
