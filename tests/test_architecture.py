@@ -60,7 +60,7 @@ THIRD_PARTIES = {
     "tqdm": {"cli"},
     "starlette": {"web"},
     "anyio": {"web"},
-    "uvicorn": {"cli/serve"},
+    "uvicorn": {"cli/serve", "web/connections"},
     "platformdirs": {
         "banks",
         "cli/viewer",
