@@ -27,8 +27,12 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
     `sentence` (begins with a capital).
     """
     token = request.scope.get("state", {}).get("form_token", "")
-    text = _environment().get_template(name).render(request=request, form_token=token, **values)
-    return HTMLResponse(readable(text), status)
+    return HTMLResponse(filled(name, request=request, form_token=token, **values), status)
+
+
+def filled(name: str, **values: Any) -> str:
+    """Return the text that a template and values make."""
+    return readable(_environment().get_template(name).render(**values))
 
 
 def readable(text: str) -> str:
