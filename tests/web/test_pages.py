@@ -127,7 +127,7 @@ def test_nothing_matches_is_said_with_what_could_be_done(pages):
     [
         ("/?q=red car %2B", 400, "follows the + at column 9"),
         ("/?q=- people", 400, "asks for nothing"),
-        ("/?q=like:99999", 404, "no such photo|not in the library"),
+        ("/?q=like:99999", 404, "is not in the library"),
         ("/?near=1,2", 400, "near is no LAT,LON,KM"),
         ("/?after=soon", 400, "after is no date"),
         ("/?where=colour = red", 400, "colour"),
@@ -138,7 +138,7 @@ def test_nothing_matches_is_said_with_what_could_be_done(pages):
 )
 def test_what_can_not_be_meant_is_told_on_a_page_with_the_box(pages, url, status, said):
     page = get(pages, url, status=status)
-    assert re.search(said, page.text)
+    assert said.lower() in page.text.lower()
     assert page.all("input", name="q")
 
 
