@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,7 +22,6 @@ from search.web.problems import Problem
 from search.web.querying import Asked
 
 if TYPE_CHECKING:
-    from search.library import Library
     from search.types import LabelRecord, Photo
     from search.web.desk import Desk
 
@@ -93,19 +92,20 @@ async def _around(desk: Desk, photo: Photo) -> Around:
     given = {**dict.fromkeys(("folder", "after", "before", "camera", "near")), "tag": (), "where": ()}
     asked = Asked.like(photo.id, {**given, "k": _SIMILAR, "offset": 0, "min_relevance": None, "diverse": False})
 
-    def look(library: Library) -> Around:
-        found = [hit.photo for hit in asked.answered(library).hits]
-        same, *_ = library.folded([photo, *found])
-        like = [other for other in found if other.id not in same]
-        return Around(tuple(other for other in found if other.id in same), tuple(like[:_SHOWN]))
-
     try:
-        return await desk.answer(look)
+        found = [hit.photo for hit in (await desk.answer(asked.answered)).hits]
     except (UsageError, LibraryError):
         return Around()
+    same, *_ = await desk.look(lambda library: library.folded([photo, *found]))
+    like = [other for other in found if other.id not in same]
+    return Around(tuple(other for other in found if other.id in same), tuple(like[:_SHOWN]))
 
 
-async def _neighbours(request: Request, photo: Photo) -> tuple[str, str | None, str | None]:
+Neighbour: TypeAlias = dict[str, Any] | None
+"""Where the page of a photo beside another is, as `url`, and the attributes of its large picture."""
+
+
+async def _neighbours(request: Request, photo: Photo) -> tuple[str, Neighbour, Neighbour]:
     """Return where the results are that a photo was opened from, and the photos before and after it there."""
     address = Address.of(request.query_params)
     try:
@@ -113,30 +113,29 @@ async def _neighbours(request: Request, photo: Photo) -> tuple[str, str | None, 
         at = wanted.given["at"]
         if at is None:
             return address.url(), None, None
-        found = await _ids(request.app.state.desk, wanted, max(at - 1, 0), 3)
+        found = await _short(request.app.state.desk, wanted, max(at - 1, 0), 3)
     except (QueryError, UsageError, UnknownPhoto, Problem):
         return "/", None, None
     back = address.but().url() + f"#photo-{photo.id}"
-    if photo.id not in found:  # the library is another than it was
+    here = next((place for place, one in enumerate(found) if one.id == photo.id), None)
+    if here is None:  # the library is another than it was
         return back, None, None
-    here = found.index(photo.id)
-    links = {
-        step: address.but(at=str(at + step)).url(f"/photos/{found[here + step]}")
+    beside: dict[int, Neighbour] = {
+        step: {"url": address.but(at=str(at + step)).url(f"/photos/{found[here + step].id}")}
+        | _large(found[here + step])
         for step in (-1, 1)
         if 0 <= here + step < len(found)
     }
-    return back, links.get(-1), links.get(1)
+    return back, beside.get(-1), beside.get(1)
 
 
-async def _ids(desk: Desk, wanted: Wanted, offset: int, k: int) -> list[int]:
+async def _short(desk: Desk, wanted: Wanted, offset: int, k: int) -> list[Photo]:
     """Return the photos of a short page of results."""
     if not wanted.terms:
         filter_ = wanted.filter
-        browsed = await desk.look(lambda library: library.browse(k, offset=offset, filter=filter_))
-        return [photo.id for photo in browsed.photos]
-    asked = wanted.asked(offset=offset, k=k)
-    found = await desk.answer(asked.answered)
-    return [hit.photo.id for hit in found.hits[offset : offset + k]]
+        return list((await desk.look(lambda library: library.browse(k, offset=offset, filter=filter_))).photos)
+    found = await desk.answer(wanted.asked(offset=offset, k=k).answered)
+    return [hit.photo for hit in found.hits[offset : offset + k]]
 
 
 # ---- in words

@@ -104,27 +104,18 @@ def _words_of(address: Address) -> str:
 async def look(request: Request, wanted: Wanted) -> Found:
     """Return a page of results. Raises SearchError."""
     desk: Desk = request.app.state.desk
+    end = wanted.offset + PAGE
     if not wanted.terms:
         filter_ = wanted.filter
-
-        def browse(library: Library) -> Found:
-            found = library.browse(PAGE, offset=wanted.offset, filter=filter_)
-            end = wanted.offset + PAGE
-            tiles = _folded(library, found.photos, {}, wanted)
-            return Found(tiles, found.total, end if end < min(found.total, MOST) else None)
-
-        return await desk.look(browse)
-    asked = wanted.asked(offset=wanted.offset, k=PAGE)
-
-    def answer(library: Library) -> Found:
-        given = asked.answered(library)
-        end = wanted.offset + PAGE
-        hits = given.hits[wanted.offset : end]
-        tiles = _folded(library, [hit.photo for hit in hits], {hit.photo.id: hit for hit in hits}, wanted)
-        more = end if len(given.hits) > end and end < MOST else None
-        return Found(tiles, given.candidates, more, given.below, given.best, given.cut)
-
-    return await desk.answer(answer)
+        browsed = await desk.look(lambda library: library.browse(PAGE, offset=wanted.offset, filter=filter_))
+        tiles = await desk.look(lambda library: _folded(library, browsed.photos, {}, wanted))
+        return Found(tiles, browsed.total, end if end < min(browsed.total, MOST) else None)
+    given = await desk.answer(wanted.asked(offset=wanted.offset, k=PAGE).answered)
+    hits = {hit.photo.id: hit for hit in given.hits[wanted.offset : end]}
+    photos = [hit.photo for hit in hits.values()]
+    tiles = await desk.look(lambda library: _folded(library, photos, hits, wanted))
+    more = end if len(given.hits) > end and end < MOST else None
+    return Found(tiles, given.candidates, more, given.below, given.best, given.cut)
 
 
 def _folded(

@@ -100,7 +100,8 @@ watch();
 
 const filters = document.querySelector(".filters");
 if (filters) {
-  filters.open = sessionStorage.getItem("filters") === "open";
+  const isWide = matchMedia("(min-width: 761px)").matches; // else nothing would be seen of the photos
+  filters.open = isWide && sessionStorage.getItem("filters") === "open";
   filters.addEventListener("toggle", () => sessionStorage.setItem("filters", filters.open ? "open" : ""));
   filters.addEventListener("keydown", (event) => {
     if (event.key === "Escape") {

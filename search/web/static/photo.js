@@ -8,7 +8,7 @@ document.addEventListener("keydown", (event) => {
   if (isForPage(event) && KEYS[event.key]) document.querySelector(KEYS[event.key])?.click();
 });
 
-// The next one is there before it is asked for.
-for (const link of document.querySelectorAll('.turn [rel="next"]')) {
-  document.head.append(Object.assign(document.createElement("link"), { rel: "prefetch", href: link.href }));
+// The next picture is there before it is asked for.
+for (const { dataset } of document.querySelectorAll(".turn [data-srcset]")) {
+  Object.assign(new Image(), { sizes: dataset.sizes, srcset: dataset.srcset });
 }
