@@ -58,16 +58,22 @@ async def page(request: Request, *, problem: str = "", typed: str = "", status: 
         "labels.html",
         status=status,
         section="labels",
-        labels=ordered(labels, order),
+        labels=ordered([one for one in labels if not is_keyword(one)], order),
+        keywords=[one for one in labels if is_keyword(one)],
         orders=_ORDERS,
         order=order,
         runs=[(run, _of(run)) for run in runs[:_RUNS]],
         sets=[(name, _SETS.get(name, name)) for name in built_in("labels")],
         has_photos=has_photos,
-        job=told(jobs_of(request).last),
+        job=told(jobs_of(request).last, of="label"),
         problem=problem,
         typed=typed,
     )
+
+
+def is_keyword(one: LabelSummary) -> bool:
+    """Whether a label is only what photos' files say."""
+    return not (one.proposed or one.accepted or one.rejected or one.imported)
 
 
 def ordered(labels: list[LabelSummary], order: str) -> list[LabelSummary]:

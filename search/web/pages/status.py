@@ -76,7 +76,7 @@ async def page(request: Request, *, problem: str = "", folder: str = "", status:
         library=found,
         roots=[_root(one.path, one.photos, one.online) for one in found.roots] if found else [],
         skipped=page_of(skipped, reason, int(offset) if offset.isdecimal() and len(offset) < 10 else 0),
-        job=told(jobs_of(request).last),
+        job=told(jobs_of(request).last, of="index"),
         problem=problem,
         folder=folder,
         anywhere=request.app.state.options.indexes_anywhere,
@@ -149,9 +149,9 @@ def in_words(reason: str) -> str:
 # ---- the job
 
 
-def told(job: Job | None) -> dict[str, Any] | None:
-    """Return a job as it is shown, None if there was none."""
-    if job is None:
+def told(job: Job | None, *, of: str) -> dict[str, Any] | None:
+    """Return a job as it is shown; None if there was none, or it is over and of another kind."""
+    if job is None or not (job.is_running or job.kind == of):
         return None
     share = job.done / job.total if job.total else None
     return {

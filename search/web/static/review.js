@@ -15,7 +15,7 @@ async function answer(form, button) {
   try {
     const fields = new URLSearchParams(new FormData(form));
     if (button?.name) fields.set(button.name, button.value);
-    const focused = document.activeElement?.id;
+    const focused = place.contains(document.activeElement) ? document.activeElement.id || "question" : null;
     const reply = await fetch(form.action, { method: "POST", body: fields, headers: { "X-Part": "1", Accept: "text/html" } });
     const text = await reply.text();
     if (!text.includes("class=") || reply.status === 403) throw new Error();
@@ -34,9 +34,11 @@ async function answer(form, button) {
 
 /** Keep whoever pressed a button on that button, and say what was answered and what is asked. */
 function settle(focused) {
-  const button = focused && document.getElementById(focused);
-  if (button && !button.disabled && button.id !== "other") button.focus({ preventScroll: true });
-  else place.querySelector('[data-answer="yes"], [data-answer="undo"], a')?.focus({ preventScroll: true });
+  if (focused) {
+    const same = focused !== "other" && document.getElementById(focused);
+    const to = same && !same.disabled ? same : place.querySelector("#question, a");
+    to?.focus({ preventScroll: true });
+  }
   const asked = place.querySelector(".question")?.textContent ?? place.querySelector("h1")?.textContent ?? "";
   const said = place.querySelector(".ask")?.dataset.said ?? "";
   say(said ? `${said}. Next: ${asked}` : asked);
