@@ -61,7 +61,7 @@ THIRD_PARTIES = {
     "starlette": {"web"},
     "anyio": {"web"},
     "jinja2": {"web/pages/rendering"},
-    "uvicorn": {"cli/serve"},
+    "uvicorn": {"cli/serve", "web/connections"},
     "platformdirs": {
         "banks",
         "cli/viewer",

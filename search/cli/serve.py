@@ -87,6 +87,7 @@ def command(
         import uvicorn
 
         from search.web import ServeOptions, create_app
+        from search.web.connections import Connection
     except ImportError:
         raise UsageError("serving needs Starlette and uvicorn", hint="pip install 'search[web]'") from None
     options = ServeOptions(
@@ -105,10 +106,10 @@ def command(
         config = uvicorn.Config(
             create_app(library, options),
             log_level="warning",
-            access_log=settings.verbose,
+            access_log=False,  # an address may have the token in it
             server_header=False,
             proxy_headers=False,
-            http="h11",
+            http=Connection,
             ws="none",
             limit_concurrency=_MOST_CONNECTIONS,
             backlog=_BACKLOG,

@@ -123,7 +123,7 @@ async def _search_by_body(request: Request, given: dict[str, Any]) -> Response:
     """Search for what a JSON document says, or a form with that in its field `query` and pictures beside it."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return await _found(request, Asked.of(of_document(await request.body(), SEARCH_BY_BODY)))
+        return await _found(request, Asked.of(of_document(await _text_of(request), SEARCH_BY_BODY)))
     if kind != "multipart/form-data":
         raise Problem(415, "The body is either application/json or multipart/form-data.")
     async with request.form(max_files=_MOST_PICTURES, max_fields=1, max_part_size=_FIELD_BYTES) as form:
@@ -135,6 +135,16 @@ async def _search_by_body(request: Request, given: dict[str, Any]) -> Response:
     asked = Asked.of(of_document(query.encode("utf-8", "replace"), SEARCH_BY_BODY), pictures=len(contents))
     pixels = [await request.app.state.uploads.pixels(content) for content in contents]
     return await _found(request, asked.showing(pixels))
+
+
+async def _text_of(request: Request) -> bytes:
+    """Return a body of JSON, which may be no longer than in a form: to parse it takes many times its size."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _FIELD_BYTES:
+            raise Problem(413, f"A query may have {_FIELD_BYTES} bytes at most.")
+    return body
 
 
 async def _found(request: Request, asked: Asked) -> Response:
@@ -169,7 +179,7 @@ async def _original(request: Request, given: dict[str, Any]) -> Response:
     if _has(request, originals.tag(photo)):
         file.close()
         return Response(status_code=304, headers={"ETag": originals.tag(photo)})
-    return originals.sent(photo, file)
+    return originals.sent(photo, file, is_head=request.method == "HEAD")
 
 
 async def _known(request: Request) -> Photo:

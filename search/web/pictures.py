@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from search.web.guard import is_form_token
 from search.web.problems import Problem
+from search.web.tokens import is_form_token
 
 if TYPE_CHECKING:
     from search.types import Vector

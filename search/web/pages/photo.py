@@ -80,7 +80,7 @@ def _large(photo: Photo) -> dict[str, Any]:
         **picture(photo),
         "src": sizes[-1][1],
         "srcset": ", ".join(f"{address} {px}w" for px, address in dict(reversed(sizes)).items()),
-        "sizes": "(max-width: 1000px) 100vw, 70vw",
+        "sizes": f"(max-width: 1000px) min(100vw, {photo.info.width}px), min(70vw, {photo.info.width}px)",
         "width": width,
         "height": height,
     }
@@ -146,7 +146,7 @@ def facts(photo: Photo) -> list[tuple[str, str]]:
     """Return what is known of a photo's file, as names and texts."""
     info = photo.info
     when = info.taken_at.strftime("%A, %d %B %Y, %H:%M:%S") if info.taken_at else ""
-    zone = info.taken_at.strftime("UTC%:z") if info.taken_at and info.taken_at.tzinfo else ""
+    zone = f"({info.taken_at.tzname()})" if info.taken_at and info.taken_at.tzinfo else ""
     by_file = " (the file's time)" if info.taken_at_source == TakenAtSource.FILE else ""
     stars = {-1: "rejected", 0: "none"}.get(info.rating or 0, "★" * (info.rating or 0))
     known = [
@@ -154,7 +154,7 @@ def facts(photo: Photo) -> list[tuple[str, str]]:
         ("Camera", info.camera or ""),
         ("Lens", info.lens or ""),
         ("Size", f"{info.width:,} × {info.height:,} pixels, {info.width * info.height / 1e6:.1f} megapixels"),
-        ("File", f"{info.format}, {size(photo.size_bytes)}"),
+        ("File", f"{info.format.upper()}, {size(photo.size_bytes)}"),
         ("Turned by EXIF", f"orientation {info.orientation}" if info.orientation != 1 else ""),
         ("Rating", stars if info.rating is not None else ""),
         ("Keywords", ", ".join(info.keywords)),

@@ -23,11 +23,16 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
 
     Templates know beside `values`: `request`, `form_token` for hidden fields of that name, `static(name)`; the filters
     `name` (of a path, its last part), `shown` (a text from outside, without what hides or turns other text),
-    `number` (1,234), `percent` (0.873 → 87 %), `size` (of bytes).
+    `number` (1,234), `percent` (0.873 → 87 %), `size` (of bytes),
+    `sentence` (begins with a capital).
     """
     token = request.scope.get("state", {}).get("form_token", "")
-    text = _environment().get_template(name).render(request=request, form_token=token, **values)
-    return HTMLResponse(readable(text), status)
+    return HTMLResponse(filled(name, request=request, form_token=token, **values), status)
+
+
+def filled(name: str, **values: Any) -> str:
+    """Return the text that a template and values make."""
+    return readable(_environment().get_template(name).render(**values))
 
 
 def readable(text: str) -> str:
@@ -54,6 +59,7 @@ def _environment() -> Environment:
         "shown": shown,
         "number": lambda value: f"{value:,}",
         "percent": percent,
+        "sentence": lambda text: text[:1].upper() + text[1:],
         "size": size,
     }
     environment.filters.update(filters)
