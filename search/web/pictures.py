@@ -41,6 +41,7 @@ class Pictures:
         self._lock = threading.Lock()
 
     def keep(self, key: str, sent: Sent) -> None:
+        """Take a picture in, as the latest."""
         with self._lock:
             self._kept[key] = sent
             self._kept.move_to_end(key)

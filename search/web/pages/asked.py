@@ -71,9 +71,11 @@ class Address:
         return self.but(**{name: [*dict.fromkeys([*self.all(name), text])]})
 
     def minus(self, name: str, text: str) -> Address:
+        """Return this without one of the values of a name."""
         return self.but(**{name: [other for other in self.all(name) if other != text]})
 
     def all(self, name: str) -> list[str]:
+        """Return the values of a name."""
         return [text for other, text in self.pairs if other == name]
 
     def others(self, *names: str) -> list[tuple[str, str]]:
@@ -81,9 +83,11 @@ class Address:
         return [pair for pair in self.pairs if pair[0] not in (*names, "offset", "at")]
 
     def query(self) -> str:
+        """Return what stands behind the question mark."""
         return urlencode(self.pairs, errors="replace")
 
     def url(self, path: str = "/") -> str:
+        """Return the address of a page that is asked for this."""
         return f"{path}?{self.query()}" if self.pairs else path
 
 
@@ -117,6 +121,7 @@ class Wanted:
 
     @property
     def is_filtered(self) -> bool:
+        """Whether photos must be anything."""
         return any(self.given[name] for name in _FILTERS)
 
     @property
@@ -139,6 +144,7 @@ class Wanted:
         return self.address.but(q=str(Query(spoken)) if spoken else None, picture=pictures)
 
     def without(self, place: int) -> Address:
+        """Return where a term is not looked for."""
         return self.with_terms([*self.terms[:place], *self.terms[place + 1 :]])
 
     def weighed(self, place: int, steps: int) -> Address | None:

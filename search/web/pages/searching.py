@@ -213,7 +213,7 @@ def _offers(wanted: Wanted, facets: Facets) -> dict[str, Any]:
         "folders": [
             (os.path.basename(one.name), one.photos, address.but(folder=one.name).url())
             for one in facets.folders[:_NAMES]
-            if one.name.isprintable() or _is_text(one.name)
+            if _is_text(one.name)
         ],
         "labels": [
             (one.name, one.photos, address.plus("tag", one.name).url())
@@ -224,6 +224,7 @@ def _offers(wanted: Wanted, facets: Facets) -> dict[str, Any]:
 
 
 def _is_text(name: str) -> bool:
+    """Whether a name can stand in an address: bytes that are no UTF-8 can't."""
     try:
         name.encode()
     except UnicodeEncodeError:
