@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.datastructures import FormData
 from starlette.requests import Request
 
-from search.web.guard import is_form_token
 from search.web.problems import Problem
+from search.web.tokens import is_form_token
 
 _MOST_FIELDS, _FIELD_BYTES = 40, 2**17
 
