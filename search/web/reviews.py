@@ -39,8 +39,8 @@ class Reviews:
             kept = _Kept(library.tags.review(labels), newest, 0.0)
         kept.used = monotonic()
         self._kept[labels] = kept
-        while len(self._kept) > _MOST:
-            self._kept.popitem(last=False)
+        for labels in list(self._kept)[:-_MOST]:
+            self._kept.pop(labels, None)
         return kept.review
 
     def forget(self) -> None:
@@ -49,7 +49,10 @@ class Reviews:
 
 
 def _is_overtaken(library: Library, kept: _Kept) -> bool:
-    """Whether something else wrote labels since, here or in another process."""
+    """Whether something else wrote labels since, or took these answers back, here or in another process."""
+    own = library.catalog.run(kept.review.run) if kept.review.run is not None else None
+    if own is not None and own.undone_at is not None:
+        return True
     while library.catalog.run(kept.run + 1) is not None:
         if kept.run + 1 != kept.review.run:
             return True
