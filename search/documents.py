@@ -21,7 +21,10 @@ if TYPE_CHECKING:
         LibraryStatus,
         Photo,
         RootStatus,
+        RunInfo,
         Skip,
+        TagReport,
+        UndoReport,
         Withheld,
     )
 
@@ -210,4 +213,44 @@ def label_document(one: LabelSummary) -> dict[str, Any]:
         "judged": one.judged,
         "right": one.right,
         "precision": precision,
+    }
+
+
+def run_document(run: RunInfo) -> dict[str, Any]:
+    """Return what wrote labels, and what still stands of it."""
+    return {
+        "run": run.id,
+        "kind": run.kind,
+        "started_at": run.started_at.isoformat(),
+        "encoder": run.encoder,
+        "label_set": run.label_set,
+        "templates": run.templates,
+        "photos": run.photos,
+        "labels": run.labels,
+        "details": run.details,
+        "undone_at": run.undone_at.isoformat() if run.undone_at else None,
+    }
+
+
+def tag_report_document(report: TagReport) -> dict[str, Any]:
+    """Return what accepting or rejecting changed."""
+    return {
+        "run": report.run,
+        "photos": report.photos,
+        "labels": report.labels,
+        "unchanged": report.unchanged,
+        "new": list(report.new),
+    }
+
+
+def undo_document(report: UndoReport) -> dict[str, Any]:
+    """Return what was taken back."""
+    return {
+        "run": report.run,
+        "kind": report.kind,
+        "labels": report.labels,
+        "verdicts": report.verdicts,
+        "photos": report.photos,
+        "sidecars": report.sidecars,
+        "skipped": [skip_document(skip) for skip in report.skipped],
     }

@@ -60,6 +60,7 @@ THIRD_PARTIES = {
     "tqdm": {"cli"},
     "starlette": {"web"},
     "anyio": {"web"},
+    "jinja2": {"web/pages/rendering"},
     "uvicorn": {"cli/serve", "web/connections"},
     "platformdirs": {
         "banks",

@@ -1,0 +1,19 @@
+"""The pages that people see, made on the server; scripts only make them pleasant.
+
+rendering   values → HTML: the one environment of templates, where everything is escaped
+asked       an address → what is asked for, and the addresses beside it
+searching   the page to search with
+photo       a photo's own page
+statics     style sheet and scripts, under names that change with what is in them
+"""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute
+
+from search.web.pages import photo, searching, statics
+
+
+def routes() -> list[BaseRoute]:
+    """Return the routes of all pages."""
+    return [*searching.routes(), *photo.routes(), *statics.routes()]
