@@ -18,16 +18,22 @@ names of files                     here: they stay text
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
+from html.parser import HTMLParser
 
 import anyio
 import pytest
 import uvicorn
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
 
-from search.web import ServeOptions, create_app
+from search.web import ServeOptions, create_app, originals
 from search.web.bodies import Bodies
 from search.web.compat.fetching import is_allowed
 from search.web.connections import Connection
@@ -385,3 +391,102 @@ def test_a_query_reads_no_file(client, pictures, q, monkeypatch):
         assert answer.status_code == 400
         assert str(pictures) not in answer.json()["detail"]
     assert client.get("/api/search", params={"q": "a", "like": str(pictures / "3.jpg")}).status_code == 400
+
+
+# ---- names of files
+
+
+HOSTILE = (
+    *(
+        '"><script>alert(1)</script>',
+        "'onerror=alert(1) x='",
+        "</title></script><!--",
+        "&lt;b&gt;",
+        "a\u202egpj.exe",
+    ),
+    *("two\nlines\r\n\r\n<b>", "\x1b[31m\x07", "{{7*7}}{% raw %}${7*7}", "\u2028\u2029\ufeff", "..", "%2e%2e%2f"),
+)
+NAMES = st.lists(
+    st.one_of(
+        st.sampled_from([name.encode() for name in HOSTILE]),
+        st.text(min_size=1, max_size=20).map(lambda text: text.encode("utf-8", "replace")),
+        st.binary(min_size=1, max_size=20),
+    ),
+    min_size=1,
+    max_size=4,
+).map(lambda parts: b"".join(parts).replace(b"/", b"_").replace(b"\0", b"_")[:200] + b".jpg")
+
+
+class Inert(HTMLParser):
+    """Collects what of a page could run or show something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [f"{tag} {name}" for name, _ in attrs if name.startswith("on")]
+        links = [value or "" for name, value in attrs if name in ("href", "src", "action")]
+        self.found += [f"{tag} {link}" for link in links if re.match(r"\s*(\w+:|//)", link)]
+        if tag == "script" and not dict(attrs).get("src", "").startswith("/static/"):
+            self.found.append("script of its own")
+        self.found += [tag] * (tag in ("iframe", "object", "embed", "base", "b"))
+
+
+@pytest.fixture(scope="module")
+def named(client, library, ids):
+    """Give a photo any name; return what each address then answers."""
+    id_ = ids["3.jpg"]
+    known = library.catalog.get([id_])[0]
+
+    def answers(name: bytes):
+        path = os.path.join(os.path.dirname(known.path), os.fsdecode(name))
+        renamed = replace(known, path=path, labels=(os.fsdecode(name).encode("utf-8", "replace").decode(),))
+        with pytest.MonkeyPatch.context() as patch:
+            get = type(library.catalog).get
+            patch.setattr(
+                type(library.catalog), "get",
+                lambda self, which: [renamed if one.id == id_ else one for one in get(self, which)],
+            )  # fmt: skip
+            yield client.get(f"/api/photos/{id_}")
+            yield client.get("/api/search?q=noise&min_relevance=0&k=20")
+            yield client.get(f"/photos/{id_}", headers={"Accept": "text/html"})
+            yield client.get("/?q=noise&min_relevance=0", headers={"Accept": "text/html"})
+
+    return answers
+
+
+@settings(max_examples=20, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+          suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(name=NAMES)
+@example(name=HOSTILE[0].encode() + b".jpg")
+@example(name=b"\xff\xfe\xed\xa0\x80.jpg")
+def test_whatever_a_file_is_called_it_stays_text(named, name):
+    seen: list[str] = []
+    for answer in named(name):
+        assert answer.status_code == 200, answer.text
+        if answer.headers["content-type"].startswith("application/json"):
+            photo = answer.json() if "path" in answer.json() else answer.json()["hits"][0]
+            assert "path" in photo
+            answer.content.decode("ascii")  # no direction, line or control of the name is in what is sent
+            assert not any(byte < 32 for byte in answer.content)
+        else:
+            page = Inert()
+            page.feed(answer.text)
+            assert page.found == []
+            seen.append(answer.text)
+    assert all("<title>" in text for text in seen)
+    if b"alert(1)" in name:
+        assert "alert(1)" in seen[0]  # it is there, as text
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_puts_anything_into_a_header(library, ids, name):
+    id_ = ids["3.jpg"]
+    known = library.catalog.get([id_])[0]
+    descriptor = os.open(known.path, os.O_RDONLY)
+    answer = originals.sent(
+        replace(known, path=f"/x/{name.replace('/', '_')}"), os.fdopen(descriptor, "rb"), is_head=True
+    )
+    place = answer.headers["content-disposition"]
+    assert re.fullmatch(r"inline; filename\*=UTF-8''[A-Za-z0-9%._~-]+", place)
