@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
 from search import Library
 from search.web import ServeOptions, create_app
+from search.web.connections import Connection
 
 HERE = "http://localhost:8000"
 
@@ -64,3 +70,22 @@ def client(serve) -> TestClient:
 def ids(library) -> dict[str, int]:
     """The photos' ids by file name."""
     return {Path(photo.path).name: photo.id for photo in library.catalog.get(library.catalog.all_ids().tolist())}
+
+
+@pytest.fixture(scope="package")
+def live():
+    """Serve an application on a real port of the loopback, as long as a `with` lasts."""
+
+    @contextmanager
+    def live_(app, *, http=Connection) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", http=http, ws="none", lifespan="on"))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            while not server.started:
+                time.sleep(0.01)
+            yield listener.getsockname()[1]
+            server.should_exit = True
+            thread.join()
+
+    return live_

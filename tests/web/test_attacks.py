@@ -29,7 +29,6 @@ from html.parser import HTMLParser
 
 import anyio
 import pytest
-import uvicorn
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -63,24 +62,15 @@ endless.ended = threading.Event()
 
 
 @pytest.fixture(scope="module")
-def port(library):
+def port(library, live):
     """A real server's port, /endless beside it."""
     app = create_app(library, ServeOptions(clip_retrieval=ClipRetrieval(), immich=Immich()))
 
     async def both(scope, receive, send):
         await (endless if scope.get("path") == "/endless" else app)(scope, receive, send)
 
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(both, log_level="critical", http=Impatient, ws="none", lifespan="on")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    thread.join()
-    listener.close()
+    with live(both, http=Impatient) as port:
+        yield port
 
 
 def said(port: int, *parts: bytes) -> bytes:
