@@ -464,6 +464,7 @@ def test_whatever_a_file_is_called_it_stays_text(named, name):
             page = Inert()
             page.feed(answer.text)
             assert page.found == []
+            assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08\x0e-\x1f]", answer.text)
             seen.append(answer.text)
     assert all("<title>" in text for text in seen)
     if b"alert(1)" in name:
