@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ def folder_of(text: str | None, in_base64: str | None) -> str:
     """
     try:
         name = os.fsdecode(base64.b64decode(in_base64, validate=True)) if in_base64 else (text or "").strip()
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and what is no ASCII is another
         name = ""
     path = os.path.expanduser(name)
     if not os.path.isabs(path) or "\0" in path:

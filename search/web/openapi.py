@@ -73,7 +73,7 @@ def _answer(operation: Operation) -> dict[str, Any]:
     headers = {"ETag": {"schema": {"type": "string"}}}
     if operation.answer is None:
         anything = {"schema": {"type": "string", "format": "binary"}}
-        media = dict.fromkeys(operation.media, anything)
+        media = {kind: {} if kind == "text/event-stream" else anything for kind in operation.media}
     else:
         media = {"application/json": {"schema": {"$ref": f"#/components/schemas/{operation.answer}"}}}
     return {"description": operation.about, "headers": headers, "content": media}

@@ -19,9 +19,6 @@ class Rate:
         self._rate, self._burst, self._clock = rate, burst, clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # by who: how often yet, as of when
 
-    def __len__(self) -> int:
-        return len(self._left)
-
     def take(self, who: str) -> float:
         """Count one; return 0.0, or the seconds to wait where it is one too many and was not counted."""
         now, left = self._clock(), self._of(who)

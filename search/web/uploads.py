@@ -45,6 +45,7 @@ class Uploads:
         self._decoding = CapacityLimiter(
             _WORKERS
         )  # of their own: what is slow to decode keeps nobody else waiting
+        self._pending = 0
         self._opening = threading.Lock()
         self._decoders: Decoders | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -55,10 +56,14 @@ class Uploads:
 
     async def decoded(self, content: bytes) -> Decoded:
         """Return a picture with what it says of itself. Raises Problem for what is none, and where too many wait."""
-        if self._decoding.statistics().tasks_waiting >= _WAITING:
+        if self._pending >= _WORKERS + _WAITING:
             raise Problem(429, "Too many pictures at the same time; try again.", headers={"Retry-After": "2"})
-        preprocessing = await self._desk.answer(lambda library: library.preprocessing())
-        return await to_thread.run_sync(self._decoded, content, preprocessing, limiter=self._decoding)
+        self._pending += 1
+        try:
+            preprocessing = await self._desk.answer(lambda library: library.preprocessing())
+            return await to_thread.run_sync(self._decoded, content, preprocessing, limiter=self._decoding)
+        finally:
+            self._pending -= 1
 
     def close(self) -> None:
         """End the children."""

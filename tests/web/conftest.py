@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 from scenes import scene
 from starlette.testclient import TestClient
@@ -14,6 +19,7 @@ from starlette.testclient import TestClient
 from search import Library
 from search.types import Photo
 from search.web import ServeOptions, create_app
+from search.web.connections import Connection
 
 HERE = "http://localhost:8000"
 
@@ -131,3 +137,22 @@ def taken(day: str, camera: str, **place: float) -> Image.Exif:
         for tag, name, side in ((1, "latitude", "N"), (3, "longitude", "E")):
             gps[tag], gps[tag + 1] = side, (place[name], 0.0, 0.0)
     return exif
+
+
+@pytest.fixture(scope="package")
+def live():
+    """Serve an application on a real port of the loopback, as long as a `with` lasts."""
+
+    @contextmanager
+    def live_(app, *, http=Connection) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", http=http, ws="none", lifespan="on"))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            while not server.started:
+                time.sleep(0.01)
+            yield listener.getsockname()[1]
+            server.should_exit = True
+            thread.join()
+
+    return live_

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -23,19 +21,10 @@ OPEN = ".tile:not([hidden]) > .open"
 
 
 @pytest.fixture(scope="module")
-def server(gallery) -> Iterator[str]:
+def server(gallery, live) -> Iterator[str]:
     """The gallery, served; its address."""
-    import uvicorn
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        config = uvicorn.Config(create_app(gallery, ServeOptions()), log_level="warning", http="h11", ws="none")
-        running = uvicorn.Server(config)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-        thread.start()
+    with live(create_app(gallery, ServeOptions())) as port:
         yield f"http://localhost:{port}"
-        running.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")

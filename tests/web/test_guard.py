@@ -427,7 +427,7 @@ def test_counting_addresses_takes_bounded_memory():
     rate = Rate(1.0, 1, lambda: 0.0)
     for number in range(rates.MOST_CLIENTS + 10):
         rate.take(str(number))
-    assert len(rate) == rates.MOST_CLIENTS
+    assert len(rate._left) == rates.MOST_CLIENTS
 
 
 def test_beyond_so_many_at_once_others_are_told_to_try_again():
