@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
-import numpy as np
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -81,7 +80,7 @@ async def _kept(request: Request, content: bytes) -> str:
 
     decoded = await request.app.state.uploads.decoded(content)
     pixels = decoded.pixels
-    vectors = await request.app.state.desk.answer(lambda library: library.image_vectors(np.stack([pixels])))
+    vectors = await request.app.state.desk.answer(lambda library: library.image_vectors(pixels[None]))
     key: str = decoded.content_hash.hex()[:32]
     request.app.state.pictures.keep(key, Sent(vectors[0], webp(pixels)))
     return key
