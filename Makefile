@@ -2,10 +2,10 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 RIVALS = against_rclip against_clip_retrieval
-BENCHES = encoders pipeline memory index filters labels incremental decoding quality reliability
+BENCHES = encoders pipeline memory index filters labels incremental decoding quality reliability serving
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-slow torture lint format bench docs wheel clean
+.PHONY: demo test test-slow test-clients torture lint format bench docs wheel clean
 
 demo: $(VENV)/installed       ## index real photographs, search and label them; PHOTOS=DIR for your own
 	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -15,6 +15,9 @@ test: $(VENV)/installed       ## run the tests
 
 test-slow: $(VENV)/installed  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-clients: $(VENV)/installed  ## run other programs' own clients against a server
+	$(BIN)/python -m pytest -m slow tests/web/test_client_packages.py
 
 torture: $(VENV)/installed    ## kill, starve and unplug it for an hour; SEED=n PART=0.1
 	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1) --torture-part $(or $(PART),1)

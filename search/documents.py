@@ -22,8 +22,11 @@ if TYPE_CHECKING:
         Passport,
         Photo,
         RootStatus,
+        RunInfo,
         Skip,
         SpotCheck,
+        TagReport,
+        UndoReport,
         Withheld,
     )
 
@@ -236,3 +239,57 @@ def passport_document(passport: Passport) -> dict[str, Any]:
 
 def _spot(spot: SpotCheck) -> dict[str, Any]:
     return {**path_fields(spot.path), "cosine": round(spot.cosine, 5), "as_stored": round(spot.as_stored, 5)}
+
+
+def run_document(run: RunInfo) -> dict[str, Any]:
+    """Return what wrote labels, and what still stands of it."""
+    return {
+        "run": run.id,
+        "kind": run.kind,
+        "started_at": run.started_at.isoformat(),
+        "encoder": run.encoder,
+        "label_set": run.label_set,
+        "templates": run.templates,
+        "photos": run.photos,
+        "labels": run.labels,
+        "details": run.details,
+        "undone_at": run.undone_at.isoformat() if run.undone_at else None,
+    }
+
+
+def tag_report_document(report: TagReport) -> dict[str, Any]:
+    """Return what accepting or rejecting changed."""
+    return {
+        "run": report.run,
+        "photos": report.photos,
+        "labels": report.labels,
+        "unchanged": report.unchanged,
+        "new": list(report.new),
+    }
+
+
+def undo_document(report: UndoReport) -> dict[str, Any]:
+    """Return what was taken back."""
+    return {
+        "run": report.run,
+        "kind": report.kind,
+        "labels": report.labels,
+        "verdicts": report.verdicts,
+        "photos": report.photos,
+        "sidecars": report.sidecars,
+        "skipped": [skip_document(skip) for skip in report.skipped],
+    }
+
+
+def question_document(
+    photo: Photo, label: str, probability: float, uncertainty: float, why: str
+) -> dict[str, Any]:
+    """Return a question of a review."""
+    return {
+        **path_fields(photo.path),
+        "id": photo.id,
+        "label": label,
+        "probability": probability,
+        "uncertainty": uncertainty,
+        "why": why,
+    }

@@ -29,6 +29,9 @@ ROOT = Path(__file__).parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture-seed", type=int, default=1, help="what tests/reliability draws its chances from")
+    parser.addoption(
+        "--clients-python", help="an interpreter with clip-retrieval in its environment; else one is made"
+    )
     parser.addoption("--torture-part", type=float, default=1.0, help="which part of its long runs' trials to make")
 
 

@@ -44,6 +44,7 @@ from search.types import EncoderStatus, JobStatus, Picture, Publication, RootSta
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from search.catalog.overview import Overview
     from search.catalog.scopes import Scope
     from search.catalog.session import Row, Session
     from search.types import Filter, Ids, Photo, Vectors
@@ -193,6 +194,15 @@ class CatalogReader(TagReader):
         """Return the ids of all photos present, ascending."""
         with self._reading() as session:
             return _present(session, session.ids("SELECT id FROM photos"))
+
+    def overview(self, known: Overview | None = None) -> Overview:
+        """Return all photos present as columns.   known: an earlier one, which is returned if it still holds."""
+        from search.catalog import overview
+
+        with self._reading() as session:
+            if known is not None and known.version == overview.version(session):
+                return known
+            return overview.read(session)
 
     def sample(self, scope: Scope, size: int) -> list[Photo]:
         """Return up to `size` photos present in a scope, spread evenly over it."""

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli.compatible import compatible_of, compatible_options
-from search.cli.options import Number, Settings, as_command, model_option, not_empty, trust_option
+from search.cli.options import (
+    Number,
+    Settings,
+    as_command,
+    completed_by,
+    model_option,
+    not_empty,
+    trust_option,
+)
 from search.errors import SearchError, UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +48,14 @@ _MOST_CONNECTIONS = 1000  # open at a time, whoever has them and whatever they w
     "--max-megapixels", type=Number(min=0.01), default=100, show_default=True, help="Refuse uploads above."
 )
 @click.option("--rate", type=Number(min=0.01), metavar="N", help="Requests a second from one address.")
+@click.option(
+    "--index-under",
+    multiple=True,
+    metavar="DIR",
+    shell_complete=completed_by("folders"),
+    callback=not_empty,
+    help="Folders in it may be indexed by whoever is let in; may be given often.",
+)
 @compatible_options
 @model_option
 @trust_option
@@ -53,6 +69,7 @@ def command(
     max_upload: float,
     max_megapixels: float,
     rate: float | None,
+    index_under: tuple[str, ...],
     model: str,
     trust_checkpoint: str | None,
     **others: Any,
@@ -70,6 +87,7 @@ def command(
         import uvicorn
 
         from search.web import ServeOptions, create_app
+        from search.web.connections import Connection
     except ImportError:
         raise UsageError("serving needs Starlette and uvicorn", hint="pip install 'search[web]'") from None
     options = ServeOptions(
@@ -80,6 +98,7 @@ def command(
         max_upload_bytes=round(max_upload * 1e6),
         max_megapixels=max_megapixels,
         rate=rate,
+        index_under=index_under,
         **compatible_of(settings, **others),
     )
     with _listening(options) as listener, settings.open_library(model, trust_checkpoint) as library:
@@ -87,10 +106,10 @@ def command(
         config = uvicorn.Config(
             create_app(library, options),
             log_level="warning",
-            access_log=settings.verbose,
+            access_log=False,  # an address may have the token in it
             server_header=False,
             proxy_headers=False,
-            http="h11",
+            http=Connection,
             ws="none",
             limit_concurrency=_MOST_CONNECTIONS,
             backlog=_BACKLOG,

@@ -29,6 +29,7 @@ from search.errors import (
 )
 from search.generations import Generations
 from search.library import answering
+from search.library.browsing import Browsing
 from search.library.model import AUTO, LibraryModel
 from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
@@ -46,7 +47,7 @@ from search.types import (
     RunKind,
     Skip,
 )
-from search.vectors import EXACT
+from search.vectors import EXACT, normalize
 
 if TYPE_CHECKING:
     from search.adoption import AdoptOptions, Source
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from search.generations.beside import Publisher
     from search.indexer import IndexOptions, Model
     from search.labels import Label, LabelOptions, LabelSet
+    from search.library.browsing import Browsed, Facets
     from search.library.tags import Tags
     from search.types import AdoptReport, Ids, IndexReport, Passport, Photo, Pixels, Progress, Vector, Vectors
     from search.vectors import VectorIndex
@@ -122,6 +124,7 @@ class Library:
         )
         self._live = LiveIndex(self.catalog, self._generations, self._tell_once)
         self._lock = threading.Lock()
+        self._browsing = Browsing()
 
     @classmethod
     def open(
@@ -558,6 +561,37 @@ class Library:
     def image_vectors(self, images: Pixels) -> Vectors:
         """Return pictures, (N, H, W, 3), as the library's model sees them: (N, D) unit rows."""
         return self.model.made_sure(self.model.answering().fingerprint).encode_images(images)
+
+    # ---- looking around
+
+    @_surviving
+    def browse(self, k: int = 60, *, offset: int = 0, filter: Filter | None = None) -> Browsed:
+        """Return photos in order of time, the latest first; needs no model."""
+        from search.library import browsing
+
+        overview, selection = self._browsing.overview(self.catalog), self.catalog.select(filter or Filter())
+        return browsing.browse(self.catalog, overview, selection, k=k, offset=offset)
+
+    @_surviving
+    def facets(self, filter: Filter | None = None) -> Facets:
+        """Return what the photos that pass a filter could be filtered by further, with counts."""
+        from search.library import browsing
+
+        overview, selection = self._browsing.overview(self.catalog), self.catalog.select(filter or Filter())
+        return browsing.facets(overview, selection)
+
+    @_surviving
+    def folded(self, photos: Sequence[Photo]) -> list[tuple[int, ...]]:
+        """Return photos' ids as groups that show the same, in order, each where its first photo was.
+
+        Told from what is known of them, no file is read: for a page of an answer. `duplicates` is thorough.
+        """
+        from search.library import browsing
+
+        row = self.catalog.encoder()
+        ids, vectors = self.catalog.embeddings(row, [photo.id for photo in photos]) if row and photos else ((), ())
+        unit = dict(zip(map(int, ids), normalize(np.asarray(vectors)) if len(ids) else (), strict=True))
+        return browsing.folded(self.catalog, photos, unit)
 
     # ---- duplicates
 

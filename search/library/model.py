@@ -47,6 +47,11 @@ class LibraryModel:
         self._halves: dict[str, TextHalf | None] = {}  # by fingerprint
         self._banks: dict[str, Bank] = {}
 
+    @property
+    def wanted(self) -> str:
+        """The name that was asked for."""
+        return self._name
+
     def forget(self) -> None:
         """Let go of what was opened."""
         self.loaded = None

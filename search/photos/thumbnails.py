@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
 from search.photos import decode
+
+if TYPE_CHECKING:
+    from search.types import Pixels
 
 _SAVING = {"JPEG": {"quality": 82, "optimize": True}, "WEBP": {"quality": 72}, "PNG": {}}
 
@@ -41,6 +44,13 @@ def fitted(path: str, box: tuple[int, int], *, form: Form, max_megapixels: float
     """Do what `thumbnail` does with a box of (width, height)."""
     buffer = io.BytesIO()
     _scaled(path, box, max_megapixels).save(buffer, form, **_SAVING[form])
+    return buffer.getvalue()
+
+
+def webp(pixels: Pixels) -> bytes:
+    """Return pixels, (H, W, 3), as a WebP file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", **_SAVING["WEBP"])
     return buffer.getvalue()
 
 

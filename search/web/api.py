@@ -1,6 +1,7 @@
 """The REST interface: what the command line prints as JSON, at addresses below /api.
 
-`OPERATIONS` is the one table of it: routes are made from it, requests are read by it, the OpenAPI document tells of it.
+`OPERATIONS` is what can be asked, in the one table that routes are made from and the OpenAPI document tells of
+(search.web.table); what changes the library stands in search.web.working.
 
 Pages are asked for by `offset` and `k`, not by a cursor. An answer is the best of a ranking that the query and the
 library's state alone decide: nothing need be remembered here, any page can be asked for, also one before, and a link to
@@ -43,8 +44,9 @@ MOST = 10_000  # a ranking is made no further
 class Operation:
     """One thing that can be done.
 
-    answer: the schema of its document, None for a file.   parameters: in the address.   body: in a JSON body; uploads:
-    the body may be a form, too, with pictures.   problems: statuses of errors that are its own.
+    answer: the schema of its document, None for a file, whose kinds `media` names.   parameters: in the address.
+    body: in a JSON body; uploads: the body may be a form, too, with pictures.   problems: statuses of errors that are
+    its own.   status: of an answer.
     """
 
     method: str
@@ -57,12 +59,14 @@ class Operation:
     body: tuple[Parameter, ...] = ()
     uploads: bool = False
     problems: tuple[int, ...] = field(default=())
+    status: int = 200
+    media: tuple[str, ...] = ("image/*", "application/octet-stream")
 
 
-def routes() -> list[BaseRoute]:
+def routes(operations: Sequence[Operation]) -> list[BaseRoute]:
     """Return the routes of the interface, one for each path."""
     paths: dict[str, dict[str, Operation]] = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = operation
     return [Route(path, _endpoint(those), methods=list(those)) for path, those in paths.items()]
 
@@ -75,7 +79,8 @@ def _endpoint(operations: dict[str, Operation]) -> Callable[[Request], Awaitable
     return endpoint
 
 
-def _desk(request: Request) -> Desk:
+def desk_of(request: Request) -> Desk:
+    """Return whose turn it is to ask the library."""
     desk: Desk = request.app.state.desk
     return desk
 
@@ -83,7 +88,7 @@ def _desk(request: Request) -> Desk:
 # ---- answers
 
 
-def answer(request: Request, document: dict[str, Any]) -> Response:
+def answer(request: Request, document: dict[str, Any], *, status: int = 200) -> Response:
     """Return a document with its ETag; 304 and nothing else where the caller has it already.
 
     The ETag is weak: it is of all but the seconds that an answer took.
@@ -92,7 +97,7 @@ def answer(request: Request, document: dict[str, Any]) -> Response:
     tag = f'W/"{hashlib.sha256(_json(said)).hexdigest()[:32]}"'
     if request.method in ("GET", "HEAD") and _has(request, tag):
         return Response(status_code=304, headers={"ETag": tag})
-    return Response(_json(document), media_type="application/json", headers={"ETag": tag})
+    return Response(_json(document), status, media_type="application/json", headers={"ETag": tag})
 
 
 def _has(request: Request, tag: str) -> bool:
@@ -118,7 +123,7 @@ async def _search_by_body(request: Request, given: dict[str, Any]) -> Response:
     """Search for what a JSON document says, or a form with that in its field `query` and pictures beside it."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return await _found(request, Asked.of(of_document(await request.body(), SEARCH_BY_BODY)))
+        return await _found(request, Asked.of(of_document(await _text_of(request), SEARCH_BY_BODY)))
     if kind != "multipart/form-data":
         raise Problem(415, "The body is either application/json or multipart/form-data.")
     async with request.form(max_files=_MOST_PICTURES, max_fields=1, max_part_size=_FIELD_BYTES) as form:
@@ -132,8 +137,18 @@ async def _search_by_body(request: Request, given: dict[str, Any]) -> Response:
     return await _found(request, asked.showing(pixels))
 
 
+async def _text_of(request: Request) -> bytes:
+    """Return a body of JSON, which may be no longer than in a form: to parse it takes many times its size."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _FIELD_BYTES:
+            raise Problem(413, f"A query may have {_FIELD_BYTES} bytes at most.")
+    return body
+
+
 async def _found(request: Request, asked: Asked) -> Response:
-    found = await _desk(request).answer(asked.answered)
+    found = await desk_of(request).answer(asked.answered)
     return answer(request, asked.page(documents.answer_document(found)))
 
 
@@ -141,14 +156,14 @@ async def _found(request: Request, asked: Asked) -> Response:
 
 
 async def _photo(request: Request, given: dict[str, Any]) -> Response:
-    id_ = _id(request)
+    id_ = id_of(request)
 
     def everything(library: Library) -> dict[str, Any]:
         document = documents.whole_photo_document(library.photo(id_))
         records = library.tags.of([id_])[id_]
         return {**document, "label_records": [documents.record_document(record) for record in records]}
 
-    return answer(request, await _desk(request).look(everything))
+    return answer(request, await desk_of(request).look(everything))
 
 
 async def _similar(request: Request, given: dict[str, Any]) -> Response:
@@ -160,19 +175,20 @@ async def _similar(request: Request, given: dict[str, Any]) -> Response:
 
 async def _original(request: Request, given: dict[str, Any]) -> Response:
     photo = await _known(request)
-    file = await _desk(request).look(lambda _: originals.opened(photo))
+    file = await desk_of(request).look(lambda _: originals.opened(photo))
     if _has(request, originals.tag(photo)):
         file.close()
         return Response(status_code=304, headers={"ETag": originals.tag(photo)})
-    return originals.sent(photo, file)
+    return originals.sent(photo, file, is_head=request.method == "HEAD")
 
 
 async def _known(request: Request) -> Photo:
-    id_ = _id(request)
-    return await _desk(request).look(lambda library: library.photo(id_))
+    id_ = id_of(request)
+    return await desk_of(request).look(lambda library: library.photo(id_))
 
 
-def _id(request: Request) -> int:
+def id_of(request: Request) -> int:
+    """Return the id in an address. Raises UnknownPhoto for what can be none."""
     text: str = request.path_params["id"]
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
         raise UnknownPhoto("There is no such photo in the library.")
@@ -183,21 +199,21 @@ def _id(request: Request) -> int:
 
 
 async def _status(request: Request, given: dict[str, Any]) -> Response:
-    found = await _desk(request).look(lambda library: library.status())
+    found = await desk_of(request).look(lambda library: library.status())
     return answer(request, documents.status_document(found))
 
 
 async def _labels(request: Request, given: dict[str, Any]) -> Response:
-    found = await _desk(request).look(lambda library: library.tags.labels())
-    return answer(request, _listed("labels", found, documents.label_document, given))
+    found = await desk_of(request).look(lambda library: library.tags.labels())
+    return answer(request, listed("labels", found, documents.label_document, given))
 
 
 async def _skipped(request: Request, given: dict[str, Any]) -> Response:
-    found = await _desk(request).look(lambda library: library.skipped())
-    return answer(request, _listed("skipped", found, documents.skip_document, given))
+    found = await desk_of(request).look(lambda library: library.skipped())
+    return answer(request, listed("skipped", found, documents.skip_document, given))
 
 
-def _listed(
+def listed(
     name: str, found: Sequence[Any], document_of: Callable[[Any], dict[str, Any]], given: dict[str, Any]
 ) -> dict[str, Any]:
     """Return one page of a list."""
@@ -218,11 +234,11 @@ async def _openapi(request: Request, given: dict[str, Any]) -> Response:
 
 # ---- the table
 
-_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 1000}
+TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 1000}
 _EXAMPLE: Schema = {"type": "string", "pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?:)?[0-9]{1,18}$", "maxLength": 40}
 
 
-def _many(schema: Schema) -> Schema:
+def many(schema: Schema) -> Schema:
     return {"type": "array", "items": schema, "maxItems": 16}
 
 
@@ -230,18 +246,18 @@ _PAGE = (
     Parameter("k", {"type": "integer", "minimum": 1, "maximum": 1000}, "How many at most.", 10),
     Parameter("offset", {"type": "integer", "minimum": 0, "maximum": MOST - 1}, "How many to pass over first.", 0),
 )
-_LIST_PAGE = (
+LIST_PAGE = (
     Parameter("k", {"type": "integer", "minimum": 1, "maximum": 1000}, "How many at most.", 100),
     Parameter("offset", {"type": "integer", "minimum": 0, "maximum": 10**9}, "How many to pass over first.", 0),
 )
-_FILTER = (
-    Parameter("folder", _TEXT, "Only photos in this folder and below; an absolute path."),
-    Parameter("after", _TEXT, "Taken on this date or later: 2024, 2024-05, 2024-05-01, 2024-05-01T18:30+02:00."),
-    Parameter("before", _TEXT, "Taken before this date."),
-    Parameter("camera", _TEXT, "The camera's name has this in it."),
-    Parameter("near", _TEXT, "LAT,LON,KM: taken within so many kilometres of this place."),
-    Parameter("tag", _many(_TEXT), "Has this label, or one below it."),
-    Parameter("where", _many(_TEXT), "A condition such as `rating >= 4 and not has gps`."),
+FILTER = (
+    Parameter("folder", TEXT, "Only photos in this folder and below; an absolute path."),
+    Parameter("after", TEXT, "Taken on this date or later: 2024, 2024-05, 2024-05-01, 2024-05-01T18:30+02:00."),
+    Parameter("before", TEXT, "Taken before this date."),
+    Parameter("camera", TEXT, "The camera's name has this in it."),
+    Parameter("near", TEXT, "LAT,LON,KM: taken within so many kilometres of this place."),
+    Parameter("tag", many(TEXT), "Has this label, or one below it."),
+    Parameter("where", many(TEXT), "A condition such as `rating >= 4 and not has gps`."),
     Parameter("min_relevance", {"type": "number", "minimum": 0, "maximum": 1}, "Drop hits below."),
     Parameter(
         "diverse", {"type": "boolean"}, "Photos unlike each other rather than the best; one page only.", False
@@ -253,10 +269,10 @@ _WORDS = (
         {"type": "string", "minLength": 1, "maxLength": 2000},
         "What to look for: `red car + 2:beach - people + like:12`, where 12 is a photo's id.",
     ),
-    Parameter("not", _many(_TEXT), "Push away from this text."),
-    Parameter("like", _many(_EXAMPLE), "Like the photo of this id; a weight may stand in front: `2:12`."),
-    Parameter("unlike", _many(_EXAMPLE), "Push away from the photo of this id."),
-    Parameter("template", _many(_TEXT), "Texts are put into this at {}; several are averaged."),
+    Parameter("not", many(TEXT), "Push away from this text."),
+    Parameter("like", many(_EXAMPLE), "Like the photo of this id; a weight may stand in front: `2:12`."),
+    Parameter("unlike", many(_EXAMPLE), "Push away from the photo of this id."),
+    Parameter("template", many(TEXT), "Texts are put into this at {}; several are averaged."),
 )
 _WEIGHTS = Parameter(
     "image_weights",
@@ -267,7 +283,7 @@ _WEIGHTS = Parameter(
     },
     "How much each picture that is sent along counts, in their order; less than 0 pushes away. Else 1.",
 )
-SEARCH = (*_WORDS, *_FILTER, *_PAGE)
+SEARCH = (*_WORDS, *FILTER, *_PAGE)
 SEARCH_BY_BODY = (*SEARCH, _WEIGHTS)
 
 OPERATIONS = (
@@ -308,7 +324,7 @@ OPERATIONS = (
         "The photos most like one, itself left out.",
         _similar,
         "Answer",
-        parameters=(*_FILTER, *_PAGE),
+        parameters=(*FILTER, *_PAGE),
         problems=(404, 409, 503),
     ),
     Operation(
@@ -327,7 +343,7 @@ OPERATIONS = (
         "Every label, how often it is there and how good it is.",
         _labels,
         "Labels",
-        parameters=_LIST_PAGE,
+        parameters=LIST_PAGE,
         problems=(503,),
     ),
     Operation("GET", "/api/status", "status", "What the library holds.", _status, "Status", problems=(503,)),
@@ -338,7 +354,7 @@ OPERATIONS = (
         "The files that could not be indexed, with reasons.",
         _skipped,
         "Skipped",
-        parameters=_LIST_PAGE,
+        parameters=LIST_PAGE,
         problems=(503,),
     ),
     Operation("GET", "/api/openapi.json", "openapi", "This document.", _openapi, "Document"),

@@ -112,7 +112,7 @@ def _value(name: str, text: str, schema: Schema) -> object:
         return text == "true"
     if kind == "integer" and re.fullmatch("-?[0-9]{1,18}", text):
         return int(text)
-    if kind == "number" and re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", text):
+    if kind == "number" and re.fullmatch(r"-?[0-9]{1,18}(\.[0-9]{1,18})?([eE][-+]?[0-9]{1,3})?", text):
         return float(text)
     if kind == "string":
         return text

@@ -18,7 +18,7 @@ _ALWAYS = (400, 401, 403, 421, 429, 500)  # what the guard or anything may answe
 @functools.cache
 def document() -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the REST interface."""
-    from search.web.api import OPERATIONS
+    from search.web.table import OPERATIONS
 
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
@@ -47,7 +47,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if "{id}" in operation.path:
         schema = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
         parameters.insert(0, {"name": "id", "in": "path", "required": True, "schema": schema})
-    answers: dict[str, Any] = {"200": _answer(operation)}
+    answers: dict[str, Any] = {str(operation.status): _answer(operation)}
     if operation.method == "GET":
         answers["304"] = {"description": "What the caller has already, by If-None-Match."}
     for status in sorted({*_ALWAYS, *operation.problems}):
@@ -73,7 +73,7 @@ def _answer(operation: Operation) -> dict[str, Any]:
     headers = {"ETag": {"schema": {"type": "string"}}}
     if operation.answer is None:
         anything = {"schema": {"type": "string", "format": "binary"}}
-        media = dict.fromkeys(("image/*", "application/octet-stream"), anything)
+        media = {kind: {} if kind == "text/event-stream" else anything for kind in operation.media}
     else:
         media = {"application/json": {"schema": {"$ref": f"#/components/schemas/{operation.answer}"}}}
     return {"description": operation.about, "headers": headers, "content": media}
@@ -215,6 +215,63 @@ _PROBLEM = {
 }
 
 
+_JOB = {
+    "id": _INTEGER,
+    "kind": {"enum": ["index", "label"]},
+    "folder": _STRING,
+    "folder_bytes": _STRING,
+    "labels": _STRINGS,
+    "label_set": _or_null("string"),
+    "state": {"enum": ["running", "done", "interrupted", "failed"]},
+    "stopping": _FLAG,
+    "stage": _or_null("string"),
+    "done": _INTEGER,
+    "total": _or_null("integer"),
+    "started_at": _STRING,
+    "finished_at": _or_null("string"),
+    "report": {
+        "type": ["object", "null"],
+        "description": "What the command line prints, with the first 100 of `skipped` and how many there are, or of a "
+        "labelling `counts` by label.",
+    },
+    "problem": {"type": ["object", "null"], "description": "Why nothing came of it: `status`, `detail`."},
+}
+_RUN = {
+    "run": _INTEGER,
+    "kind": _STRING,
+    "started_at": _STRING,
+    "encoder": _or_null("string"),
+    "label_set": _or_null("string"),
+    "templates": _or_null("string"),
+    "photos": _INTEGER,
+    "labels": _INTEGER,
+    "details": {"type": "object"},
+    "undone_at": _or_null("string"),
+}
+_QUESTION = {
+    "id": _INTEGER,
+    "path": _STRING,
+    "path_bytes": _STRING,
+    "label": _STRING,
+    "probability": _NUMBER,
+    "uncertainty": _NUMBER,
+    "why": _STRING,
+}
+_TAG_REPORT = {
+    "run": _or_null("integer"),
+    "photos": _INTEGER,
+    "labels": _INTEGER,
+    "unchanged": _INTEGER,
+    "new": _STRINGS,
+}
+_UNDO = {
+    "run": _INTEGER,
+    "kind": _STRING,
+    **dict.fromkeys(("labels", "verdicts", "photos", "sidecars"), _INTEGER),
+    "skipped": _list("Skip"),
+}
+
+
 def _without(properties: dict[str, Any], *optional: str) -> Schema:
     return _object(properties, required=tuple(name for name in properties if name not in optional))
 
@@ -229,6 +286,15 @@ SCHEMAS: dict[str, Schema] = {
     "Status": _object(_STATUS),
     "Skipped": _object({"skipped": _list("Skip"), **_PAGED}),
     "Skip": _without(_SKIP, "path_bytes"),
+    "JobAnswer": _object(
+        {"job": {**_without(_JOB, "folder", "folder_bytes", "labels", "label_set"), "type": ["object", "null"]}}
+    ),
+    "Runs": _object({"runs": _list("Run"), **_PAGED}),
+    "Run": _object(_RUN),
+    "Review": _object({"items": _list("Question"), "left": _INTEGER}),
+    "Question": _without(_QUESTION, "path_bytes"),
+    "TagReport": _object(_TAG_REPORT),
+    "UndoReport": _object(_UNDO),
     "Document": {"type": "object"},
     "Problem": _object(_PROBLEM, required=("type", "title", "status", "detail")),
 }

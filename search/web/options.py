@@ -72,6 +72,8 @@ class ServeOptions:
     max_upload_bytes: of a request's body.   max_megapixels: of an uploaded picture.
     rate: requests a second from one address, None for no limit; burst: so many may come at once.
     concurrency: requests that are worked on at the same time.   body_timeout_s: seconds without a byte of a body.
+    max_thumbnail_bytes: of small pictures that are kept on the disk.
+    index_under: folders that may be indexed from here, beside those of the library; see `indexes_anywhere`.
     clip_retrieval, immich: how their clients are answered, None: not at all.
     Raises UsageError.
     """
@@ -86,6 +88,8 @@ class ServeOptions:
     burst: int = 200
     concurrency: int = 64
     body_timeout_s: float = 30.0
+    index_under: tuple[str, ...] = ()
+    max_thumbnail_bytes: int = 2_000_000_000
     clip_retrieval: ClipRetrieval | None = None
     immich: Immich | None = None
 
@@ -97,6 +101,11 @@ class ServeOptions:
                 f"{self.host} can be reached from other machines, which needs a token",
                 hint="give one with --token, or leave --host out to be reached from this machine alone",
             )
+
+    @property
+    def indexes_anywhere(self) -> bool:
+        """Whether any folder may be indexed: only who sits at this machine asks for it."""
+        return is_loopback(self.host) and not self.allowed_hosts
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
 from anyio import to_thread
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from search.web.problems import Problem
 
@@ -67,22 +67,22 @@ def tag(photo: Photo) -> str:
     return f'"{photo.content_hash}"'
 
 
-def sent(photo: Photo, file: BinaryIO) -> StreamingResponse:
-    """Return the answer that a photo's file is; it closes the file."""
+def sent(photo: Photo, file: BinaryIO, *, is_head: bool = False) -> Response:
+    """Return the answer that a photo's file is; it closes the file.   is_head: the file itself is not asked for."""
     kind = _SHOWN.get(photo.info.format.upper())
     media_type = kind or _SAVED.get(photo.info.format.upper(), "application/octet-stream")
     place = "inline" if kind else "attachment"
-    return StreamingResponse(
-        _chunks(file, photo.size_bytes),
-        media_type=media_type,
-        headers={
-            "ETag": tag(photo),
-            "Content-Length": str(photo.size_bytes),
-            "Content-Disposition": f"{place}; filename*=UTF-8''{_quoted(photo.path)}",
-            "Content-Security-Policy": _POLICY,
-            "Cache-Control": "private, max-age=0, must-revalidate",
-        },
-    )
+    headers = {
+        "ETag": tag(photo),
+        "Content-Length": str(photo.size_bytes),
+        "Content-Disposition": f"{place}; filename*=UTF-8''{_quoted(photo.path)}",
+        "Content-Security-Policy": _POLICY,
+        "Cache-Control": "private, max-age=0, must-revalidate",
+    }
+    if is_head:
+        file.close()
+        return Response(media_type=media_type, headers=headers)
+    return StreamingResponse(_chunks(file, photo.size_bytes), media_type=media_type, headers=headers)
 
 
 async def _chunks(file: BinaryIO, size: int) -> AsyncIterator[bytes]:

@@ -5,7 +5,6 @@ What is told never names a place of the file system: only messages about what th
 
 from __future__ import annotations
 
-import html
 import logging
 import os
 from collections.abc import Mapping
@@ -127,11 +126,9 @@ def _title(status: int) -> str:
 
 
 def _page(problem: Problem) -> str:
-    title = html.escape(f"{problem.status_code} {_title(problem.status_code)}")
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<h1>{title}</h1><p>{html.escape(problem.detail)}</p></html>"
-    )
+    from search.web.pages.rendering import filled
+
+    return filled("problem.html", title=_title(problem.status_code), problem=problem)
 
 
 def handle(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from search.where import parse, parse_date, parse_folder
 if TYPE_CHECKING:
     from search.conditions import Node
     from search.library import Library
-    from search.types import Answer, Pixels
+    from search.types import Answer, Pixels, Vector
 
 _MOST_TERMS, _MOST_PROMPTS, _MOST_CHARACTERS = 32, 64, 3000
 _EXAMPLE = re.compile(f"(?:{WEIGHT})?(?P<id>[0-9]+)")
@@ -28,7 +29,10 @@ _EXAMPLE = re.compile(f"(?:{WEIGHT})?(?P<id>[0-9]+)")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A search.   pictures: what was sent along, (H, W, 3) each, by the names of the query's terms."""
+    """A search.
+
+    pictures: what was sent along, (H, W, 3) each, by the names of the query's terms.   vectors: (D,) each, likewise.
+    """
 
     query: Query
     filter: Filter
@@ -38,20 +42,33 @@ class Asked:
     diverse: bool
     templates: tuple[str, ...] = ()
     pictures: tuple[tuple[str, Pixels], ...] = ()
+    vectors: tuple[tuple[str, Vector], ...] = ()
 
     @classmethod
     def of(cls, given: dict[str, Any], *, pictures: int = 0) -> Asked:
         """Return what parameters ask for.   pictures: how many come along. Raises QueryError, UsageError."""
         terms = [
-            *(_words(given["q"]) if given["q"] is not None else ()),
+            *(words(given["q"]) if given["q"] is not None else ()),
             *(_example(text) for text in given["like"]),
             *_shown(pictures, given.get("image_weights", [])),
             *(Term(Kind.TEXT, text.strip(), -1.0) for text in given["not"] if text.strip()),
             *(_example(text, -1) for text in given["unlike"]),
         ]
-        query, templates = asking(terms), tuple(given["template"])
+        return cls.of_terms(terms, given, templates=tuple(given["template"]))
+
+    @classmethod
+    def of_terms(
+        cls,
+        terms: Sequence[Term],
+        given: dict[str, Any],
+        *,
+        templates: tuple[str, ...] = (),
+        vectors: Mapping[str, Vector] | None = None,
+    ) -> Asked:
+        """Return what terms and the other parameters ask for.   vectors: of terms, by name. Raises QueryError."""
+        query = asking(terms)
         _refuse_labour(query, templates)
-        return cls._of(query, given, templates=templates)
+        return replace(cls._of(query, given, templates=templates), vectors=tuple((vectors or {}).items()))
 
     @classmethod
     def like(cls, id_: int, given: dict[str, Any]) -> Asked:
@@ -65,7 +82,13 @@ class Asked:
                 "a diverse answer is one page: what comes after it can't be told", hint="leave offset out"
             )
         return cls(
-            query, _filter(given), given["k"], given["offset"], given["min_relevance"], given["diverse"], templates
+            query,
+            filter_of(given),
+            given["k"],
+            given["offset"],
+            given["min_relevance"],
+            given["diverse"],
+            templates,
         )
 
     def showing(self, pictures: list[Pixels]) -> Asked:
@@ -74,10 +97,10 @@ class Asked:
 
     def answered(self, library: Library) -> Answer:
         """Ask the library for one photo more than this page ends with, which says whether there is another page."""
-        vectors = {}
+        vectors = dict(self.vectors)
         if self.pictures:
             names, images = zip(*self.pictures, strict=True)
-            vectors = dict(zip(names, library.image_vectors(np.stack(images)), strict=True))
+            vectors |= dict(zip(names, library.image_vectors(np.stack(images)), strict=True))
         more = 0 if self.diverse else 1
         return library.answer(
             self.query,
@@ -115,7 +138,7 @@ def _refuse_labour(query: Query, templates: tuple[str, ...]) -> None:
         )
 
 
-def _words(text: str) -> list[Term]:
+def words(text: str) -> list[Term]:
     """Return the terms of a query in words. Raises QueryError for one that names a file."""
     terms = parse_query(text).terms
     if any(term.kind is Kind.IMAGE for term in terms):
@@ -147,7 +170,8 @@ def _name(at: int) -> str:
 # ---- conditions
 
 
-def _filter(given: dict[str, Any]) -> Filter:
+def filter_of(given: dict[str, Any]) -> Filter:
+    """Return the filter that parameters ask for. Raises QueryError, UsageError."""
     parts: list[Node] = [parse(text) for text in given["where"]]
     if (folder := given["folder"]) is not None:
         if not os.path.isabs(folder):

@@ -12,6 +12,8 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING
 
+from anyio import CapacityLimiter, to_thread
+
 from search.types import Skip, SkipReason
 from search.web.problems import Problem
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from search.web.desk import Desk
 
 _WORKERS = 2
+_WAITING = 16  # pictures for their turn
 _CPU_S, _WALL_S, _MEMORY_BYTES = 10.0, 20.0, 1_000_000_000
 
 _REFUSED = {
@@ -39,6 +42,10 @@ class Uploads:
     def __init__(self, desk: Desk, *, max_megapixels: float) -> None:
         self._desk = desk
         self._max_megapixels = max_megapixels
+        self._decoding = CapacityLimiter(
+            _WORKERS
+        )  # of their own: what is slow to decode keeps nobody else waiting
+        self._pending = 0
         self._opening = threading.Lock()
         self._decoders: Decoders | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -48,9 +55,15 @@ class Uploads:
         return (await self.decoded(content)).pixels
 
     async def decoded(self, content: bytes) -> Decoded:
-        """Return a picture with what it says of itself. Raises Problem for what is none."""
-        preprocessing = await self._desk.answer(lambda library: library.preprocessing())
-        return await self._desk.look(lambda _: self._decoded(content, preprocessing))
+        """Return a picture with what it says of itself. Raises Problem for what is none, and where too many wait."""
+        if self._pending >= _WORKERS + _WAITING:
+            raise Problem(429, "Too many pictures at the same time; try again.", headers={"Retry-After": "2"})
+        self._pending += 1
+        try:
+            preprocessing = await self._desk.answer(lambda library: library.preprocessing())
+            return await to_thread.run_sync(self._decoded, content, preprocessing, limiter=self._decoding)
+        finally:
+            self._pending -= 1
 
     def close(self) -> None:
         """End the children."""

@@ -14,8 +14,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from search.errors import SearchError, UsageError
-from search.web import ServeOptions, guard
-from search.web.guard import COOKIE, Guard, Rate, host_of
+from search.web import ServeOptions, rates, tokens
+from search.web.guard import Guard, host_of
+from search.web.rates import Rate
+from search.web.tokens import COOKIE
 
 TOKEN = "correct-horse-battery"
 OUTSIDE = ("203.0.113.9", 4711)
@@ -164,9 +166,9 @@ def test_a_post_to_the_entrance_is_none(locked):
 def test_the_token_is_compared_in_constant_time(monkeypatch, serve):
     """Whatever is given, the comparison is hmac's, of two digests of the same length."""
     seen = []
-    compare = guard.hmac.compare_digest
+    compare = tokens.hmac.compare_digest
     monkeypatch.setattr(
-        guard.hmac, "compare_digest", lambda one, two: (seen.append((one, two)), compare(one, two))[1]
+        tokens.hmac, "compare_digest", lambda one, two: (seen.append((one, two)), compare(one, two))[1]
     )
     client = serve(host="0.0.0.0", token=TOKEN, base_url="http://192.168.1.5:8000", client=OUTSIDE)
     for token in ("", "c", TOKEN[:-1], TOKEN + "x", "\u00e4" * 1000):
@@ -402,12 +404,12 @@ def test_a_page_of_an_error_runs_nothing(client):
 
 
 def test_who_comes_too_often_is_told_when_to_come_again(serve):
-    client = serve(rate=0.5, burst=3)
+    client = serve(rate=0.01, burst=3)
     codes = [client.get("/api/status").status_code for _ in range(4)]
     assert codes == [200, 200, 200, 429]
     refused = client.get("/api/status")
     assert refused.json()["title"] == "Too Many Requests"
-    assert 1 <= int(refused.headers["retry-after"]) <= 2
+    assert 90 <= int(refused.headers["retry-after"]) <= 100
 
 
 def test_a_rate_is_counted_by_address_and_grows_again():
@@ -423,9 +425,9 @@ def test_a_rate_is_counted_by_address_and_grows_again():
 
 def test_counting_addresses_takes_bounded_memory():
     rate = Rate(1.0, 1, lambda: 0.0)
-    for number in range(guard._MOST_CLIENTS + 10):
+    for number in range(rates.MOST_CLIENTS + 10):
         rate.take(str(number))
-    assert len(rate._left) == guard._MOST_CLIENTS
+    assert len(rate._left) == rates.MOST_CLIENTS
 
 
 def test_beyond_so_many_at_once_others_are_told_to_try_again():
@@ -487,8 +489,8 @@ def test_a_form_proves_that_it_is_from_here():
         exchange(app)
     first, second = given
     token = first["state"]["form_token"]
-    assert guard.is_form_token(first, token)
-    assert not guard.is_form_token(second, token)  # another server's
-    assert not guard.is_form_token(first, "")
-    assert not guard.is_form_token(first, None)
-    assert not guard.is_form_token({}, None)
+    assert tokens.is_form_token(first, token)
+    assert not tokens.is_form_token(second, token)  # another server's
+    assert not tokens.is_form_token(first, "")
+    assert not tokens.is_form_token(first, None)
+    assert not tokens.is_form_token({}, None)

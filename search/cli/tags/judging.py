@@ -50,6 +50,7 @@ def judge(
 ) -> None:
     """Accept or reject, and tell what came of it.   verb: "accept" or "reject"."""
     from search.cli.output import emit_json
+    from search.documents import tag_report_document
     from search.library.tags import nearest
 
     if not photos and above is None and below is None:
@@ -59,15 +60,7 @@ def judge(
         report: TagReport = getattr(library.tags, verb)(labels, photos=refs, above=above, below=below)
         known = library.catalog.label_names() if report.new else []
     if settings.json:
-        emit_json(
-            {
-                "run": report.run,
-                "photos": report.photos,
-                "labels": report.labels,
-                "unchanged": report.unchanged,
-                "new": list(report.new),
-            }
-        )
+        emit_json(tag_report_document(report))
     for name in report.new:
         near = nearest(name, known)
         settings.talk(f"{name!r} is a new label" + (f"; was {near!r} meant?" if near else ""))

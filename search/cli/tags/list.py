@@ -11,7 +11,7 @@ from search.cli.options import Settings, as_command, completed_by, not_empty
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from search.types import LabelRecord, RunInfo
+    from search.types import LabelRecord
 
 
 @as_command("list")
@@ -37,7 +37,7 @@ def command(settings: Settings, *, label: str | None, runs: bool) -> None:
       search tags list --runs
     """
     from search.cli.output import emit_json
-    from search.documents import label_document
+    from search.documents import label_document, run_document
 
     if label is not None and runs:
         raise click.UsageError("--photos and --runs are two questions")
@@ -48,7 +48,7 @@ def command(settings: Settings, *, label: str | None, runs: bool) -> None:
             document: dict[str, Any] = {"label": label, "photos": rows}
             show = _show_photos
         elif runs:
-            document, show = {"runs": [_run(run) for run in reversed(library.tags.runs())]}, _show_runs
+            document, show = {"runs": [run_document(run) for run in reversed(library.tags.runs())]}, _show_runs
         else:
             document, show = {"labels": [label_document(one) for one in library.tags.labels()]}, _show_labels
     if settings.json:
@@ -75,21 +75,6 @@ def _standing(records: Sequence[LabelRecord]) -> dict[str, Any]:
 
 
 _STATES = (("user", "accepted"), ("import", "imported"), ("zero-shot", "proposed"), ("file", "file"))
-
-
-def _run(run: RunInfo) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "kind": run.kind,
-        "started_at": run.started_at.isoformat(),
-        "encoder": run.encoder,
-        "label_set": run.label_set,
-        "templates": run.templates,
-        "photos": run.photos,
-        "labels": run.labels,
-        "details": run.details,
-        "undone_at": run.undone_at.isoformat() if run.undone_at else None,
-    }
 
 
 def _show_labels(document: dict[str, Any]) -> None:

@@ -22,24 +22,14 @@ def command(settings: Settings, *, run: int, strict: bool) -> int | None:
       search tags undo 12
     """
     from search.cli.output import emit_json
-    from search.documents import skip_document
+    from search.documents import undo_document
 
     with settings.open_library() as library:
         report = library.tags.undo(run)
     for skip in report.skipped:
         settings.talk(f"skipped {skip.path}: {skip.reason}: {skip.detail}")
     if settings.json:
-        emit_json(
-            {
-                "run": report.run,
-                "kind": report.kind,
-                "labels": report.labels,
-                "verdicts": report.verdicts,
-                "photos": report.photos,
-                "sidecars": report.sidecars,
-                "skipped": [skip_document(skip) for skip in report.skipped],
-            }
-        )
+        emit_json(undo_document(report))
     taken = [(report.labels, "proposals"), (report.verdicts, "verdicts"), (report.sidecars, "sidecars")]
     told = ", ".join(f"{count} {what}" for count, what in taken if count) or _TOLD.get(
         report.kind, "nothing was left of it"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 INDEX = "photos"
 _MOST_IDS = 5_000  # of one answer: there may be a whole library behind it
 _LONGEST = 4_000  # characters of a text
+_MOST_PARTS = 50_000  # of a body's JSON
 _SAME = 0.94  # cosine, where the original's own duplicates begin
 _FETCHES = 4  # at the same time
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)  # s, Prometheus's own
@@ -85,6 +86,8 @@ def read_ids(body: bytes) -> list[int]:
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    if body.count(b",") + body.count(b"[") > _MOST_PARTS:  # parsed, they take a hundred times their bytes
+        _refuse("the body has too many parts")
     try:
         given = json.loads(body)
     except (ValueError, RecursionError):

@@ -27,6 +27,9 @@ _REDIRECTIONS = 3
 _CHUNK = 2**16
 _PORTS = {"http": 80, "https": 443}
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 behind a translator, RFC 6052
+_GLOBAL = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given to anyone's network yet
+# What Python's versions do not agree on, or hold to be global: IANA's special-purpose registries.
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "3fff::/20")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,9 @@ def _is_in(address: Address, network: Network) -> bool:
 
 
 def _is_public(address: Address) -> bool:
-    return address.is_global and not address.is_multicast
+    if not address.is_global or address.is_multicast or any(_is_in(address, network) for network in _SPECIAL):
+        return False
+    return address.version == 4 or address in _GLOBAL or address in _TRANSLATED
 
 
 def _inside(address: Address) -> list[Address]:
@@ -158,4 +163,11 @@ def _inside(address: Address) -> list[Address]:
         return []
     teredo = address.teredo[1] if address.teredo else None
     translated = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _TRANSLATED else None
-    return [one for one in (address.ipv4_mapped, address.sixtofour, teredo, translated) if one is not None]
+    tunnelled = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if _is_isatap(address) else None
+    every = (address.ipv4_mapped, address.sixtofour, teredo, translated, tunnelled)
+    return [one for one in every if one is not None]
+
+
+def _is_isatap(address: ipaddress.IPv6Address) -> bool:
+    """Whether its last half stands for an IPv4 address, RFC 5214."""
+    return int(address) >> 32 & 0xFCFF_FFFF == 0x0000_5EFE

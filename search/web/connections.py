@@ -1,0 +1,67 @@
+"""Connections as they are served: none is kept open by who says nothing, says it slowly, or takes no answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+
+class Connection(H11Protocol):
+    """uvicorn's, with an end to each wait for the other side.
+
+    A byte now and then is no reason to wait longer: a thousand such connections would leave no room for anyone.
+    What may be long is a body, whose pace `bodies` watches.
+    """
+
+    asking_s = 20.0
+    """From the connection's begin, or an answer's end, until a request's head is there."""
+    taking_s = 30.0
+    """To take what is on its way out: what the system has no more room for, a quarter of a megabyte at most."""
+
+    _asking: TimerHandle | None = None
+    _taking: TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._taking is None:
+            self._taking = self.loop.call_later(self.taking_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _cancel(self._taking)
+        self._taking = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _cancel(self._asking)
+        _cancel(self._taking)
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """Wait for a request unless one is being answered; what came of it so far makes it no longer."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            _cancel(self._asking)
+            self._asking = None
+        elif self._asking is None:
+            self._asking = self.loop.call_later(self.asking_s, self.transport.abort)
+
+
+def _cancel(timer: TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

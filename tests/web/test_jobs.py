@@ -1,0 +1,236 @@
+"""Folders are indexed and labels proposed over HTTP, one job at a time, and whoever watches is told how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from starlette.testclient import TestClient
+
+from search import Library
+from search.catalog.lock import writer_lock
+from search.web import ServeOptions, create_app
+from search.web.jobs import Jobs
+
+HERE = "http://localhost:8000"
+JSON = {"Content-Type": "application/json"}
+
+
+@contextlib.contextmanager
+def served(library: Library, **options) -> Iterator[TestClient]:
+    app = create_app(library, ServeOptions(**options))
+    with TestClient(app, base_url=HERE, raise_server_exceptions=False, follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, pictures) -> Path:
+    """A folder of eight photos and a broken file."""
+    return shutil.copytree(pictures, tmp_path_factory.mktemp("jobs") / "folder")
+
+
+@pytest.fixture(scope="module")
+def begun(folder, builtin) -> Iterator[tuple[Library, TestClient]]:
+    """A library that is not there yet, and its server."""
+    with Library.open(folder.parent / "library", model="builtin", offline=True) as library:
+        library.model.loaded = builtin
+        with served(library) as client:
+            yield library, client
+
+
+def events(client: TestClient, **headers: str) -> list[dict]:
+    """What a watcher is told until the job ends."""
+    told = client.get("/api/job/events", headers=headers)
+    assert told.headers["content-type"].startswith("text/event-stream")
+    blocks = [block.splitlines() for block in told.text.split("\n\n") if block.startswith("id:")]
+    assert all(block[1] == "event: job" for block in blocks)
+    return [json.loads(block[2].removeprefix("data: "))["job"] for block in blocks]
+
+
+def ended(client: TestClient) -> dict:
+    return events(client)[-1]
+
+
+@pytest.fixture(scope="module")
+def indexed(begun, folder) -> list[dict]:
+    """The events of a folder that is indexed into a library that was not there before."""
+    _, client = begun
+    assert client.get("/api/job").json() == {"job": None}
+    started = client.post("/api/index", json={"folder": str(folder)})
+    assert (started.status_code, started.json()["job"]["state"]) == (202, "running")
+    return events(client)
+
+
+def test_a_folder_is_indexed_and_queries_see_its_photos_without_a_restart(begun, indexed, folder):
+    library, client = begun
+    job = indexed[-1]
+    assert (job["kind"], job["state"], job["folder"], job["problem"]) == ("index", "done", str(folder), None)
+    report = job["report"]
+    assert (report["added"], report["skipped_total"], report["skipped"][0]["reason"]) == (8, 1, "decode_error")
+    found = client.get("/api/search", params={"q": "noise", "min_relevance": 0}).json()
+    assert found["candidates"] == 8
+    assert library.status().photos == 8
+
+
+def test_watchers_are_told_how_far_it_is_and_all_of_it_in_each_event(indexed):
+    assert {job["id"] for job in indexed} == {1}
+    assert [job["state"] for job in indexed[:-1]] == ["running"] * (len(indexed) - 1)
+    assert "encoding" in {job["stage"] for job in indexed}
+    assert (indexed[-1]["done"], indexed[-1]["total"]) == (9, 9)
+
+
+def test_who_saw_the_end_need_not_come_again_and_who_did_not_is_told(begun, indexed):
+    _, client = begun
+    whole = client.get("/api/job/events").text
+    seen = whole.splitlines()[0].removeprefix("id: ")
+    assert client.get("/api/job/events", headers={"Last-Event-ID": seen}).status_code == 204
+    assert client.get("/api/job/events", headers={"Last-Event-ID": "1.1"}).text == whole
+
+
+def test_a_job_can_be_stopped_and_a_second_one_is_refused_meanwhile(begun, indexed, folder):
+    _, client = begun
+    assert client.delete("/api/job").status_code == 409
+    assert client.post("/api/index", json={"folder": str(folder)}).status_code == 202
+    second = client.post("/api/index", json={"folder": str(folder)})
+    assert (second.status_code, second.headers["content-type"]) == (409, "application/problem+json")
+    stopped = client.delete("/api/job").json()["job"]
+    assert (stopped["state"], stopped["stopping"]) == ("running", True)
+    assert ended(client)["state"] == "interrupted"
+
+
+def test_a_library_that_another_process_writes_to_is_told(begun, indexed, folder):
+    library, client = begun
+    with writer_lock(library.catalog.folder):
+        refused = client.post("/api/index", json={"folder": str(folder)})
+    assert (refused.status_code, refused.json()["error"]) == (409, "LibraryBusy")
+    assert str(folder.parent) not in refused.text
+
+
+def test_labels_are_proposed_judged_and_taken_back(begun, indexed):
+    library, client = begun
+    assert client.post("/api/label", json={"labels": ["noise", "a cat"]}).status_code == 202
+    report = ended(client)["report"]
+    assert report["applied"] == 8
+    assert sum(one["photos"] for one in report["counts"]) == 8
+    best = report["counts"][0]["label"]
+    photo = library.catalog.all_ids().tolist()[0]
+    accepted = client.post("/api/labels/accept", json={"labels": [best], "photos": [photo]}).json()
+    assert (accepted["photos"], accepted["labels"], accepted["new"]) == (1, 1, [])
+    rejected = client.post("/api/labels/reject", json={"labels": [best], "above": 0.0}).json()
+    runs = client.get("/api/labels/runs").json()["runs"]
+    assert [run["kind"] for run in runs] == (["reject"] if rejected["run"] else []) + ["accept", "label"]
+    for run in runs:
+        assert client.post("/api/labels/undo", json={"run": run["run"]}).json()["kind"] == run["kind"]
+    assert client.post("/api/labels/undo", json={"run": runs[0]["run"]}).status_code == 404
+    assert client.get("/api/labels").json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"label_set": "/etc/passwd"}, {"label_set": "no such"}, {"labels": [""]}, {"labels": ["a"], "threshold": 2}],
+)  # fmt: skip
+def test_a_label_set_is_never_a_file(begun, indexed, asked):
+    assert begun[1].post("/api/label", json=asked).status_code == 400
+
+
+# ---- which folders
+
+
+def test_who_sits_at_the_machine_may_name_any_folder_that_there_is(begun, indexed, folder):
+    _, client = begun
+    for wrong in ("pictures", "../x", "~nobody-there/x", str(folder.parent / "none"), __file__):
+        refused = client.post("/api/index", json={"folder": wrong})
+        assert (refused.status_code, refused.json()["parameter"]) == (400, "folder"), wrong
+    assert client.post("/api/index", json={}).status_code == 400
+
+
+@pytest.mark.parametrize("options", [{"allowed_hosts": ("photos.home",)}, {"host": "0.0.0.0", "token": "secret"}])
+def test_others_may_only_name_folders_of_the_library_and_those_that_were_opened_to_them(
+    begun, indexed, folder, tmp_path, monkeypatch, options
+):
+    library, _ = begun
+    started: list[dict] = []
+    monkeypatch.setattr(Jobs, "start", lambda self, kind, order, *, asked: started.append(order) or self.last)
+    inside, outside = tmp_path / "open" / "inside", tmp_path / "outside"
+    for one in (inside, outside, tmp_path / "opened"):
+        one.mkdir(parents=True)
+    (inside / "link").symlink_to(outside)
+    with served(library, index_under=(str(tmp_path / "open"),), **options) as client:
+        client.headers["Authorization"] = "Bearer secret"
+
+        def asked(path: Path) -> int:
+            return client.post("/api/index", json={"folder": str(path)}).status_code
+
+        assert [asked(one) for one in (folder, inside, tmp_path / "open")] == [200 + 2] * 3
+        assert [order["folder"] for order in started] == [str(folder), str(inside), str(tmp_path / "open")]
+        refused = [outside, inside / "link", inside / ".." / "..", tmp_path / "opened", folder.parent, Path("/no")]
+        assert [asked(one) for one in refused] == [403] * 6
+        assert asked(inside / "none") == 400
+    assert len(started) == 3
+
+
+def test_only_json_starts_something(begun, folder):
+    """A form of another site can send neither that nor DELETE."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        body = json.dumps({"folder": str(folder)})
+        assert begun[1].post("/api/index", content=body, headers={"Content-Type": kind}).status_code == 415
+
+
+# ---- what goes wrong
+
+
+def test_a_child_that_dies_is_a_problem_and_no_more(begun, indexed, folder, monkeypatch):
+    _, client = begun
+    monkeypatch.setattr("search.web.jobs._BOOT", "import os; os._exit(3)")
+    client.post("/api/index", json={"folder": str(folder)})
+    job = ended(client)
+    assert (job["state"], job["problem"]["status"], job["report"]) == ("failed", 500, None)
+
+
+def test_an_error_of_a_child_names_no_place(begun, indexed, folder, monkeypatch):
+    _, client = begun
+    said = {"error": "StorageError", "message": f"no room in {folder}", "hint": ""}
+    boot = f"print({json.dumps(json.dumps({'failed': said}))})"
+    monkeypatch.setattr("search.web.jobs._BOOT", boot)
+    client.post("/api/index", json={"folder": str(folder.parent)})
+    job = ended(client)
+    assert (job["state"], job["problem"]["status"], job["problem"]["error"]) == ("failed", 507, "StorageError")
+    assert str(folder) not in json.dumps(job)
+
+
+def test_whoever_goes_is_not_remembered_and_not_more_than_some_may_watch(begun, indexed):
+    library, _ = begun
+    jobs = Jobs(library)
+
+    async def come_and_go() -> None:
+        watched = jobs.watch()
+        await anext(watched)
+        assert jobs.watching == 1
+        await watched.aclose()
+        assert jobs.watching == 0
+        many = [jobs.watch() for _ in range(16)]
+        for one in many:
+            await anext(one)
+        with pytest.raises(Exception, match="Too many"):
+            jobs.watch()
+        for one in many:
+            await one.aclose()
+
+    anyio.run(come_and_go)
+
+
+def test_a_job_ends_with_its_server(begun, indexed, folder, monkeypatch):
+    library, _ = begun
+    waiting = 'import sys; sys.stdin.readline(); sys.stdin.readline(); print(\'{"done": {"interrupted": true}}\')'
+    monkeypatch.setattr("search.web.jobs._BOOT", waiting)
+    with served(library) as client:
+        client.post("/api/index", json={"folder": str(folder)})
+        jobs = client.app.state.jobs
+        assert jobs.last.is_running
+    assert jobs.last.state == "interrupted"
+    assert jobs._child.poll() == 0
