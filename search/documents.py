@@ -254,3 +254,17 @@ def undo_document(report: UndoReport) -> dict[str, Any]:
         "sidecars": report.sidecars,
         "skipped": [skip_document(skip) for skip in report.skipped],
     }
+
+
+def question_document(
+    photo: Photo, label: str, probability: float, uncertainty: float, why: str
+) -> dict[str, Any]:
+    """Return a question of a review."""
+    return {
+        **path_fields(photo.path),
+        "id": photo.id,
+        "label": label,
+        "probability": probability,
+        "uncertainty": uncertainty,
+        "why": why,
+    }

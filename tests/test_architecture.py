@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "conditions", "documents", "resources", "failpoints", "files", "measures"},
+    {"types", "errors", "conditions", "documents", "tables", "resources", "failpoints", "files", "measures"},
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {
         "adoption",

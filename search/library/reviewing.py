@@ -53,6 +53,20 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """What verdicts changed for a label on the photos that it may be asked about.
+
+    likely: those that it is now more likely on than not; gained of them were not by its text alone, lost were.
+    """
+
+    label: str
+    photos: int
+    likely: int
+    gained: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
 class Learnt:
     """What a review brought to a label.
 
@@ -157,6 +171,31 @@ class Review:
     def left(self) -> int:
         """How many questions there are."""
         return sum(int(pool.open.sum()) for pool in self._pools.values())
+
+    @property
+    def run(self) -> int | None:
+        """The run that answers are in; None before the first."""
+        return self._run
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an answer to take back."""
+        return bool(self._answers)
+
+    def question(self, id_: int, label: str) -> Item | None:
+        """Return the question about a photo and a label as it stands; None for one that this does not ask."""
+        place = self._place(label, id_)
+        return next(iter(self._items([(label, place, "asked for")])), None) if place is not None else None
+
+    def effect(self, label: str) -> Effect | None:
+        """Return what verdicts changed for a label; None for one that this does not ask about."""
+        pool = self._pools.get(label)
+        if pool is None:
+            return None
+        before, now = pool.offsets > 0, pool.odds > 0
+        return Effect(
+            label, len(now), int(now.sum()), gained=int((now & ~before).sum()), lost=int((before & ~now).sum())
+        )
 
     def next(self) -> Item | None:
         """Return the next question; the same until it is answered. None if there is none left."""

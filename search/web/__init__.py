@@ -5,6 +5,7 @@ guard       the middleware around everything: Host, origin, token, limits, heade
 desk        the library and whose turn it is
 api         the REST interface, a table of operations; openapi tells of the same table
 working     its other half, which changes the library; folders: which of them may be indexed
+reviews     reviews of labels that are under way
 jobs        long work, one at a time, done by a child process (worker)
 uploads     a picture that was sent → pixels
 thumbnails  a photo → a small picture, kept
@@ -34,7 +35,7 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
     """Return the application that answers for a library, which stays the caller's to close.
 
     `app.state` has what handlers need: `desk` (whose turn it is to ask the library), `uploads`, `thumbnails`,
-    `pictures` and `options`.
+    `pictures`, `jobs`, `reviews` and `options`.
     """
     from anyio import to_thread
     from starlette.applications import Starlette
@@ -49,12 +50,14 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
     from search.web.jobs import Jobs
     from search.web.pictures import Pictures
     from search.web.problems import handle
+    from search.web.reviews import Reviews
     from search.web.thumbnails import Thumbnails
     from search.web.uploads import Uploads
 
     options = options or ServeOptions()
     desk = Desk(library)
-    jobs = Jobs(library)
+    reviews = Reviews()
+    jobs = Jobs(library, ended=lambda _: reviews.forget())
     uploads = Uploads(desk, max_megapixels=options.max_megapixels)
     thumbnails = Thumbnails(library, most_bytes=options.max_thumbnail_bytes)
 
@@ -78,5 +81,5 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
         lifespan=lifespan,
     )
     app.state.desk, app.state.uploads, app.state.options, app.state.jobs = desk, uploads, options, jobs
-    app.state.thumbnails, app.state.pictures = thumbnails, Pictures()
+    app.state.thumbnails, app.state.pictures, app.state.reviews = thumbnails, Pictures(), reviews
     return app

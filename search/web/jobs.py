@@ -1,7 +1,7 @@
 """Long work of a server, one job at a time, done by a child process; whoever watches is told how far it is.
 
-A child rather than a thread: next to a thread that indexes, a text query took 2.5 times as long as next to a child
-(`bench/query_while_indexing.py`), and the memory of its model is given back when it ends.
+A child rather than a thread: beside a thread that indexes, text queries take several times as long as beside a child
+(`bench/query_while_indexing.py`), and what the child took of memory is given back when it ends.
 """
 
 from __future__ import annotations

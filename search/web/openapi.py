@@ -248,6 +248,15 @@ _RUN = {
     "details": {"type": "object"},
     "undone_at": _or_null("string"),
 }
+_QUESTION = {
+    "id": _INTEGER,
+    "path": _STRING,
+    "path_bytes": _STRING,
+    "label": _STRING,
+    "probability": _NUMBER,
+    "uncertainty": _NUMBER,
+    "why": _STRING,
+}
 _TAG_REPORT = {
     "run": _or_null("integer"),
     "photos": _INTEGER,
@@ -282,6 +291,8 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Runs": _object({"runs": _list("Run"), **_PAGED}),
     "Run": _object(_RUN),
+    "Review": _object({"items": _list("Question"), "left": _INTEGER}),
+    "Question": _without(_QUESTION, "path_bytes"),
     "TagReport": _object(_TAG_REPORT),
     "UndoReport": _object(_UNDO),
     "Document": {"type": "object"},

@@ -162,6 +162,39 @@ async def _runs(request: Request, given: dict[str, Any]) -> Response:
     return answer(request, listed("runs", found, documents.run_document, given))
 
 
+async def _review(request: Request, given: dict[str, Any]) -> Response:
+    """Tell what a review asks next, as `search tags review --json` does."""
+    labels, k = tuple(given["label"]), given["k"]
+
+    def look(library: Library) -> dict[str, Any]:
+        review = request.app.state.reviews.of(library, labels)
+        items = [
+            documents.question_document(one.photo, one.label, one.probability, one.uncertainty, one.why)
+            for one in review.queue(k)
+        ]
+        return {"items": items, "left": review.left}
+
+    return answer(request, await desk_of(request).answer(look))
+
+
+async def _export(request: Request, given: dict[str, Any]) -> Response:
+    """Send the labels as a list, as `search tags export --format` writes it."""
+    from search.library.exporting import ExportOptions
+    from search.library.label_lists import PARTS
+
+    form = given["format"]
+    options = ExportOptions(tuple(given["label"]), given["accepted"])
+
+    def write(library: Library) -> bytes:
+        runs = {run.id: run for run in library.tags.runs()}
+        return b"".join(PARTS[form](library.tags.records(options=options), runs))
+
+    name = f'attachment; filename="labels.{form}"'
+    media = {"csv": "text/csv; charset=utf-8", "json": "application/json"}[form]
+    content = await desk_of(request).look(write)
+    return Response(content, media_type=media, headers={"Content-Disposition": name})
+
+
 # ---- the table
 
 _FLAG: Schema = {"type": "boolean"}
@@ -187,6 +220,15 @@ JUDGE = (
     Parameter("photos", {"type": "array", "items": _ID, "maxItems": 10_000}, "Photos by their ids."),
     Parameter("above", _P, "Proposals at least this probable."),
     Parameter("below", _P, "Proposals less probable than this."),
+)
+REVIEW = (
+    Parameter("label", many(TEXT), "Ask about these, on all photos; none: about what is proposed."),
+    Parameter("k", {"type": "integer", "minimum": 1, "maximum": 100}, "How many at most.", 20),
+)
+EXPORT = (
+    Parameter("format", {"type": "string", "pattern": "^(csv|json)$", "maxLength": 4}, "csv or json.", "csv"),
+    Parameter("label", many(TEXT), "Only these labels."),
+    Parameter("accepted", _FLAG, "Only what was accepted.", False),
 )
 UNDO = (Parameter("run", {"type": "integer", "minimum": 1, "maximum": 2**53}, "The run's number."),)
 
@@ -270,6 +312,27 @@ OPERATIONS = (
         _runs,
         "Runs",
         parameters=LIST_PAGE,
+        problems=(503,),
+    ),
+    Operation(
+        "GET",
+        "/api/labels/export",
+        "exportLabels",
+        "The labels of all photos as a list.",
+        _export,
+        None,
+        parameters=EXPORT,
+        problems=(404, 503),
+        media=("text/csv", "application/json"),
+    ),
+    Operation(
+        "GET",
+        "/api/review",
+        "review",
+        "What a review asks next: the least certain labels first.",
+        _review,
+        "Review",
+        parameters=REVIEW,
         problems=(503,),
     ),
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import threading
 import time
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
+from scenes import scene
 from starlette.testclient import TestClient
 
 from search import Library
+from search.types import Photo
 from search.web import ServeOptions, create_app
 from search.web.connections import Connection
 
@@ -89,3 +93,66 @@ def live():
             thread.join()
 
     return live_
+
+
+EVIL = ('a"><script>alert(1)<b>.jpg', "b\u202egpj.exe.jpg", "c\nnew line.jpg", os.fsdecode(b"d\xff\xfe.jpg"))
+"""Names of files that are trouble in pages."""
+
+
+@pytest.fixture(scope="package")
+def photo_folder(tmp_path_factory, photographs) -> Path:
+    """Photographs by subject, the rocket three times; one with a place that is to be turned, names that are trouble."""
+    folder = tmp_path_factory.mktemp("gallery") / "photos"
+    for name in ("space", "home", "strange"):
+        (folder / name).mkdir(parents=True)
+    for subject, path in photographs.items():
+        image = Image.open(path).convert("RGB")
+        image.thumbnail((900, 900))
+        place = folder / ("space" if subject == "rocket" else "home") / f"{subject}.jpg"
+        image.save(place, exif=taken("2021:05:01", "Kodak Brownie") if subject == "cat" else Image.Exif())
+    shutil.copy(folder / "space" / "rocket.jpg", folder / "space" / "rocket again.jpg")
+    Image.open(folder / "space" / "rocket.jpg").resize((500, 331)).save(folder / "space" / "rocket small.png")
+    turned = taken("2022:07:09", "Leica M", latitude=48.8584, longitude=2.2945)
+    turned[0x0112] = 6
+    scene(1, (400, 200)).save(folder / "home" / "turned.jpg", exif=turned)
+    for number, name in enumerate(EVIL):
+        scene(number + 10, (160, 120)).save(folder / "strange" / name, "JPEG")
+    return folder
+
+
+@pytest.fixture(scope="package")
+def gallery(photo_folder, builtin) -> Iterator[Library]:
+    """A library of them, with labels; no test changes its photos."""
+    with Library.open(photo_folder.parent / "library", model="builtin", offline=True) as library:
+        library.model.loaded = builtin
+        library.index([photo_folder])
+        library.tags.accept(["space/rocket"], photos=[str(photo_folder / "space")])
+        library.label(["cat", "wall"], paths=[str(photo_folder / "home" / "cat.jpg")], apply=True)
+        yield library
+
+
+@pytest.fixture(scope="package")
+def shown(gallery) -> dict[str, Photo]:
+    """The gallery's photos by file name."""
+    return {Path(photo.path).name: photo for photo in gallery.catalog.get(gallery.catalog.all_ids().tolist())}
+
+
+@pytest.fixture(scope="package")
+def pages(gallery) -> Iterator[TestClient]:
+    """The gallery's pages."""
+    app = create_app(gallery, ServeOptions())
+    with TestClient(app, base_url=HERE, raise_server_exceptions=True, follow_redirects=False) as client:
+        client.headers["Accept"] = "text/html"
+        yield client
+
+
+def taken(day: str, camera: str, **place: float) -> Image.Exif:
+    """EXIF of a photo of a day, with a camera, at a place north and east."""
+    exif = Image.Exif()
+    exif[0x0110] = camera
+    exif.get_ifd(0x8769)[0x9003] = f"{day} 12:00:00"
+    if place:
+        gps = exif.get_ifd(0x8825)
+        for tag, name, side in ((1, "latitude", "N"), (3, "longitude", "E")):
+            gps[tag], gps[tag + 1] = side, (place[name], 0.0, 0.0)
+    return exif

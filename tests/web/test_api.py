@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from search import Library, documents
 from search.query import Kind, Query, Term
-from search.web import api
+from search.web import api, table
 
 
 def schema_errors(value, schema, whole, place="$"):
@@ -381,7 +381,10 @@ def test_every_reference_leads_somewhere(openapi):
         assert name in openapi["components"]["schemas"]
 
 
-@pytest.mark.parametrize("operation", [one for one in api.OPERATIONS if one.answer], ids=lambda one: one.name)
+READING = [one for one in table.OPERATIONS if one.answer and (one in api.OPERATIONS or one.method == "GET")]
+
+
+@pytest.mark.parametrize("operation", READING, ids=lambda one: one.name)
 def test_answers_are_as_the_document_has_them(client, openapi, operation):
     path = operation.path.replace("{id}", "1")
     asked = {"q": "noise"} if operation.name.startswith("search") else {}
@@ -395,7 +398,7 @@ def test_answers_are_as_the_document_has_them(client, openapi, operation):
 
 def test_every_parameter_that_is_told_is_taken(client, openapi):
     examples = {"q": "a", "like": "1", "unlike": "2", "near": "1,2,3", "where": "width > 1", "folder": "/x",
-                "after": "2020", "before": "2021", "template": "a {}"}  # fmt: skip
+                "after": "2020", "before": "2021", "template": "a {}", "format": "csv"}  # fmt: skip
     for path, methods in openapi["paths"].items():
         for one in methods.get("get", {}).get("parameters", []):
             if one["in"] == "query":
@@ -403,7 +406,10 @@ def test_every_parameter_that_is_told_is_taken(client, openapi):
                     one["schema"]["type"], "cat"))  # fmt: skip
                 asked = {one["name"]: value} | ({"q": "a"} if path == "/api/search" else {})
                 answer = client.get(path.replace("{id}", "1"), params=asked)
-                assert answer.status_code == 200, (path, asked, answer.text)
+                status = (
+                    404 if asked == {"label": "cat"} and path == "/api/labels/export" else 200
+                )  # there is none
+                assert answer.status_code == status, (path, asked, answer.text)
 
 
 def test_problems_are_as_the_document_has_them(client, openapi):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +75,7 @@ def test_a_folder_is_indexed_and_queries_see_its_photos_without_a_restart(begun,
     found = client.get("/api/search", params={"q": "noise", "min_relevance": 0}).json()
     assert found["candidates"] == 8
     assert library.status().photos == 8
+    assert client.app.state.jobs._child.wait(60) == 0
 
 
 def test_watchers_are_told_how_far_it_is_and_all_of_it_in_each_event(indexed):
@@ -225,13 +225,13 @@ def test_whoever_goes_is_not_remembered_and_not_more_than_some_may_watch(begun, 
     anyio.run(come_and_go)
 
 
-def test_a_job_ends_with_its_server(begun, indexed, folder):
+def test_a_job_ends_with_its_server(begun, indexed, folder, monkeypatch):
     library, _ = begun
+    waiting = 'import sys; sys.stdin.readline(); sys.stdin.readline(); print(\'{"done": {"interrupted": true}}\')'
+    monkeypatch.setattr("search.web.jobs._BOOT", waiting)
     with served(library) as client:
         client.post("/api/index", json={"folder": str(folder)})
         jobs = client.app.state.jobs
-    assert not jobs.last.is_running
-    deadline = time.monotonic() + 5
-    while jobs._child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert jobs._child.poll() is not None
+        assert jobs.last.is_running
+    assert jobs.last.state == "interrupted"
+    assert jobs._child.poll() == 0

@@ -41,8 +41,8 @@ def command(settings: Settings, *, dest: str) -> None:
 def _lines(found: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     import base64
 
-    from search.cli.output import csv_lines
     from search.interop.tables import COLUMNS
+    from search.tables import csv_lines
 
     def flat(row: dict[str, Any]) -> dict[str, Any]:
         raw = row["path_bytes"]

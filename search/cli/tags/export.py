@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,10 +12,9 @@ from search.cli.options import SKIPPED, Settings, as_command, completed_by, not_
 if TYPE_CHECKING:
     from search.library import Library
     from search.library.exporting import ExportOptions
-    from search.types import ExportReport, LabelRecord, Photo, RunInfo
+    from search.types import ExportReport
 
 _FORMATS = ("xmp", "csv", "json")
-_COLUMNS = ("label", "state", "probability", "score", "source", "encoder", "label_set", "run")
 
 
 @as_command("export")
@@ -165,44 +163,13 @@ def _list(
     file: str | None,
 ) -> None:
     from search.cli.output import emit_bytes
+    from search.library import label_lists
 
     runs = {run.id: run for run in library.tags.runs()}
     found = library.tags.records(paths or None, options=options)
-    parts = _csv(found, runs) if form == "csv" else _json(found, runs)
+    parts = label_lists.PARTS[form](found, runs)
     if file is None:
         emit_bytes(parts)
         return
     destination.write(file, f"labels {form}", parts)
     settings.talk(f"the labels are in {file}")
-
-
-def _csv(found: Iterable[tuple[Photo, list[LabelRecord]]], runs: dict[int, RunInfo]) -> Iterator[bytes]:
-    """Yield a table with a line for each label of a photo."""
-    from search.cli.output import csv_lines
-    from search.documents import path_fields
-
-    rows = ({**path_fields(photo.path), **_fields(record, runs)} for photo, records in found for record in records)
-    for line in csv_lines(("path", *_COLUMNS, "path_bytes"), rows):
-        yield line.encode("utf-8", "backslashreplace")
-
-
-def _json(found: Iterable[tuple[Photo, list[LabelRecord]]], runs: dict[int, RunInfo]) -> Iterator[bytes]:
-    """Yield one document, a photo a line."""
-    import json
-
-    from search.documents import path_fields
-
-    before = '{"photos": ['
-    for photo, records in found:
-        document = {**path_fields(photo.path), "labels": [_fields(record, runs) for record in records]}
-        yield f"{before}\n {json.dumps(document)}".encode()
-        before = ","
-    yield b"\n]}\n" if before == "," else b'{"photos": []}\n'
-
-
-def _fields(record: LabelRecord, runs: dict[int, RunInfo]) -> dict[str, Any]:
-    """Return what is told of a label."""
-    from search.library.exporting import about
-
-    told = {"label": record.label, **about(record, runs)}
-    return {name: told[name] for name in _COLUMNS}

@@ -222,16 +222,9 @@ def _threshold(learnt: Learnt) -> str:
 
 
 def _item_document(item: Item) -> dict[str, Any]:
-    from search.documents import path_fields
+    from search.documents import question_document
 
-    return {
-        **path_fields(item.photo.path),
-        "id": item.photo.id,
-        "label": item.label,
-        "probability": item.probability,
-        "uncertainty": item.uncertainty,
-        "why": item.why,
-    }
+    return question_document(item.photo, item.label, item.probability, item.uncertainty, item.why)
 
 
 def _report_document(report: ReviewReport) -> dict[str, Any]:
