@@ -167,7 +167,8 @@ def writing(library: Path, folder: Path, port: int) -> Iterator[None]:
             while photos_of(port) == before and process.poll() is None:
                 time.sleep(0.2)
             yield
-            print(f"(the indexer {'was still at it' if process.poll() is None else 'was done before the end'})")
+            if process.poll() is not None:
+                print("(the indexer was done before the end)")
         finally:
             process.terminate()
 

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -36,7 +35,7 @@ def serve(order: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
     teller = _Teller(_own_output())
     stop = threading.Event()
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, stop), daemon=True).start()
+    threading.Thread(target=_listen, args=(stop,), daemon=True).start()
     try:
         with Library.open(order["library"], notify=_log.warning, **order["opening"]) as library:
             report = _WORK[order["kind"]](library, order["asked"], teller, stop)
@@ -53,8 +52,9 @@ def _own_output() -> BinaryIO:
     return own
 
 
-def _listen(orders: BinaryIO, stop: threading.Event) -> None:
-    orders.readline()
+def _listen(stop: threading.Event) -> None:
+    """Wait for a word or the end; not by `sys.stdin`, whose lock a thread that waits would keep for ever."""
+    os.read(0, 1)
     stop.set()
 
 

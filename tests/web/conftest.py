@@ -76,6 +76,25 @@ def ids(library) -> dict[str, int]:
     return {Path(photo.path).name: photo.id for photo in library.catalog.get(library.catalog.all_ids().tolist())}
 
 
+@pytest.fixture(scope="package")
+def live():
+    """Serve an application on a real port of the loopback, as long as a `with` lasts."""
+
+    @contextmanager
+    def live_(app, *, http=Connection) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", http=http, ws="none", lifespan="on"))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            while not server.started:
+                time.sleep(0.01)
+            yield listener.getsockname()[1]
+            server.should_exit = True
+            thread.join()
+
+    return live_
+
+
 EVIL = ('a"><script>alert(1)<b>.jpg', "b\u202egpj.exe.jpg", "c\nnew line.jpg", os.fsdecode(b"d\xff\xfe.jpg"))
 """Names of files that are trouble in pages."""
 
@@ -137,22 +156,3 @@ def taken(day: str, camera: str, **place: float) -> Image.Exif:
         for tag, name, side in ((1, "latitude", "N"), (3, "longitude", "E")):
             gps[tag], gps[tag + 1] = side, (place[name], 0.0, 0.0)
     return exif
-
-
-@pytest.fixture(scope="package")
-def live():
-    """Serve an application on a real port of the loopback, as long as a `with` lasts."""
-
-    @contextmanager
-    def live_(app, *, http=Connection) -> Iterator[int]:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            server = uvicorn.Server(uvicorn.Config(app, log_level="critical", http=http, ws="none", lifespan="on"))
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-            thread.start()
-            while not server.started:
-                time.sleep(0.01)
-            yield listener.getsockname()[1]
-            server.should_exit = True
-            thread.join()
-
-    return live_

@@ -75,6 +75,7 @@ def test_a_folder_is_indexed_and_queries_see_its_photos_without_a_restart(begun,
     found = client.get("/api/search", params={"q": "noise", "min_relevance": 0}).json()
     assert found["candidates"] == 8
     assert library.status().photos == 8
+    assert client.app.state.jobs._child.wait(60) == 0
 
 
 def test_watchers_are_told_how_far_it_is_and_all_of_it_in_each_event(indexed):
