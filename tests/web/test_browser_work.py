@@ -43,7 +43,7 @@ def tab(own) -> Iterator[sync_api.Page]:
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        tab = browser.new_page(base_url=f"http://localhost:{listener.getsockname()[1]}")
+        tab = browser.new_context(base_url=f"http://localhost:{listener.getsockname()[1]}").new_page()
         tab.set_default_timeout(120_000)  # the machine may have others to serve
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         tab.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
@@ -68,6 +68,7 @@ def test_a_folder_is_indexed_while_one_looks(tab, own, make_photo, tmp_path):
     tab.evaluate("window.samePage = true")
     bar = tab.locator("#job-bar")
     sync_api.expect(bar).to_be_visible(timeout=120_000)
+    other = refused(tab)
     sync_api.expect(tab.locator("#job.job:not(.running)")).to_be_visible(timeout=120_000)
     assert tab.evaluate("window.samePage"), "it was told, and the page not loaded anew"
     assert tab.locator("#photos").inner_text() == str(before + 6)
@@ -75,6 +76,22 @@ def test_a_folder_is_indexed_while_one_looks(tab, own, make_photo, tmp_path):
     sync_api.expect(tab.locator("#said")).to_contain_text("6 added")
     tab.get_by_role("link", name="empty 1").click()
     assert "empty.jpg" in tab.locator("#skipped").inner_text()
+    other.clock.run_for(5_000)
+    sync_api.expect(other.locator("#job.job:not(.running)")).to_be_visible(timeout=120_000)
+    assert other.locator("#folder").input_value() == "half a na", "what is typed outlives the job"
+    assert other.evaluate("document.activeElement.id") == "folder"
+    other.close()
+
+
+def refused(tab: sync_api.Page) -> sync_api.Page:
+    """Another tab on the library's page, which may not watch the job; someone is about to name a folder there."""
+    other = tab.context.new_page()
+    other.clock.install()
+    other.route("**/api/job/events", lambda route: route.fulfill(status=429))
+    other.goto(tab.url)
+    assert other.locator("#job.running").count(), "the job is over already"
+    other.locator("#folder").press_sequentially("half a na")
+    return other
 
 
 def asked(tab: sync_api.Page) -> str:
@@ -116,6 +133,14 @@ def test_focus_stays_where_it_is_and_what_was_said_is_read_out(tab):
     assert tab.evaluate("document.activeElement.id") == "other"
     tab.keyboard.type("yes no")
     assert tab.locator("#other").input_value() == "yes no"
+
+
+def test_an_answer_that_is_refused_leaves_its_question(tab):
+    tab.goto("/review?label=cat")
+    before = asked(tab)
+    tab.evaluate("document.querySelectorAll('[name=form_token]').forEach((one) => (one.value = 'of another server'))")
+    assert press(tab, "y") == before
+    sync_api.expect(tab.locator("#said")).to_contain_text("older than the server")
 
 
 def test_a_phone_sees_all_of_it_without_scrolling_sideways(tab):

@@ -41,6 +41,7 @@ REASONS = {
     "bad_vector": "the model made no numbers of it",
 }
 _STAGES = {
+    "starting": "Starting",
     "scanning": "Looking for photos",
     "recognising": "Recognising what is known",
     "encoding": "Learning what photos show",
@@ -158,6 +159,7 @@ def told(job: Job | None, *, of: str) -> dict[str, Any] | None:
         "job": job,
         "title": _title(job),
         "stage": _stage(job),
+        "words": _words(job),
         "value": min(1.0, share) if share is not None else None,
         "counts": _counts(job),
         "what": _what(job),
@@ -185,10 +187,16 @@ def _title(job: Job) -> str:
 
 
 def _stage(job: Job) -> str:
-    said = _STAGES.get(job.stage or "", "Starting")
+    words = _words(job)
+    said = words.get(job.stage or "", words["starting"])
     if not job.done and job.total is None:
         return said
     return f"{said}: {job.done:,}" + (f" of {job.total:,}" if job.total is not None else "")
+
+
+def _words(job: Job) -> dict[str, str]:
+    """Return what a job is at, in words; labels are read by the model before it begins to count photos."""
+    return _STAGES | ({"starting": "Learning what the labels mean"} if job.kind == "label" else {})
 
 
 def _counts(job: Job) -> list[tuple[str, int]]:

@@ -2,10 +2,7 @@
 
 import { say } from "./app.js";
 
-const STAGES = {
-  scanning: "Looking for photos", recognising: "Recognising what is known", encoding: "Learning what photos show",
-  labelling: "Labelling", reading: "Reading what photos say of themselves",
-};
+const AGAIN_MS = 4000;
 const number = new Intl.NumberFormat("en");
 
 function show(job) {
@@ -14,28 +11,53 @@ function show(job) {
   if (!bar || !stage) return;
   if (job.total) bar.value = Math.min(1, job.done / job.total);
   else bar.removeAttribute("value");
-  const said = STAGES[job.stage] ?? "Starting";
+  const words = JSON.parse(stage.dataset.words);
+  const said = words[job.stage] ?? words.starting;
   const total = job.total === null ? "" : ` of ${number.format(job.total)}`;
   stage.textContent = job.done || job.total !== null ? `${said}: ${number.format(job.done)}${total}` : said;
   if (job.stopping) document.getElementById("job-title").textContent = "Stopping";
 }
 
-/** Put what the page says now in the place of what it said; whoever was in a field stays there. */
-async function renew() {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (!answer.ok) return location.reload();
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const focused = document.activeElement?.id;
-  const typed = document.getElementById("folder")?.value;
-  document.getElementById("live").replaceWith(page.getElementById("live"));
-  const field = document.getElementById("folder");
-  if (field && focused === "folder") field.value = typed;
-  if (focused) document.getElementById(focused)?.focus();
-  const ended = document.getElementById("job");
-  say([...(ended?.querySelectorAll("#job-title, #job-counts") ?? [])].map((one) => one.textContent).join(": "));
+/** The field of a page that is the same as one of another page. */
+function twin(page, field) {
+  const form = page.querySelector(`form[action="${field.form?.getAttribute("action")}"]`);
+  return form?.querySelector(`[name="${CSS.escape(field.name)}"]:not([type="hidden"])`);
 }
 
-if (document.querySelector("#job.running")) {
+/** Put what the page says now in the place of what it said; what was typed stays, and whoever typed. */
+function replace(page) {
+  const focused = document.activeElement;
+  let to = focused?.id ? page.getElementById(focused.id) : null;
+  for (const field of document.querySelectorAll("#live form [name]:not([type='hidden'])")) {
+    const same = twin(page, field);
+    if (!same) continue;
+    if (same.type === "checkbox") same.checked = field.checked;
+    else same.value = field.value;
+    if (field === focused) to = same;
+  }
+  const caret = focused?.selectionStart;
+  document.getElementById("live").replaceWith(page.getElementById("live"));
+  to?.focus({ preventScroll: true });
+  if (caret !== undefined && caret !== null) to?.setSelectionRange?.(caret, caret);
+}
+
+async function renew() {
+  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  if (!answer?.ok) {
+    say("The server does not answer now.");
+    setTimeout(renew, AGAIN_MS);
+    return;
+  }
+  replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  if (!watch()) {
+    const ended = document.querySelectorAll("#job-title, #job-counts");
+    say([...ended].map((one) => one.textContent).join(": "));
+  }
+}
+
+/** Follow the job that is under way, and tell whether there is one. */
+function watch() {
+  if (!document.querySelector("#job.running")) return false;
   const events = new EventSource("/api/job/events");
   events.addEventListener("job", (event) => {
     const { job } = JSON.parse(event.data);
@@ -43,4 +65,9 @@ if (document.querySelector("#job.running")) {
     events.close();
     renew();
   });
+  events.addEventListener("error", () => {
+    if (events.readyState === EventSource.CLOSED) setTimeout(renew, AGAIN_MS); // too many watch: look now and then
+  });
+  return true;
 }
+watch();

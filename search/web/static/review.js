@@ -17,11 +17,11 @@ async function answer(form, button) {
     if (button?.name) fields.set(button.name, button.value);
     const focused = place.contains(document.activeElement) ? document.activeElement.id || "question" : null;
     const reply = await fetch(form.action, { method: "POST", body: fields, headers: { "X-Part": "1", Accept: "text/html" } });
-    const text = await reply.text();
-    if (!text.includes("class=") || reply.status === 403) throw new Error();
-    const page = new DOMParser().parseFromString(text, "text/html");
-    const first = page.querySelector(".ask, .empty");
-    if (!first) throw new Error();
+    const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+    if (page.querySelector("main") || !page.querySelector(".ask, .empty")) { // refused: no part of this page
+      say(page.querySelector(".empty p")?.textContent ?? "That did not arrive; say it again.");
+      return;
+    }
     place.replaceChildren(...page.body.childNodes);
     settle(focused);
   } catch {
