@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--clients-python", help="an interpreter with clip-retrieval in its environment; else one is made"
     )
+    parser.addoption("--axe", help="axe.min.js of axe-core; else npm fetches it")
     parser.addoption("--torture-part", type=float, default=1.0, help="which part of its long runs' trials to make")
 
 

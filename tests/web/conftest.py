@@ -21,6 +21,8 @@ from search.types import Photo
 from search.web import ServeOptions, create_app
 from search.web.connections import Connection
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 HERE = "http://localhost:8000"
 
 
@@ -93,6 +95,18 @@ def live():
             thread.join()
 
     return live_
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium. Not for longer than a module: what drives it leaves no room for other loops in its thread."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium: apt install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
 
 
 EVIL = ('a"><script>alert(1)<b>.jpg', "b\u202egpj.exe.jpg", "c\nnew line.jpg", os.fsdecode(b"d\xff\xfe.jpg"))

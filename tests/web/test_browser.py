@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -12,10 +11,6 @@ from search.web import ServeOptions, create_app
 from search.web.pages import searching
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt install chromium")
-
-QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 PHONE = {"width": 390, "height": 844}
 OPEN = ".tile:not([hidden]) > .open"
 
@@ -25,14 +20,6 @@ def server(gallery, live) -> Iterator[str]:
     """The gallery, served; its address."""
     with live(create_app(gallery, ServeOptions())) as port:
         yield f"http://localhost:{port}"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

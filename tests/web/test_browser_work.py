@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +12,6 @@ from search import Library
 from search.web import ServeOptions, create_app
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt install chromium")
-
-QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 
 
 @pytest.fixture(scope="module")
@@ -32,25 +26,17 @@ def own(gallery, tmp_path_factory, builtin) -> Iterator[Library]:
 
 
 @pytest.fixture(scope="module")
-def tab(own) -> Iterator[sync_api.Page]:
+def tab(own, live, browser) -> Iterator[sync_api.Page]:
     """A tab at a server of the library; what fails in it fails the tests."""
-    import uvicorn
-
     wrong: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener, sync_api.sync_playwright() as playwright:
-        config = uvicorn.Config(create_app(own, ServeOptions()), log_level="warning", http="h11", ws="none")
-        running = uvicorn.Server(config)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-        thread.start()
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        tab = browser.new_context(base_url=f"http://localhost:{listener.getsockname()[1]}").new_page()
+    with live(create_app(own, ServeOptions())) as port:
+        context = browser.new_context(base_url=f"http://localhost:{port}")
+        tab = context.new_page()
         tab.set_default_timeout(120_000)  # the machine may have others to serve
         tab.on("pageerror", lambda error: wrong.append(str(error)))
         tab.on("console", lambda said: wrong.append(said.text) if "Content Security" in said.text else None)
         yield tab
-        browser.close()
-        running.should_exit = True
-        thread.join()
+        context.close()
     assert not wrong
 
 
@@ -138,7 +124,9 @@ def test_focus_stays_where_it_is_and_what_was_said_is_read_out(tab):
 def test_an_answer_that_is_refused_leaves_its_question(tab):
     tab.goto("/review?label=cat")
     before = asked(tab)
-    tab.evaluate("document.querySelectorAll('[name=form_token]').forEach((one) => (one.value = 'of another server'))")
+    tab.evaluate(
+        "document.querySelectorAll('[name=form_token]').forEach((one) => (one.value = 'of another server'))"
+    )
     assert press(tab, "y") == before
     sync_api.expect(tab.locator("#said")).to_contain_text("older than the server")
 
