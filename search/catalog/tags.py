@@ -222,39 +222,45 @@ class TagReader(ABC):
                     found.setdefault(id_, []).append(label)
         return found
 
-    def label_counts(self) -> list[LabelCount]:
-        """Return every label that is on a photo present or was judged on one, in order, with how often."""
+    def label_counts(self, label: str | None = None) -> list[LabelCount]:
+        """Return every label that is on a photo present or was judged on one, in order, with how often.
+
+        label: only this one, if it is there.
+        """
+        only, of_verdicts = ("", "") if label is None else ("AND label = :label", "AND verdicts.label = :label")
+        values = {} if label is None else {"label": label}
         present = "photo_id NOT IN (SELECT id FROM photos WHERE gone_at IS NOT NULL)"
-        on = f"SELECT label, source, count(*) FROM labels WHERE NOT rejected AND {present} GROUP BY label, source"  # noqa: S608
+        on = f"SELECT label, source, count(*) FROM labels WHERE NOT rejected AND {present} {only} GROUP BY 1, 2"  # noqa: S608
         photos = (
             "SELECT label, count(*) FROM (SELECT DISTINCT label, photo_id FROM labels "  # noqa: S608
-            f"WHERE NOT rejected AND {present}) AS found GROUP BY label"
+            f"WHERE NOT rejected AND {present} {only}) AS found GROUP BY label"
         )
         said = (
-            f"SELECT label, accepted, count(*) FROM verdicts WHERE {LATEST} AND {present} GROUP BY label, accepted"  # noqa: S608
+            f"SELECT label, accepted, count(*) FROM verdicts WHERE {LATEST} AND {present} {only} "  # noqa: S608
+            "GROUP BY label, accepted"
         )
         proposed = (
             "SELECT verdicts.label, accepted, verdicts.run_id, count(*) FROM verdicts JOIN labels ON labels.photo_id = "  # noqa: S608
             "verdicts.photo_id AND labels.label = verdicts.label AND source = 'zero-shot' WHERE verdicts."
-            f"{LATEST} AND verdicts.{present} GROUP BY verdicts.label, accepted, verdicts.run_id"
+            f"{LATEST} AND verdicts.{present} {of_verdicts} GROUP BY verdicts.label, accepted, verdicts.run_id"
         )
         counts: dict[str, dict[str, int]] = {}
         with self._reading() as session:
-            for label, count in session.rows(photos):
-                counts.setdefault(label, {})["photos"] = count
-            for label, source, count in session.rows(on):
+            for name, count in session.rows(photos, values):
+                counts.setdefault(name, {})["photos"] = count
+            for name, source, count in session.rows(on, values):
                 if source in _COUNTED:
-                    counts.setdefault(label, {})[_COUNTED[source]] = count
-            for label, accepted, count in session.rows(said):
+                    counts.setdefault(name, {})[_COUNTED[source]] = count
+            for name, accepted, count in session.rows(said, values):
                 if not accepted:
-                    counts.setdefault(label, {})["rejected"] = count
+                    counts.setdefault(name, {})["rejected"] = count
             rules = _rules(session)
-            for label, accepted, run, count in session.rows(proposed):
+            for name, accepted, run, count in session.rows(proposed, values):
                 if run not in rules:
-                    own = counts.setdefault(label, {})
+                    own = counts.setdefault(name, {})
                     own["judged_proposals"] = own.get("judged_proposals", 0) + count
                     own["right_proposals"] = own.get("right_proposals", 0) + count * bool(accepted)
-        return [LabelCount(label, **counts[label]) for label in sorted(counts)]
+        return [LabelCount(name, **counts[name]) for name in sorted(counts)]
 
     def runs(self) -> list[RunInfo]:
         """Return every run, the first first, and what still stands of each; without what probes weigh."""

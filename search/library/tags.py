@@ -56,6 +56,10 @@ class Tags:
         """Return every label of the library, by name, with how often it is there and how good it is."""
         return [_summary(count) for count in self._seams.catalog.label_counts()]
 
+    def label(self, label: str) -> LabelSummary | None:
+        """Return the same of one label, None if it is not there: `labels` reads all, which takes its time."""
+        return next(map(_summary, self._seams.catalog.label_counts(label)), None)
+
     def runs(self) -> list[RunInfo]:
         """Return every run, the first first."""
         return self._seams.catalog.runs()

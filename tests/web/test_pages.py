@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from search import Library
 from search.query import Kind
 from search.web import create_app
+from search.web.pages import searching
 from search.web.pages.asked import Address, Wanted
 from search.web.pages.rendering import percent, size
 from search.web.pages.statics import address
@@ -272,6 +273,28 @@ def test_neighbours_are_those_of_the_results(pages, shown):
         assert urlsplit(before["href"]).path == f"/photos/{order[at - 1]}"
         assert urlsplit(after["href"]).path == f"/photos/{order[at + 1]}"
         assert page.all("a", id="back")[0]["href"].endswith(f"#photo-{order[at]}")
+
+
+def test_whoever_opened_a_photo_far_down_gets_back_to_it(pages, monkeypatch):
+    monkeypatch.setattr(searching, "PAGE", 3)
+    order = ids(get(pages, "/?apart=1&offset=3"))
+    photo = get(pages, f"/photos/{order[1]}?apart=1&at=4")
+    back = photo.all("a", id="back")[0]["href"]
+    there = get(pages, back)
+    assert ids(there) == order
+    assert back.endswith(f"#photo-{order[1]}")
+    assert there.all("a", rel="prev")[0]["href"] == "/?apart=1"
+    assert not get(pages, "/?apart=1").all("a", rel="prev")
+
+
+def test_a_page_behind_the_last_says_so(pages):
+    assert "There are no more photos" in get(pages, "/?offset=600").text
+
+
+def test_another_filter_leaves_conditions_as_they_are(pages):
+    page = get(pages, "/?where=width+>+1&where=height+>+1")
+    fields = [field["value"] for field in page.all("input", name="where")]
+    assert sorted(fields) == ["height > 1", "height > 1", "width > 1", "width > 1"], "of the box and of the panel"
 
 
 @pytest.mark.parametrize("id_", ["99999", "0", "-1", "x", "9" * 30, "1%2F..%2F..%2Fetc"])

@@ -120,6 +120,8 @@ def test_labels_are_listed_with_links_and_can_be_downloaded(site, own):
     rows = csv.text.splitlines()
     assert rows[0].split(",")[:3] == ["path", "label", "state"]
     summary = next(one for one in own.tags.labels() if one.label == "wall")
+    assert own.tags.label("wall") == summary
+    assert own.tags.label("no such label") is None
     assert len(rows) == 1 + summary.photos
     listed = json.loads(site.get("/api/labels/export?format=json").content)
     assert len(listed["photos"]) == own.status().photos

@@ -17,7 +17,7 @@ from search.web.api import id_of
 from search.web.compat.guests import PICTURE
 from search.web.pages.asked import Address, Wanted
 from search.web.pages.rendering import render, size
-from search.web.pages.searching import picture, said_of
+from search.web.pages.searching import page_with, picture, said_of
 from search.web.problems import Problem
 from search.web.querying import Asked
 
@@ -116,7 +116,7 @@ async def _neighbours(request: Request, photo: Photo) -> tuple[str, Neighbour, N
         found = await _short(request.app.state.desk, wanted, max(at - 1, 0), 3)
     except (QueryError, UsageError, UnknownPhoto, Problem):
         return "/", None, None
-    back = address.but().url() + f"#photo-{photo.id}"
+    back = page_with(address, at).url() + f"#photo-{photo.id}"
     here = next((place for place, one in enumerate(found) if one.id == photo.id), None)
     if here is None:  # the library is another than it was
         return back, None, None

@@ -65,11 +65,12 @@ async def _shown(
     status: int = 200,
 ) -> Response:
     reviews: Reviews = request.app.state.reviews
+    is_part = wants_part(request)
 
     def look(library: Library) -> View | None:
         if not library.catalog.exists() or not library.catalog.count():
             return None
-        return view(library, reviews.of(library, labels), asked=asked, touched=touched)
+        return view(library, reviews.of(library, labels), asked=asked, touched=touched, is_page=not is_part)
 
     try:
         found = await request.app.state.desk.answer(look)
@@ -77,7 +78,7 @@ async def _shown(
         found = None
     return render(
         request,
-        "review_part.html" if wants_part(request) else "review.html",
+        "review_part.html" if is_part else "review.html",
         status=status,
         section="review",
         view=found,
@@ -89,22 +90,21 @@ async def _shown(
     )
 
 
-def view(library: Library, review: Review, *, asked: tuple[int, str] | None, touched: str) -> View:
-    """Return a question with what there is to say beside it."""
+def view(library: Library, review: Review, *, asked: tuple[int, str] | None, touched: str, is_page: bool) -> View:
+    """Return a question with what there is to say beside it; a page has the names of all labels, too."""
     item = review.question(*asked) if asked else None
     queue = review.queue(_AHEAD + 1)
     item = item or next(iter(queue), None)
     ahead = tuple(one for one in queue if item is None or (one.photo.id, one.label) != (item.photo.id, item.label))
-    known = {one.label: one for one in library.tags.labels()}
     label = touched if touched in review.names else item.label if item else ""
     return View(
         item,
         ahead[:_AHEAD],
         review.left,
         label,
-        known.get(label),
+        library.tags.label(label) if label else None,
         review.effect(label) if label else None,
-        tuple(sorted({*known, *review.names})),
+        tuple(sorted({*(one.label for one in library.tags.labels()), *review.names})) if is_page else (),
         review.can_undo,
     )
 

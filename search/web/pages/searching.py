@@ -137,8 +137,14 @@ def _hits(wanted: Wanted, found: Found) -> dict[str, Any]:
         "terms": _terms(wanted),
         "link": lambda tile: _link(wanted, tile),
         "picture": picture,
+        "before": page_with(wanted.address, max(0, wanted.offset - PAGE)).url() if wanted.offset else None,
         "next": None if found.next is None else wanted.address.but(offset=str(found.next)).url(),
     }
+
+
+def page_with(address: Address, at: int) -> Address:
+    """Return the page of results that a place is on."""
+    return address.but(offset=str(at // PAGE * PAGE) if at >= PAGE else None)
 
 
 def _link(wanted: Wanted, tile: Tile) -> str:
