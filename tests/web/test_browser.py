@@ -60,8 +60,9 @@ def test_what_is_typed_is_found(tab):
     assert tab.locator(".tile[hidden]").count() == 0
 
 
-def test_a_picture_is_dropped_and_its_likes_are_found(tab, photo_folder):
-    tab.goto("/?camera=")
+@pytest.mark.parametrize("path", ["/?camera=", "/photos/1", "/library"])
+def test_a_picture_is_dropped_and_its_likes_are_found(tab, photo_folder, path):
+    tab.goto(path)
     content = base64.b64encode((photo_folder / "home" / "temple.jpg").read_bytes()).decode()
     with tab.expect_navigation(url="**/?picture=*"):
         tab.evaluate(
