@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -82,6 +83,7 @@ class Guard:
                 return
             scope.setdefault("state", {})["form_token"] = self._door.form_token()
             with self._bodies.serving(scope, receive) as body:
+                send.in_parts = partial(self._bodies.leave, body)
                 await self._app(scope, body, send)
         except ClientDisconnect:
             return
@@ -160,13 +162,14 @@ def _is_followed_link(scope: Scope, headers: Headers) -> bool:
 
 
 class _Outgoing:
-    """An answer on its way: puts on the headers that it has not put on itself."""
+    """An answer on its way: puts on the headers that it has not put on itself.   in_parts: called if it comes so."""
 
     def __init__(self, scope: Scope, send: Send, guest: str | None) -> None:
         self._send = send
         self._welcome = guests.welcome(guest) if guest else {}
         self._policy = _DATA_POLICY if scope["path"].startswith("/api/") else _PAGE_POLICY
         self.started = False
+        self.in_parts: Callable[[], None] = lambda: None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -175,4 +178,6 @@ class _Outgoing:
             headers.update(self._welcome)
             for name, value in (*_HEADERS.items(), ("Content-Security-Policy", self._policy)):
                 headers.setdefault(name, value)
+        elif message.get("more_body"):
+            self.in_parts()
         await self._send(message)
