@@ -87,7 +87,7 @@ def command(
         import uvicorn
 
         from search.web import ServeOptions, create_app
-        from search.web.connections import Connection
+        from search.web.connections import Connection, Server
     except ImportError:
         raise UsageError("serving needs Starlette and uvicorn", hint="pip install 'search[web]'") from None
     options = ServeOptions(
@@ -103,8 +103,9 @@ def command(
     )
     with _listening(options) as listener, settings.open_library(model, trust_checkpoint) as library:
         library.status()  # one that can't be opened is told now, not to whoever asks first
+        app = create_app(library, options)
         config = uvicorn.Config(
-            create_app(library, options),
+            app,
             log_level="warning",
             access_log=False,  # an address may have the token in it
             server_header=False,
@@ -117,7 +118,7 @@ def command(
             timeout_graceful_shutdown=5,
         )
         _tell(settings, listener, library.catalog.location)
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config, ending=app.state.jobs.end).run(sockets=[listener])
 
 
 def _listening(options: ServeOptions) -> socket.socket:

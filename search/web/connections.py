@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
+    import socket
     from asyncio import TimerHandle
 
 
@@ -60,6 +63,18 @@ class Connection(H11Protocol):
             self._asking = None
         elif self._asking is None:
             self._asking = self.loop.call_later(self.asking_s, self.transport.abort)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which says that it ends before it waits for what is being answered: some of that would never end."""
+
+    def __init__(self, config: uvicorn.Config, *, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending()
+        await super().shutdown(sockets)
 
 
 def _cancel(timer: TimerHandle | None) -> None:
