@@ -152,6 +152,13 @@ def test_a_label_set_is_never_a_file(begun, indexed, asked):
     assert begun[1].post("/api/label", json=asked).status_code == 400
 
 
+def test_a_review_is_of_labels_that_can_be_read(begun, indexed):
+    _, client = begun
+    asked = client.get("/api/review", params={"label": ["\x92", "noise", "noise\x92"]})
+    assert (asked.status_code, {one["label"] for one in asked.json()["items"]}) == (200, {"noise"})
+    assert client.get("/api/review", params={"label": "\x92"}).status_code == 400
+
+
 # ---- which folders
 
 
