@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from search.web import neighbours
+from search.web.options import is_loopback
+
 if TYPE_CHECKING:
     import socket
     from asyncio import TimerHandle
@@ -19,6 +22,7 @@ class Connection(H11Protocol):
 
     A byte now and then is no reason to wait longer: a thousand such connections would leave no room for anyone.
     What may be long is a body, whose pace `bodies` watches.
+    `scope["state"]["user"]` is the user of this machine that asks, where the system tells (`neighbours`).
     """
 
     asking_s = 20.0
@@ -31,6 +35,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client and self.server and is_loopback(self.client[0]) and neighbours.can_tell():
+            theirs, (host, port) = self.client, self.server
+            self.app_state = {**self.app_state, "user": neighbours.user_of(theirs, (host, port or 0))}
         self._watch()
 
     def data_received(self, data: bytes) -> None:

@@ -8,6 +8,7 @@ page by a link; no answer may be read by another origin. With a token, only who 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -77,6 +78,7 @@ class Guard:
             if not guest:
                 _check_origin(scope, headers)
             if not self._is_open(scope):
+                self._check_user(scope)
                 self._door.check(scope, headers)
             if (entered := self._door.entering(scope)) is not None:
                 await entered(scope, receive, send)
@@ -109,6 +111,17 @@ class Guard:
         raise Problem(421, "This server does not answer to that Host; --allow-host names further ones.")
 
     # ---- how often, and by whom
+
+    def _check_user(self, scope: Scope) -> None:
+        """Refuse other users of this machine, where they are told apart and nothing says that they may come.
+
+        Root can do whatever it likes anyway.
+        """
+        user = scope.get("state", {}).get("user")
+        if user is not None and self._options.is_for_one_user and user not in (0, os.getuid()):
+            raise Problem(
+                403, "This server answers the user who started it; --token or --other-users lets others in."
+            )
 
     def _check_rate(self, scope: Scope) -> None:
         wait = self._rate.take(client_of(scope)) if self._rate else 0.0

@@ -1,6 +1,7 @@
 """Strangers on a real connection, and what stands against each thing that they try.
 
 binds the loopback, a token else   test_guard: other machines need a token · tests/cli/test_serve
+other users of the machine         test_neighbours
 DNS rebinding                      test_guard: a host that is not this server's
 no CORS                            test_guard: no answer may be read by another origin · test_clip_retrieval
 CSRF                               test_guard: another site writes nothing; a form proves that it is from here
