@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +149,26 @@ def test_entries_for_other_tasks_are_for_the_upstream():
     assert read_entries(FACES) is None
     with pytest.raises(Problem):
         read_entries('{"facial-recognition":{}}')
+
+
+@pytest.mark.parametrize(
+    ("dim", "names"),
+    [
+        (512, "ViT-B-32__openai ViT-B-16__openai RN101__openai"),
+        (640, "ViT-B-16-plus-240__laion400m_e31 RN50x4__openai"),
+        (768, "ViT-L-14__openai ViT-L-14-336__openai RN50x16__openai nllb-clip-base-siglip__v1"),
+        (1024, "ViT-H-14__laion2b-s32b-b79k ViT-g-14__laion2b-s12b-b42k RN50__openai RN50x64__openai"),
+        (1152, "nllb-clip-large-siglip__v1 ViT-SO400M-14-SigLIP-384__webli"),
+    ],
+)
+def test_models_that_immich_knows_have_the_length_that_it_expects(dim, names):
+    """Ours are OpenCLIP's, by its names; immich's database takes vectors of one length only."""
+    [package] = importlib.util.find_spec("open_clip").submodule_search_locations
+    for name in names.split():
+        architecture, _, weights = name.partition("__")
+        assert is_same_model(name, f"{architecture}/{weights.replace('-', '_')}")
+        config = json.loads((Path(package) / "model_configs" / f"{architecture}.json").read_text())
+        assert config["embed_dim"] == dim, name
 
 
 def test_numbers_are_as_short_as_float32_allows_and_give_it_back():

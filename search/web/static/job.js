@@ -3,6 +3,7 @@
 import { say } from "./app.js";
 
 const AGAIN_MS = 4000;
+let events = null;
 const number = new Intl.NumberFormat("en");
 
 function show(job) {
@@ -55,19 +56,32 @@ async function renew() {
   }
 }
 
-/** Follow the job that is under way, and tell whether there is one. */
+/**
+ * Tell whether a job is under way, and follow it while it can be seen: browsers have six connections to a server, for
+ * all tabs together.
+ */
 function watch() {
   if (!document.querySelector("#job.running")) return false;
-  const events = new EventSource("/api/job/events");
+  if (events || document.hidden) return true;
+  events = new EventSource("/api/job/events");
   events.addEventListener("job", (event) => {
     const { job } = JSON.parse(event.data);
     if (job?.state === "running") return show(job);
-    events.close();
+    leave();
     renew();
   });
   events.addEventListener("error", () => {
-    if (events.readyState === EventSource.CLOSED) setTimeout(renew, AGAIN_MS); // too many watch: look now and then
+    if (events?.readyState !== EventSource.CLOSED) return; // else the browser tries again
+    leave();
+    setTimeout(renew, AGAIN_MS); // too many watch: look now and then
   });
   return true;
 }
+
+function leave() {
+  events?.close();
+  events = null;
+}
+
+document.addEventListener("visibilitychange", () => (document.hidden ? leave() : watch()));
 watch();
