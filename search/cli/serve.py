@@ -33,6 +33,7 @@ _MOST_CONNECTIONS = 1000  # open at a time, whoever has them and whatever they w
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any that is free."
 )
 @click.option("--token", envvar="SEARCH_TOKEN", help="What everybody must know to get in. [env: SEARCH_TOKEN]")
+@click.option("--other-users", is_flag=True, help="Without a token, answer other users of this machine, too.")
 @click.option(
     "--allow-host",
     "allowed_hosts",
@@ -65,6 +66,7 @@ def command(
     host: str,
     port: int,
     token: str | None,
+    other_users: bool,
     allowed_hosts: tuple[str, ...],
     max_upload: float,
     max_megapixels: float,
@@ -74,7 +76,7 @@ def command(
     trust_checkpoint: str | None,
     **others: Any,
 ) -> None:
-    """Answer over HTTP, for this machine alone unless told otherwise.
+    """Answer over HTTP, on this machine alone and only you, unless told otherwise.
 
     Other machines reach it at --host 0.0.0.0, which needs a --token: open http://ADDRESS:8000/?token=TOKEN once, or
     send it as "Authorization: Bearer TOKEN". What there is to ask: http://127.0.0.1:8000/api/openapi.json.
@@ -86,14 +88,15 @@ def command(
     try:
         import uvicorn
 
-        from search.web import ServeOptions, create_app
-        from search.web.connections import Connection
+        from search.web import ServeOptions, create_app, neighbours
+        from search.web.connections import Connection, Server
     except ImportError:
         raise UsageError("serving needs Starlette and uvicorn", hint="pip install 'search[web]'") from None
     options = ServeOptions(
         host=host,
         port=port,
         token=token,
+        other_users=other_users,
         allowed_hosts=allowed_hosts,
         max_upload_bytes=round(max_upload * 1e6),
         max_megapixels=max_megapixels,
@@ -103,8 +106,9 @@ def command(
     )
     with _listening(options) as listener, settings.open_library(model, trust_checkpoint) as library:
         library.status()  # one that can't be opened is told now, not to whoever asks first
+        app = create_app(library, options)
         config = uvicorn.Config(
-            create_app(library, options),
+            app,
             log_level="warning",
             access_log=False,  # an address may have the token in it
             server_header=False,
@@ -117,7 +121,9 @@ def command(
             timeout_graceful_shutdown=5,
         )
         _tell(settings, listener, library.catalog.location)
-        uvicorn.Server(config).run(sockets=[listener])
+        if options.is_for_one_user and not neighbours.can_tell():
+            settings.talk("other users of this machine are answered, too; --token keeps them out")
+        Server(config, ending=app.state.jobs.end).run(sockets=[listener])
 
 
 def _listening(options: ServeOptions) -> socket.socket:

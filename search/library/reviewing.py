@@ -128,9 +128,10 @@ class Review:
         self._seams, self._publish, self._precision = seams, publish, precision
         self._row = seams.model.answering()
         self._encoder = seams.model.half(self._row) or seams.model.made_sure(self._row.fingerprint)
-        names = tuple(dict.fromkeys(legible(label) for label in labels)) or tuple(
-            count.label for count in seams.catalog.label_counts() if count.proposed
-        )
+        names = tuple(dict.fromkeys(filter(None, map(legible, labels))))
+        if labels and not names:
+            raise UsageError("there is nothing to read in these labels")
+        names = names or tuple(count.label for count in seams.catalog.label_counts() if count.proposed)
         self._run: int | None = None
         self._answers: list[_Answer] = []
         self._heads: dict[str, Head] = {}

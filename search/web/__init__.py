@@ -2,6 +2,7 @@
 
 options     ServeOptions: where it listens, what it lets through
 guard       the middleware around everything: Host, origin, token, limits, headers
+connections, neighbours   connections with an end to each wait; which user of this machine is behind one
 desk        the library and whose turn it is
 api         the REST interface, a table of operations; openapi tells of the same table
 working     its other half, which changes the library; folders: which of them may be indexed

@@ -13,18 +13,22 @@ from search.web.options import ServeOptions
 from search.web.problems import Problem
 
 _AT_ONCE = 8  # of the largest bodies, in memory
+_SENDING = 256  # answers in parts, each with a file and a part of it in memory
+_READ = ("POST", "PUT", "PATCH")  # methods whose bodies are waited for; of others nobody reads one
 _PACE = 10_000  # bytes a second, on average, once its first seconds are over
 
 
 class Bodies:
     """Places for requests that are worked on, and memory for their bodies.
 
-    A request whose body is still on its way has no place yet: it would keep others out by being slow.
+    A request whose body is still on its way has no place yet, and one whose answer is sent part by part has none any
+    more: they would keep others out by being slow.
     """
 
     def __init__(self, options: ServeOptions) -> None:
         self._options = options
         self._working = 0
+        self._sending = 0
         self._held = 0
 
     @contextmanager
@@ -38,6 +42,7 @@ class Bodies:
         finally:
             self._held -= body.seen
             self._working -= body.has_place
+            self._sending -= body.is_answered
 
     def place(self, body: Body) -> None:
         """Give a request its place. Raises Problem where all are taken."""
@@ -45,6 +50,13 @@ class Bodies:
             raise Problem(429, "Too many requests at the same time; try again.", headers={"Retry-After": "1"})
         self._working += 1
         body.has_place = True
+
+    def leave(self, body: Body) -> None:
+        """Take a request's place back: nothing is left of it but to send, part by part; unless too many do that."""
+        if body.has_place and self._sending < _SENDING:
+            self._working -= 1
+            self._sending += 1
+            body.has_place, body.is_answered = False, True
 
     def hold(self, size: int) -> None:
         """Count bytes of a body. Raises Problem where there are too many of all bodies together."""
@@ -68,7 +80,8 @@ class Body:
         self._receive, self._bodies = receive, bodies
         self.seen = 0
         self.has_place = False
-        self.is_coming = _has_body(Headers(scope=scope), bodies.most)
+        self.is_answered = False
+        self.is_coming = _has_body(Headers(scope=scope), bodies.most) and scope["method"] in _READ
         self._ended = False
         self._started: float | None = None
 
@@ -82,7 +95,7 @@ class Body:
             raise Problem(408, "The rest of the request did not come.") from None
         self._count(len(message.get("body", b"")))
         self._ended = not message.get("more_body", False)
-        if self._ended and not self.has_place:
+        if self._ended and self.is_coming:
             self._bodies.place(self)
         return message
 

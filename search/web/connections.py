@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from search.web import neighbours
+from search.web.options import is_loopback
+
 if TYPE_CHECKING:
+    import socket
     from asyncio import TimerHandle
 
 
@@ -16,6 +22,7 @@ class Connection(H11Protocol):
 
     A byte now and then is no reason to wait longer: a thousand such connections would leave no room for anyone.
     What may be long is a body, whose pace `bodies` watches.
+    `scope["state"]["user"]` is the user of this machine that asks, where the system tells (`neighbours`).
     """
 
     asking_s = 20.0
@@ -28,6 +35,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client and self.server and is_loopback(self.client[0]) and neighbours.can_tell():
+            theirs, (host, port) = self.client, self.server
+            self.app_state = {**self.app_state, "user": neighbours.user_of(theirs, (host, port or 0))}
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -60,6 +70,18 @@ class Connection(H11Protocol):
             self._asking = None
         elif self._asking is None:
             self._asking = self.loop.call_later(self.asking_s, self.transport.abort)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which says that it ends before it waits for what is being answered: some of that would never end."""
+
+    def __init__(self, config: uvicorn.Config, *, ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._ending()
+        await super().shutdown(sockets)
 
 
 def _cancel(timer: TimerHandle | None) -> None:

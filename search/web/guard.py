@@ -8,7 +8,9 @@ page by a link; no answer may be read by another origin. With a token, only who 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -76,12 +78,14 @@ class Guard:
             if not guest:
                 _check_origin(scope, headers)
             if not self._is_open(scope):
+                self._check_user(scope)
                 self._door.check(scope, headers)
             if (entered := self._door.entering(scope)) is not None:
                 await entered(scope, receive, send)
                 return
             scope.setdefault("state", {})["form_token"] = self._door.form_token()
             with self._bodies.serving(scope, receive) as body:
+                send.in_parts = partial(self._bodies.leave, body)
                 await self._app(scope, body, send)
         except ClientDisconnect:
             return
@@ -107,6 +111,17 @@ class Guard:
         raise Problem(421, "This server does not answer to that Host; --allow-host names further ones.")
 
     # ---- how often, and by whom
+
+    def _check_user(self, scope: Scope) -> None:
+        """Refuse other users of this machine, where they are told apart and nothing says that they may come.
+
+        Root can do whatever it likes anyway.
+        """
+        user = scope.get("state", {}).get("user")
+        if user is not None and self._options.is_for_one_user and user not in (0, os.getuid()):
+            raise Problem(
+                403, "This server answers the user who started it; --token or --other-users lets others in."
+            )
 
     def _check_rate(self, scope: Scope) -> None:
         wait = self._rate.take(client_of(scope)) if self._rate else 0.0
@@ -160,13 +175,14 @@ def _is_followed_link(scope: Scope, headers: Headers) -> bool:
 
 
 class _Outgoing:
-    """An answer on its way: puts on the headers that it has not put on itself."""
+    """An answer on its way: puts on the headers that it has not put on itself.   in_parts: called if it comes so."""
 
     def __init__(self, scope: Scope, send: Send, guest: str | None) -> None:
         self._send = send
         self._welcome = guests.welcome(guest) if guest else {}
         self._policy = _DATA_POLICY if scope["path"].startswith("/api/") else _PAGE_POLICY
         self.started = False
+        self.in_parts: Callable[[], None] = lambda: None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -175,4 +191,6 @@ class _Outgoing:
             headers.update(self._welcome)
             for name, value in (*_HEADERS.items(), ("Content-Security-Policy", self._policy)):
                 headers.setdefault(name, value)
+        elif message.get("more_body"):
+            self.in_parts()
         await self._send(message)

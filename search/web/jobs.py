@@ -96,6 +96,7 @@ class Jobs:
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._watchers: set[Callable[[], None]] = set()
+        self._ending = False
 
     @property
     def last(self) -> Job | None:
@@ -108,6 +109,8 @@ class Jobs:
         order: what the worker is told; asked: what others are told of that.
         """
         with self._lock:
+            if self._ending:
+                raise Problem(503, "The server is about to end.")
             if self._job and self._job.is_running:
                 raise Problem(409, "One thing at a time: a job is running already.")
             if is_written_to(self._library):
@@ -130,14 +133,23 @@ class Jobs:
         self._wake()
         return job
 
+    def end(self) -> None:
+        """Have the job end with its batch, and whoever watches go: the server will end. No further job begins."""
+        with self._lock:
+            self._ending = True
+            if self._child is not None:
+                _hang_up(self._child)
+        self._wake()
+
     def close(self) -> None:
         """End the job with the server: first politely."""
+        self.end()
         child, thread = self._child, self._thread
         if child is None or thread is None:
             return
-        _hang_up(child)
         thread.join(_ENDING_S)
         if thread.is_alive():
+            _log.warning("the job at hand is cut off: its batch takes too long")
             child.kill()
             thread.join()
 
@@ -171,7 +183,8 @@ class Jobs:
                 wake()
 
     def watch(self) -> AsyncIterator[Job | None]:
-        """Yield the job as it stands, then after each change, and None when long nothing changed; ends as it ends.
+        """Yield the job as it stands, then after each change, and None when long nothing changed; ends as it ends,
+        or the server.
 
         Raises Problem (429) where too many watch already.
         """
@@ -188,7 +201,7 @@ class Jobs:
         try:
             job = self._job
             yield job
-            while job is not None and job.is_running:
+            while job is not None and job.is_running and not self._ending:
                 try:
                     await asyncio.wait_for(changed.wait(), _QUIET_S)
                 except TimeoutError:

@@ -69,11 +69,18 @@ def _schema(one: Parameter) -> Schema:
     return one.schema if one.default is None else {**one.schema, "default": one.default}
 
 
+_MEDIA: dict[str, dict[str, Any]] = {
+    "text/event-stream": {},
+    "application/json": {"schema": {"type": "object"}},
+}
+"""Kinds of files that are no mere bytes."""
+
+
 def _answer(operation: Operation) -> dict[str, Any]:
     headers = {"ETag": {"schema": {"type": "string"}}}
     if operation.answer is None:
         anything = {"schema": {"type": "string", "format": "binary"}}
-        media = {kind: {} if kind == "text/event-stream" else anything for kind in operation.media}
+        media = {kind: _MEDIA.get(kind, anything) for kind in operation.media}
     else:
         media = {"application/json": {"schema": {"$ref": f"#/components/schemas/{operation.answer}"}}}
     return {"description": operation.about, "headers": headers, "content": media}

@@ -67,8 +67,10 @@ class ServeOptions:
     """Where a server listens and what it asks of those who come.
 
     host, port: to listen on; port 0 is any that is free.   token: what every request must prove to know; None asks for
-    nothing, which only the loopback permits.   allowed_hosts: names by which browsers may call the server, beside the
-    loopback's own, `host`, and plain addresses where it listens to other machines.
+    nothing, which only the loopback permits.   other_users: without a token, other users of this machine may come, too;
+    where the system does not tell users apart they may anyway.
+    allowed_hosts: names by which browsers may call the server, beside the loopback's own, `host`, and plain addresses
+    where it listens to other machines.
     max_upload_bytes: of a request's body.   max_megapixels: of an uploaded picture.
     rate: requests a second from one address, None for no limit; burst: so many may come at once.
     concurrency: requests that are worked on at the same time.   body_timeout_s: seconds without a byte of a body.
@@ -81,6 +83,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = None
+    other_users: bool = False
     allowed_hosts: tuple[str, ...] = ()
     max_upload_bytes: int = 32_000_000
     max_megapixels: float = 100.0
@@ -105,7 +108,12 @@ class ServeOptions:
     @property
     def indexes_anywhere(self) -> bool:
         """Whether any folder may be indexed: only who sits at this machine asks for it."""
-        return is_loopback(self.host) and not self.allowed_hosts
+        return is_loopback(self.host) and not self.allowed_hosts and not self.other_users
+
+    @property
+    def is_for_one_user(self) -> bool:
+        """Whether only who started the server is answered, of all users of this machine."""
+        return self.token is None and not self.other_users
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -30,25 +30,33 @@ class Door:
         self._token = token
         self._secret = secrets.token_bytes(32)
         self._guesses = Rate(_GUESSES_A_SECOND, _GUESSES, clock)
+        self._cookies = Rate(
+            _GUESSES_A_SECOND, _GUESSES, clock
+        )  # of their own: an old one keeps nobody from entering
 
     def check(self, scope: Scope, headers: Headers) -> None:
         """Raise Problem for who does not know the token."""
-        if self._token is None or self._is_entrance(scope) or self._has_cookie(headers):
+        if self._token is None or self._is_entrance(scope):
             return
-        given = _given(headers)
+        cookie, given = _cookie(headers), _given(headers)
+        if cookie is not None:
+            try:  # it is made of the token, so whoever guesses that could try it here as well
+                _compare(cookie, _of_cookie(self._token), scope, self._cookies)
+            except Problem as refused:
+                if given is None:
+                    raise _asked() if refused.status_code == 401 else refused from None
+            else:
+                return
         if given is None:
-            raise _refused(
-                "This server asks for its token: in a browser open /?token=TOKEN once, elsewhere send "
-                "'Authorization: Bearer TOKEN'."
-            )
-        self._compare(self._token, scope, given)
+            raise _asked()
+        _compare(given, self._token, scope, self._guesses)
 
     def entering(self, scope: Scope) -> RedirectResponse | None:
         """Answer /?token=TOKEN with a cookie, and lead to the same address without the token. Raises Problem."""
         if self._token is None or not self._is_entrance(scope):
             return None
         query = _query(scope)
-        self._compare(self._token, scope, query.pop("token"))
+        _compare(query.pop("token"), self._token, scope, self._guesses)
         response = RedirectResponse("/" + (f"?{urlencode(query)}" if query else ""), 303)
         response.set_cookie(
             COOKIE,
@@ -68,23 +76,27 @@ class Door:
         """Whether it is /?token=TOKEN that is opened."""
         return scope["path"] == "/" and scope["method"] in ("GET", "HEAD") and "token" in _query(scope)
 
-    def _has_cookie(self, headers: Headers) -> bool:
-        cookie = _cookie(headers)
-        return cookie is not None and self._token is not None and _same(cookie, _of_cookie(self._token))
 
-    def _compare(self, token: str, scope: Scope, given: str) -> None:
-        """Compare a token; whoever gave too many wrong ones must wait, else one of them would be right one day."""
-        if (wait := self._guesses.wait(client_of(scope))) > 0:
-            raise Problem(429, "Too many wrong tokens; try again later.", headers=after(wait))
-        if not _same(given, token):
-            self._guesses.take(client_of(scope))
-            raise _refused("That is not this server's token.")
+def _compare(given: str, expected: str, scope: Scope, guesses: Rate) -> None:
+    """Compare a secret; whoever gave too many wrong ones must wait, else one of them would be right one day."""
+    if (wait := guesses.wait(client_of(scope))) > 0:
+        raise Problem(429, "Too many wrong tokens; try again later.", headers=after(wait))
+    if not _same(given, expected):
+        guesses.take(client_of(scope))
+        raise _refused("That is not this server's token.")
 
 
 def is_form_token(scope: Scope, given: object) -> bool:
     """Say whether a form sent back what the page that it stands on was given."""
     expected = scope.get("state", {}).get("form_token")
     return isinstance(given, str) and isinstance(expected, str) and _same(given, expected)
+
+
+def _asked() -> Problem:
+    return _refused(
+        "This server asks for its token: in a browser open /?token=TOKEN once, elsewhere send "
+        "'Authorization: Bearer TOKEN'."
+    )
 
 
 def _refused(detail: str) -> Problem:

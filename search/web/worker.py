@@ -1,7 +1,8 @@
 """The child that a server has do its long work, so that queries stay quick: reads an order, tells how far it is.
 
 It opens the library for itself, with a model of its own that goes when it ends. A second line on standard input, or
-its end, stops the work after the batch at hand; so a child outlives its server by one batch at most.
+its end, stops the work: indexing after the batch at hand, labelling at once, as it writes everything in the end. So a
+child outlives its server by one batch at most.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +35,7 @@ _TELL_S = 0.1  # between two words about the same stage
 def serve(order: dict[str, Any]) -> None:
     """Do what is ordered, and tell it on standard output, a JSON document a line: progress, done or failed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
+    sys.argv[:] = ["search", "serve"]  # whom others find writing
     teller = _Teller(_own_output())
     stop = threading.Event()
     threading.Thread(target=_listen, args=(stop,), daemon=True).start()
@@ -41,6 +44,8 @@ def serve(order: dict[str, Any]) -> None:
             report = _WORK[order["kind"]](library, order["asked"], teller, stop)
     except SearchError as error:
         teller.tell({"failed": {"error": type(error).__name__, "message": error.message, "hint": error.hint}})
+    except KeyboardInterrupt:
+        teller.tell({"done": {"interrupted": True}})
     else:
         teller.tell({"done": report})
 
@@ -93,11 +98,20 @@ def _label(library: Library, asked: dict[str, Any], teller: _Teller, stop: threa
 
     options = LabelOptions(**asked["options"])
     chosen = label_set(asked["label_set"], names=asked["labels"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    threading.Thread(target=_interrupt, args=(stop,), daemon=True).start()
     labelling: Labelling = library.label(chosen, options=options, apply=True, progress=teller.progress)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     counts = Counter(one.label for photo in labelling.photos for one in options.to_apply(photo.labels))
     document = documents.labelling_document(dataclasses.replace(labelling, photos=()))
     ranked = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     return {**document, "counts": [{"label": label, "photos": count} for label, count in ranked]}
+
+
+def _interrupt(stop: threading.Event) -> None:
+    """Interrupt the work when it is to stop, as Ctrl-C does at the command line."""
+    stop.wait()
+    signal.raise_signal(signal.SIGTERM)
 
 
 _Work = Callable[[Library, dict[str, Any], _Teller, threading.Event], dict[str, Any]]

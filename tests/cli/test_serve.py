@@ -73,3 +73,16 @@ def test_without_what_it_needs_it_says_how_to_get_it(run, monkeypatch):
     refused = run("serve")
     assert refused.code == 1
     assert "pip install 'search[web]'" in refused.stderr
+
+
+@pytest.mark.parametrize("can_tell", [True, False])
+def test_where_users_are_not_told_apart_it_is_said(run, album, monkeypatch, can_tell):
+    from search.web import connections, neighbours
+
+    run("index", album, "--model", "builtin")
+    monkeypatch.setattr(neighbours, "can_tell", lambda: can_tell)
+    monkeypatch.setattr(connections.Server, "run", lambda self, sockets: None)
+    for more, told in (([], not can_tell), (["--token", "secret"], False), (["--other-users"], False)):
+        outcome = run("serve", "--port", "0", *more)
+        assert outcome.code == 0, outcome.stderr
+        assert ("other users of this machine are answered, too" in outcome.stderr) == told

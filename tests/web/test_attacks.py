@@ -1,6 +1,7 @@
 """Strangers on a real connection, and what stands against each thing that they try.
 
 binds the loopback, a token else   test_guard: other machines need a token · tests/cli/test_serve
+other users of the machine         test_neighbours
 DNS rebinding                      test_guard: a host that is not this server's
 no CORS                            test_guard: no answer may be read by another origin · test_clip_retrieval
 CSRF                               test_guard: another site writes nothing; a form proves that it is from here
@@ -17,6 +18,7 @@ names of files                     here: they stay text
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -244,6 +246,63 @@ def test_a_slow_body_has_no_place_among_those_that_are_worked_on():
     assert codes == [204, 204]
 
 
+async def answered(guard: Guard, codes: list[int], path: str, *headers: tuple[bytes, bytes]) -> None:
+    """Ask a guard for something, and add the status of the answer to `codes`."""
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            codes.append(message["status"])
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost"), *headers],
+             "query_string": b"", "scheme": "http", "client": None}  # fmt: skip
+    await guard(scope, anyio.sleep_forever, send)
+
+
+def test_a_body_that_nobody_reads_is_no_way_around_the_places():
+    codes = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await anyio.sleep_forever()
+
+    guard = Guard(app, options=ServeOptions(concurrency=1))
+
+    async def all_of_them():
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(answered, guard, codes, "/api/search", (b"content-length", b"1"))
+                await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(all_of_them)
+    assert codes == [200, 429, 429]
+
+
+def test_what_is_sent_part_by_part_keeps_nobody_out():
+    """A stream of events lasts as long as a job, and a download as long as who takes it likes."""
+    codes = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"some", "more_body": scope["path"] == "/long"})
+        if scope["path"] != "/short":
+            await anyio.sleep_forever()
+
+    guard = Guard(app, options=ServeOptions(concurrency=1))
+    asked = functools.partial(answered, guard, codes)
+
+    async def all_of_them():
+        async with anyio.create_task_group() as tasks:
+            for path in ("/long", "/long", "/short", "/working", "/short"):
+                tasks.start_soon(asked, path)
+                await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        await asked("/short")
+
+    anyio.run(all_of_them)
+    assert codes == [200, 200, 200, 200, 429, 200]
+
+
 def received(chunks, *, bodies: Bodies, pause_s: float = 0.0) -> int:
     """Receive a body; return the status of what is said of it."""
 
@@ -256,7 +315,7 @@ def received(chunks, *, bodies: Bodies, pause_s: float = 0.0) -> int:
 
         try:
             with bodies.serving(
-                {"type": "http", "headers": [(b"transfer-encoding", b"chunked")]}, receive
+                {"type": "http", "method": "POST", "headers": [(b"transfer-encoding", b"chunked")]}, receive
             ) as body:
                 while (await body()).get("more_body"):
                     pass
@@ -282,7 +341,8 @@ def test_all_bodies_together_take_bounded_memory():
             return {"type": "http.request", "body": b"x" * 100, "more_body": False}
 
         async def hold(inside: int) -> None:
-            with bodies.serving({"type": "http", "headers": [(b"content-length", b"100")]}, receive) as body:
+            scope = {"type": "http", "method": "POST", "headers": [(b"content-length", b"100")]}
+            with bodies.serving(scope, receive) as body:
                 await body()
                 held.append(inside)
                 await hold(inside + 1)

@@ -187,7 +187,9 @@ def test_a_browser_keeps_a_cookie_that_is_not_the_token(serve):
     assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "strict", "/")
     assert TOKEN not in cookie.value
     assert client.get("/api/status").status_code == 200
+    client.cookies.clear()
     client.cookies.set(COOKIE, cookie.value[:-1] + "x")
+    assert client.get("/api/status").status_code == 401
 
 
 def test_the_way_back_from_the_entrance_leads_nowhere_else(locked):
@@ -212,6 +214,23 @@ def test_who_guesses_must_wait_and_who_has_a_cookie_need_not(serve):
     assert client.get(f"/?token={TOKEN}").status_code == 429
     client.cookies.update(kept)
     assert client.get("/api/status").status_code == 200
+
+
+def test_a_cookie_can_be_guessed_no_more_often_than_a_token(serve):
+    """It is made of the token alone: whoever guesses that can make it."""
+    client = serve(host="0.0.0.0", token=TOKEN, base_url="http://192.168.1.5:8000", client=("203.0.113.78", 1))
+    client.get(f"/?token={TOKEN}")
+    kept = client.cookies[COOKIE]
+    client.cookies.clear()
+
+    def asked(cookie: str, **headers: str) -> int:
+        return client.get("/api/status", headers={"Cookie": f"{COOKIE}={cookie}", **headers}).status_code
+
+    assert [asked(f"guess-{number}") for number in range(12)] == [401] * 10 + [429] * 2
+    assert asked(kept) == 429
+    assert asked(kept, Authorization="Bearer wrong") == 401
+    assert asked("of another day", **bearer()) == 200
+    assert client.get(f"/?token={TOKEN}").status_code == 303
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "photos.home"])

@@ -131,12 +131,32 @@ def test_labels_are_proposed_judged_and_taken_back(begun, indexed):
     assert client.get("/api/labels").json()["total"] == 0
 
 
+def test_labels_that_are_not_wanted_any_more_are_not_written(begun, indexed):
+    library, client = begun
+    assert (
+        client.post("/api/label", json={"labels": [f"label {number}" for number in range(2000)]}).status_code
+        == 202
+    )
+    assert client.delete("/api/job").status_code == 200
+    job = ended(client)
+    assert (job["state"], job["report"]) == ("interrupted", {"interrupted": True})
+    assert library.tags.labels() == []
+    assert "Stopped" in client.get("/labels").text
+
+
 @pytest.mark.parametrize(
     "asked",
     [{}, {"label_set": "/etc/passwd"}, {"label_set": "no such"}, {"labels": [""]}, {"labels": ["a"], "threshold": 2}],
 )  # fmt: skip
 def test_a_label_set_is_never_a_file(begun, indexed, asked):
     assert begun[1].post("/api/label", json=asked).status_code == 400
+
+
+def test_a_review_is_of_labels_that_can_be_read(begun, indexed):
+    _, client = begun
+    asked = client.get("/api/review", params={"label": ["\x92", "noise", "noise\x92"]})
+    assert (asked.status_code, {one["label"] for one in asked.json()["items"]}) == (200, {"noise"})
+    assert client.get("/api/review", params={"label": "\x92"}).status_code == 400
 
 
 # ---- which folders
@@ -223,6 +243,30 @@ def test_whoever_goes_is_not_remembered_and_not_more_than_some_may_watch(begun, 
             await one.aclose()
 
     anyio.run(come_and_go)
+
+
+def test_who_watches_goes_when_the_server_ends_and_nothing_begins_any_more(begun, indexed, folder, monkeypatch):
+    """Else its end would wait for a stream that lasts as long as the job."""
+    library, _ = begun
+    waiting = "import sys; sys.stdin.readline(); sys.stdin.readline()"
+    monkeypatch.setattr("search.web.jobs._BOOT", waiting)
+    jobs = Jobs(library)
+
+    async def watch() -> list[str]:
+        jobs.start("index", {}, asked={})
+        watched = jobs.watch()
+        seen = [await anext(watched)]
+        jobs.end()
+        return seen + [one async for one in watched]
+
+    async def in_time() -> list[str]:
+        with anyio.fail_after(60):
+            return await watch()
+
+    assert len(anyio.run(in_time)) <= 2
+    with pytest.raises(Exception, match="about to end"):
+        jobs.start("index", {}, asked={})
+    jobs.close()
 
 
 def test_a_job_ends_with_its_server(begun, indexed, folder, monkeypatch):

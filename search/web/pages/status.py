@@ -197,6 +197,8 @@ def _counts(job: Job) -> list[tuple[str, int]]:
         return []
     report = job.report
     if job.kind == "label":
+        if job.state is JobState.INTERRUPTED:
+            return []
         return [("photos labelled", report["applied"]), ("labels given", len(report["counts"]))]
     names = ("added", "updated", "moved", "unchanged", "gone", "offline")
     counts = [(name, report[name]) for name in names] + [("skipped", report["skipped_total"])]

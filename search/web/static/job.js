@@ -6,6 +6,8 @@ const STAGES = {
   scanning: "Looking for photos", recognising: "Recognising what is known", encoding: "Learning what photos show",
   labelling: "Labelling", reading: "Reading what photos say of themselves",
 };
+const AGAIN_MS = 5000;
+let events = null;
 const number = new Intl.NumberFormat("en");
 
 function show(job) {
@@ -35,12 +37,27 @@ async function renew() {
   say([...(ended?.querySelectorAll("#job-title, #job-counts") ?? [])].map((one) => one.textContent).join(": "));
 }
 
-if (document.querySelector("#job.running")) {
-  const events = new EventSource("/api/job/events");
+/** Follow the job while it can be seen: browsers have six connections to a server, for all tabs together. */
+function follow() {
+  if (events || document.hidden || !document.querySelector("#job.running")) return;
+  events = new EventSource("/api/job/events");
   events.addEventListener("job", (event) => {
     const { job } = JSON.parse(event.data);
     if (job?.state === "running") return show(job);
-    events.close();
+    leave();
     renew();
   });
+  events.addEventListener("error", () => {
+    if (events?.readyState !== EventSource.CLOSED) return; // else the browser tries again
+    leave();
+    setTimeout(follow, AGAIN_MS); // too many watch
+  });
 }
+
+function leave() {
+  events?.close();
+  events = null;
+}
+
+document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
+follow();
