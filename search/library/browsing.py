@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from search.types import Ids, Photo, Vectors
 
 _LONG_S = 0.2  # what it may take to read everything on each change
+_OLD_S = 15.0
 _MOMENT_S = 10.0
 _ALIKE, _BURST = 0.85, 0.9
 """Cosines that the same picture coded anew, and two shots of one moment, must reach beside what else speaks for it."""
@@ -62,8 +63,8 @@ class Facets:
 class Browsing:
     """A library's overview, kept until the catalog changes; safe to use from several threads.
 
-    One that takes long to read, as of very many photos, may be somewhat old while another process writes: it is being
-    read a tenth of the time at most.   clock: tells seconds.
+    One that takes long to read, as of very many photos, may be old while another process writes: ten times what it
+    takes to read, 15 s at most.   clock: tells seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -82,7 +83,7 @@ class Browsing:
                 return known
             self._overview, self._catalog = catalog.overview(known), catalog
             if self._overview is not known and (took := self._clock() - begun) > _LONG_S:
-                self._good_until = begun + 10 * took
+                self._good_until = begun + min(10 * took, _OLD_S)
             return self._overview
 
 
