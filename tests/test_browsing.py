@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 
 import pytest
 from PIL import Image
 from scenes import burst_exif, scene
 
+from search.library.browsing import Browsing
 from search.types import Filter
 
 
@@ -81,3 +83,17 @@ def test_photos_that_show_the_same_are_one_group(library, tmp_path):
     groups = [[known[id_] for id_ in group] for group in library.folded(photos)]
     assert groups == [["a.png", "b.png", "c.jpg"], ["other.png"], ["shot0.jpg", "shot40.jpg", "shot5.jpg"]]
     assert library.folded([]) == []
+
+
+def test_what_takes_long_to_read_is_read_a_tenth_of_the_time(looked, tmp_path):
+    def photos(browsing: Browsing) -> int:
+        return len(browsing.overview(looked.catalog).ids)
+
+    slow, quick = Browsing(clock=itertools.count().__next__), Browsing(clock=itertools.count(step=0.01).__next__)
+    assert (photos(slow), photos(quick)) == (4, 4)
+    (tmp_path / "album" / "b" / "four.png").unlink()
+    looked.index([tmp_path / "album"])
+    assert photos(quick) == 3
+    assert [photos(slow) for _ in range(10)] == [4] * 8 + [
+        3
+    ] * 2  # read from 0 to 1, asked at 2, 3, ..., read at 10

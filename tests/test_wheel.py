@@ -53,7 +53,10 @@ def test_the_wheel_holds_data_migrations_and_nothing_else_of_the_checkout(wheel)
     names = zipfile.ZipFile(wheel).namelist()
     assert "search/data/builtin/open_clip_model.safetensors" in names
     assert "search/migrations/env.py" in names
-    assert {"search/web/templates/base.html", "search/web/static/app.js"} <= set(names)
+    package = ROOT / "search"
+    here = {path.relative_to(ROOT) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {Path("search/web/templates/base.html"), Path("search/web/static/app.js")} <= here
+    assert here <= set(map(Path, names))
     assert {name.split("/")[0] for name in names} == {"search", f"search-{wheel.name.split('-')[1]}.dist-info"}
 
 

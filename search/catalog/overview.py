@@ -23,12 +23,11 @@ if TYPE_CHECKING:
     Codes = npt.NDArray[np.int32]
     """(N,) places in a list of names; -1 for none."""
 
-_VERSION = "SELECT seq, (SELECT coalesce(max(id), 0) FROM runs), (SELECT count(undone_at) FROM runs) FROM state"
 _PHOTOS = (
     "SELECT id, root_id, path, taken_at, camera, latitude IS NOT NULL AND longitude IS NOT NULL FROM photos "
     "WHERE gone_at IS NULL ORDER BY id"
 )
-_LABELS = "SELECT DISTINCT photo_id, label FROM labels WHERE NOT rejected"
+_LABELS = "SELECT DISTINCT label, photo_id FROM labels WHERE NOT rejected"  # in the order of their index
 _PART = 2**14  # rows read at a time
 
 
@@ -36,12 +35,12 @@ _PART = 2**14  # rows read at a time
 class Overview:
     """Columns of all photos present.
 
-    version: changes whenever any of it may.   ids: (N,) ascending.   taken: (N,) datetime64[s], NaT where not known.
+    seq: the commit that it is as of.   ids: (N,) ascending.   taken: (N,) datetime64[s], NaT where not known.
     camera, folder: (N,) places in `cameras` and `folders`, which are absolute.   placed: (N,) whether GPS is known.
     labelled: (M,) places of photos, label: (M,) of their labels in `labels`.
     """
 
-    version: tuple[int, ...]
+    seq: int
     ids: Ids
     taken: npt.NDArray[np.datetime64]
     cameras: tuple[str, ...]
@@ -54,9 +53,10 @@ class Overview:
     label: Codes
 
 
-def version(session: Session) -> tuple[int, ...]:
-    """Return what changes with every commit that photos or labels are changed by."""
-    return tuple(session.one(_VERSION))
+def sequence(session: Session) -> int:
+    """Return the number of the last commit, of photos or of labels."""
+    found: int = session.one("SELECT seq FROM state")[0]
+    return found
 
 
 def read(session: Session) -> Overview:
@@ -75,12 +75,13 @@ def read(session: Session) -> Overview:
             placed.append(bool(has_place))
     places = {id_: place for place, id_ in enumerate(ids)}
     labelled: list[int] = []
-    for id_, label in session.rows(_LABELS):
-        if id_ in places:
-            labelled.append(places[id_])
-            labels.add(label)
+    for rows in session.parts(_LABELS, {}, size=_PART):
+        for label, id_ in rows:
+            if id_ in places:
+                labelled.append(places[id_])
+                labels.add(label)
     return Overview(
-        version=version(session),
+        seq=sequence(session),
         ids=np.array(ids, np.int64),
         taken=np.array(taken, "datetime64[us]").astype("datetime64[s]"),
         cameras=tuple(cameras.names),

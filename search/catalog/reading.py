@@ -200,7 +200,7 @@ class CatalogReader(TagReader):
         from search.catalog import overview
 
         with self._reading() as session:
-            if known is not None and known.version == overview.version(session):
+            if known is not None and known.seq == overview.sequence(session):
                 return known
             return overview.read(session)
 

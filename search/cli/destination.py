@@ -46,6 +46,8 @@ def check(file: str, output: str) -> None:
 
     Raises click.UsageError; UsageError where the folder is missing.
     """
+    if file == "-":
+        raise click.UsageError("- is no file's name here: say which file to write, or ./- if it is called so")
     folder = os.path.dirname(os.path.abspath(file))
     if not os.path.isdir(folder):
         raise UsageError(f"there is no folder {folder} to write {file} in")

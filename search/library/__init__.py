@@ -566,7 +566,10 @@ class Library:
 
     @_surviving
     def browse(self, k: int = 60, *, offset: int = 0, filter: Filter | None = None) -> Browsed:
-        """Return photos in order of time, the latest first; needs no model."""
+        """Return photos in order of time, the latest first; needs no model.
+
+        Of very many photos as they were up to 15 s ago while another process writes, `facets` too.
+        """
         from search.library import browsing
 
         overview, selection = self._browsing.overview(self.catalog), self.catalog.select(filter or Filter())

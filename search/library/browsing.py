@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from search.catalog.overview import Overview
     from search.types import Ids, Photo, Vectors
 
+_LONG_S = 0.2  # what it may take to read everything on each change
+_OLD_S = 15.0
 _MOMENT_S = 10.0
 _ALIKE, _BURST = 0.85, 0.9
 """Cosines that the same picture coded anew, and two shots of one moment, must reach beside what else speaks for it."""
@@ -58,19 +61,29 @@ class Facets:
 
 
 class Browsing:
-    """A library's overview, kept until the catalog changes; safe to use from several threads."""
+    """A library's overview, kept until the catalog changes; safe to use from several threads.
 
-    def __init__(self) -> None:
+    One that takes long to read, as of very many photos, may be old while another process writes: ten times what it
+    takes to read, 15 s at most.   clock: tells seconds.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._catalog: Catalog | None = None
         self._overview: Overview | None = None
+        self._good_until = 0.0
 
     def overview(self, catalog: Catalog) -> Overview:
-        """Return the columns of a catalog as it is now."""
+        """Return the columns of a catalog as it is now, or was shortly before."""
         with self._lock:
             known = self._overview if self._catalog is catalog else None
-            self._overview = catalog.overview(known)
-            self._catalog = catalog
+            begun = self._clock()
+            if known is not None and begun < self._good_until:
+                return known
+            self._overview, self._catalog = catalog.overview(known), catalog
+            if self._overview is not known and (took := self._clock() - begun) > _LONG_S:
+                self._good_until = begun + min(10 * took, _OLD_S)
             return self._overview
 
 
@@ -128,12 +141,11 @@ def _folders(folders: Sequence[str], codes: npt.NDArray[np.int32]) -> tuple[Coun
     counts = Counter({folders[code]: int(n) for code, n in enumerate(np.bincount(codes)) if n})
     if len(counts) < 2:
         return ()
-    common = os.path.commonpath(list(counts))
+    common = os.path.join(os.path.commonpath(list(counts)), "")
     below: Counter[str] = Counter()
     for folder, count in counts.items():
-        inside = os.path.relpath(folder, common).split(os.sep)[0]
-        if inside != os.curdir:
-            below[os.path.join(common, inside)] += count
+        if inside := folder[len(common) :].partition(os.sep)[0]:
+            below[common + inside] += count
     return tuple(Count(name, count) for name, count in sorted(below.items(), key=lambda one: (-one[1], one[0])))
 
 

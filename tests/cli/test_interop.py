@@ -62,6 +62,8 @@ def test_exports_are_written_and_an_embedding_folder_needs_its_model_named(run, 
     assert run("export", "csv", "photos.csv").code == 1  # no library yet
     assert not (tmp_path / "photos.csv").exists()
     run("index", album, "--model", "builtin")
+    assert run("export", "csv", "-").code == 2
+    assert not (tmp_path / "-").exists()
     assert run("export", "csv", "photos.csv", "--json").json["photos"] == 12
     rows = list(csv.DictReader((tmp_path / "photos.csv").read_text().splitlines()))
     assert [row["path"] for row in rows] == sorted(str(path) for path in album.rglob("*.png"))

@@ -57,7 +57,7 @@ def ended(client: TestClient) -> dict:
 
 
 @pytest.fixture(scope="module")
-def indexed(begun, folder) -> list[dict]:
+def told(begun, folder) -> list[dict]:
     """The events of a folder that is indexed into a library that was not there before."""
     _, client = begun
     assert client.get("/api/job").json() == {"job": None}
@@ -66,9 +66,19 @@ def indexed(begun, folder) -> list[dict]:
     return events(client)
 
 
-def test_a_folder_is_indexed_and_queries_see_its_photos_without_a_restart(begun, indexed, folder):
+@pytest.fixture(scope="module")
+def indexed(library, builtin, tmp_path_factory) -> Iterator[tuple[Library, TestClient]]:
+    """A copy of the library of all pictures that may be written to, and its server."""
+    place = shutil.copytree(library.catalog.folder, tmp_path_factory.mktemp("jobs") / "library")
+    with Library.open(place, model="builtin", offline=True) as own:
+        own.model.loaded = builtin
+        with served(own) as client:
+            yield own, client
+
+
+def test_a_folder_is_indexed_and_queries_see_its_photos_without_a_restart(begun, told, folder):
     library, client = begun
-    job = indexed[-1]
+    job = told[-1]
     assert (job["kind"], job["state"], job["folder"], job["problem"]) == ("index", "done", str(folder), None)
     report = job["report"]
     assert (report["added"], report["skipped_total"], report["skipped"][0]["reason"]) == (8, 1, "decode_error")
@@ -78,14 +88,14 @@ def test_a_folder_is_indexed_and_queries_see_its_photos_without_a_restart(begun,
     assert client.app.state.jobs._child.wait(60) == 0
 
 
-def test_watchers_are_told_how_far_it_is_and_all_of_it_in_each_event(indexed):
-    assert {job["id"] for job in indexed} == {1}
-    assert [job["state"] for job in indexed[:-1]] == ["running"] * (len(indexed) - 1)
-    assert "encoding" in {job["stage"] for job in indexed}
-    assert (indexed[-1]["done"], indexed[-1]["total"]) == (9, 9)
+def test_watchers_are_told_how_far_it_is_and_all_of_it_in_each_event(told):
+    assert {job["id"] for job in told} == {1}
+    assert [job["state"] for job in told[:-1]] == ["running"] * (len(told) - 1)
+    assert "encoding" in {job["stage"] for job in told}
+    assert (told[-1]["done"], told[-1]["total"]) == (9, 9)
 
 
-def test_who_saw_the_end_need_not_come_again_and_who_did_not_is_told(begun, indexed):
+def test_who_saw_the_end_need_not_come_again_and_who_did_not_is_told(begun, told):
     _, client = begun
     whole = client.get("/api/job/events").text
     seen = whole.splitlines()[0].removeprefix("id: ")
@@ -93,27 +103,27 @@ def test_who_saw_the_end_need_not_come_again_and_who_did_not_is_told(begun, inde
     assert client.get("/api/job/events", headers={"Last-Event-ID": "1.1"}).text == whole
 
 
-def test_a_job_can_be_stopped_and_a_second_one_is_refused_meanwhile(begun, indexed, folder):
-    _, client = begun
+def test_a_job_can_be_stopped_and_a_second_one_is_refused_meanwhile(indexed, pictures):
+    _, client = indexed
     assert client.delete("/api/job").status_code == 409
-    assert client.post("/api/index", json={"folder": str(folder)}).status_code == 202
-    second = client.post("/api/index", json={"folder": str(folder)})
+    assert client.post("/api/index", json={"folder": str(pictures)}).status_code == 202
+    second = client.post("/api/index", json={"folder": str(pictures)})
     assert (second.status_code, second.headers["content-type"]) == (409, "application/problem+json")
     stopped = client.delete("/api/job").json()["job"]
     assert (stopped["state"], stopped["stopping"]) == ("running", True)
     assert ended(client)["state"] == "interrupted"
 
 
-def test_a_library_that_another_process_writes_to_is_told(begun, indexed, folder):
-    library, client = begun
+def test_a_library_that_another_process_writes_to_is_told(indexed, pictures):
+    library, client = indexed
     with writer_lock(library.catalog.folder):
-        refused = client.post("/api/index", json={"folder": str(folder)})
+        refused = client.post("/api/index", json={"folder": str(pictures)})
     assert (refused.status_code, refused.json()["error"]) == (409, "LibraryBusy")
-    assert str(folder.parent) not in refused.text
+    assert str(pictures.parent) not in refused.text
 
 
-def test_labels_are_proposed_judged_and_taken_back(begun, indexed):
-    library, client = begun
+def test_labels_are_proposed_judged_and_taken_back(indexed):
+    library, client = indexed
     assert client.post("/api/label", json={"labels": ["noise", "a cat"]}).status_code == 202
     report = ended(client)["report"]
     assert report["applied"] == 8
@@ -131,8 +141,8 @@ def test_labels_are_proposed_judged_and_taken_back(begun, indexed):
     assert client.get("/api/labels").json()["total"] == 0
 
 
-def test_labels_that_are_not_wanted_any_more_are_not_written(begun, indexed):
-    library, client = begun
+def test_labels_that_are_not_wanted_any_more_are_not_written(indexed):
+    library, client = indexed
     assert (
         client.post("/api/label", json={"labels": [f"label {number}" for number in range(2000)]}).status_code
         == 202
@@ -148,12 +158,12 @@ def test_labels_that_are_not_wanted_any_more_are_not_written(begun, indexed):
     "asked",
     [{}, {"label_set": "/etc/passwd"}, {"label_set": "no such"}, {"labels": [""]}, {"labels": ["a"], "threshold": 2}],
 )  # fmt: skip
-def test_a_label_set_is_never_a_file(begun, indexed, asked):
-    assert begun[1].post("/api/label", json=asked).status_code == 400
+def test_a_label_set_is_never_a_file(indexed, asked):
+    assert indexed[1].post("/api/label", json=asked).status_code == 400
 
 
-def test_a_review_is_of_labels_that_can_be_read(begun, indexed):
-    _, client = begun
+def test_a_review_is_of_labels_that_can_be_read(indexed):
+    _, client = indexed
     asked = client.get("/api/review", params={"label": ["\x92", "noise", "noise\x92"]})
     assert (asked.status_code, {one["label"] for one in asked.json()["items"]}) == (200, {"noise"})
     assert client.get("/api/review", params={"label": "\x92"}).status_code == 400
@@ -162,9 +172,9 @@ def test_a_review_is_of_labels_that_can_be_read(begun, indexed):
 # ---- which folders
 
 
-def test_who_sits_at_the_machine_may_name_any_folder_that_there_is(begun, indexed, folder):
-    _, client = begun
-    for wrong in ("pictures", "../x", "~nobody-there/x", str(folder.parent / "none"), __file__):
+def test_who_sits_at_the_machine_may_name_any_folder_that_there_is(indexed, pictures):
+    _, client = indexed
+    for wrong in ("pictures", "../x", "~nobody-there/x", str(pictures.parent / "none"), __file__):
         refused = client.post("/api/index", json={"folder": wrong})
         assert (refused.status_code, refused.json()["parameter"]) == (400, "folder"), wrong
     assert client.post("/api/index", json={}).status_code == 400
@@ -172,9 +182,9 @@ def test_who_sits_at_the_machine_may_name_any_folder_that_there_is(begun, indexe
 
 @pytest.mark.parametrize("options", [{"allowed_hosts": ("photos.home",)}, {"host": "0.0.0.0", "token": "secret"}])
 def test_others_may_only_name_folders_of_the_library_and_those_that_were_opened_to_them(
-    begun, indexed, folder, tmp_path, monkeypatch, options
+    indexed, pictures, tmp_path, monkeypatch, options
 ):
-    library, _ = begun
+    library, _ = indexed
     started: list[dict] = []
     monkeypatch.setattr(Jobs, "start", lambda self, kind, order, *, asked: started.append(order) or self.last)
     inside, outside = tmp_path / "open" / "inside", tmp_path / "outside"
@@ -187,45 +197,52 @@ def test_others_may_only_name_folders_of_the_library_and_those_that_were_opened_
         def asked(path: Path) -> int:
             return client.post("/api/index", json={"folder": str(path)}).status_code
 
-        assert [asked(one) for one in (folder, inside, tmp_path / "open")] == [200 + 2] * 3
-        assert [order["folder"] for order in started] == [str(folder), str(inside), str(tmp_path / "open")]
-        refused = [outside, inside / "link", inside / ".." / "..", tmp_path / "opened", folder.parent, Path("/no")]
+        assert [asked(one) for one in (pictures, inside, tmp_path / "open")] == [200 + 2] * 3
+        assert [order["folder"] for order in started] == [str(pictures), str(inside), str(tmp_path / "open")]
+        refused = [
+            outside,
+            inside / "link",
+            inside / ".." / "..",
+            tmp_path / "opened",
+            pictures.parent,
+            Path("/no"),
+        ]
         assert [asked(one) for one in refused] == [403] * 6
         assert asked(inside / "none") == 400
     assert len(started) == 3
 
 
-def test_only_json_starts_something(begun, folder):
+def test_only_json_starts_something(indexed, pictures):
     """A form of another site can send neither that nor DELETE."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-        body = json.dumps({"folder": str(folder)})
-        assert begun[1].post("/api/index", content=body, headers={"Content-Type": kind}).status_code == 415
+        body = json.dumps({"folder": str(pictures)})
+        assert indexed[1].post("/api/index", content=body, headers={"Content-Type": kind}).status_code == 415
 
 
 # ---- what goes wrong
 
 
-def test_a_child_that_dies_is_a_problem_and_no_more(begun, indexed, folder, monkeypatch):
-    _, client = begun
+def test_a_child_that_dies_is_a_problem_and_no_more(indexed, pictures, monkeypatch):
+    _, client = indexed
     monkeypatch.setattr("search.web.jobs._BOOT", "import os; os._exit(3)")
-    client.post("/api/index", json={"folder": str(folder)})
+    client.post("/api/index", json={"folder": str(pictures)})
     job = ended(client)
     assert (job["state"], job["problem"]["status"], job["report"]) == ("failed", 500, None)
 
 
-def test_an_error_of_a_child_names_no_place(begun, indexed, folder, monkeypatch):
-    _, client = begun
-    said = {"error": "StorageError", "message": f"no room in {folder}", "hint": ""}
+def test_an_error_of_a_child_names_no_place(indexed, pictures, monkeypatch):
+    _, client = indexed
+    said = {"error": "StorageError", "message": f"no room in {pictures}", "hint": ""}
     boot = f"print({json.dumps(json.dumps({'failed': said}))})"
     monkeypatch.setattr("search.web.jobs._BOOT", boot)
-    client.post("/api/index", json={"folder": str(folder.parent)})
+    client.post("/api/index", json={"folder": str(pictures.parent)})
     job = ended(client)
     assert (job["state"], job["problem"]["status"], job["problem"]["error"]) == ("failed", 507, "StorageError")
-    assert str(folder) not in json.dumps(job)
+    assert str(pictures) not in json.dumps(job)
 
 
-def test_whoever_goes_is_not_remembered_and_not_more_than_some_may_watch(begun, indexed):
-    library, _ = begun
+def test_whoever_goes_is_not_remembered_and_not_more_than_some_may_watch(indexed):
+    library, _ = indexed
     jobs = Jobs(library)
 
     async def come_and_go() -> None:
@@ -245,9 +262,9 @@ def test_whoever_goes_is_not_remembered_and_not_more_than_some_may_watch(begun, 
     anyio.run(come_and_go)
 
 
-def test_who_watches_goes_when_the_server_ends_and_nothing_begins_any_more(begun, indexed, folder, monkeypatch):
+def test_who_watches_goes_when_the_server_ends_and_nothing_begins_any_more(indexed, pictures, monkeypatch):
     """Else its end would wait for a stream that lasts as long as the job."""
-    library, _ = begun
+    library, _ = indexed
     waiting = "import sys; sys.stdin.readline(); sys.stdin.readline()"
     monkeypatch.setattr("search.web.jobs._BOOT", waiting)
     jobs = Jobs(library)
@@ -269,12 +286,12 @@ def test_who_watches_goes_when_the_server_ends_and_nothing_begins_any_more(begun
     jobs.close()
 
 
-def test_a_job_ends_with_its_server(begun, indexed, folder, monkeypatch):
-    library, _ = begun
+def test_a_job_ends_with_its_server(indexed, pictures, monkeypatch):
+    library, _ = indexed
     waiting = 'import sys; sys.stdin.readline(); sys.stdin.readline(); print(\'{"done": {"interrupted": true}}\')'
     monkeypatch.setattr("search.web.jobs._BOOT", waiting)
     with served(library) as client:
-        client.post("/api/index", json={"folder": str(folder)})
+        client.post("/api/index", json={"folder": str(pictures)})
         jobs = client.app.state.jobs
         assert jobs.last.is_running
     assert jobs.last.state == "interrupted"
