@@ -21,6 +21,7 @@ from search import files
 from search.encoders.remembered import Entry, Memory
 from search.encoders.tokens import is_english_only
 from search.errors import SearchError
+from search.resources import data_path
 
 if TYPE_CHECKING:
     from search.encoders import Encoder, TextTower, blueprints
@@ -169,9 +170,15 @@ def _read(folder: Path, fingerprint: str) -> dict[str, Any] | None:
         recipe: dict[str, Any] = json.loads(_place(folder, fingerprint).read_text(encoding="utf-8"))
         current = all(files.stat_of(Path(name)) == stat for name, stat in recipe["files"].items())
         known = recipe["format"] == _FORMAT and recipe["tensors"] in recipe["files"]
-        return recipe if current and known else None
+        return recipe if current and known and not _is_anothers(recipe) else None
     except _UNREADABLE:
         return None
+
+
+def _is_anothers(recipe: Mapping[str, Any]) -> bool:
+    """Whether it is of the built-in model of another installation, whose weights may be others."""
+    shipped = data_path("builtin")
+    return recipe["name"] == "builtin" and not any(shipped in Path(name).parents for name in recipe["files"])
 
 
 def _stated(encoder: Encoder, weights: Path, tensors: Path | None) -> dict[str, dict[str, int]] | None:

@@ -259,7 +259,7 @@ def test_a_scalar_saved_as_one_element_is_taken(builtin_copy: Path) -> None:
     file = builtin_copy / "open_clip_model.safetensors"
     state = load_file(file)
     save_file({**state, "logit_scale": state["logit_scale"].reshape(1)}, file)
-    assert load_encoder(f"dir:{builtin_copy}").logit_scale == pytest.approx(34.485, abs=0.001)
+    assert load_encoder(f"dir:{builtin_copy}").logit_scale == pytest.approx(34.897, abs=0.001)
 
 
 # hostile and damaged files

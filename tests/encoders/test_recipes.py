@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import os
 import sqlite3
 import subprocess
@@ -164,6 +165,16 @@ def test_a_recipe_of_another_version_is_none(kept, builtin):
     assert recipes.open_half(kept, builtin.fingerprint, Opening(builtin).whole) is None
     recipes.save(builtin, kept)
     assert json.loads(file.read_text()) == recipe
+
+
+def test_the_built_in_model_of_another_installation_is_another(kept, builtin, tmp_path):
+    [file] = kept.glob("*.json")
+    there = tmp_path / "there.safetensors"
+    shutil.copy2(builtin.weights, there)
+    file.write_text(file.read_text().replace(str(builtin.weights), str(there)))
+    assert recipes.open_half(kept, builtin.fingerprint, Opening(builtin).whole) is None
+    recipes.save(builtin, kept)
+    assert half_of(kept, builtin).fingerprint == builtin.fingerprint
 
 
 # ---- what is remembered
