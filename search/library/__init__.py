@@ -246,7 +246,9 @@ class Library:
         from search.shards.store import open_store
 
         def run(turn: Turn, model: Model, committed: Committed | None) -> IndexReport:
-            merge = Merge(turn, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed)
+            merge = Merge(
+                turn, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed
+            )
             return merge.merge(open_store(store, model.fingerprint))
 
         return self._bring_in(run, stop=stop, wait=wait)
