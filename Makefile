@@ -5,7 +5,7 @@ RIVALS = against_rclip against_clip_retrieval
 BENCHES = encoders pipeline memory index filters labels incremental decoding quality reliability
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-slow torture lint format bench docs wheel clean
+.PHONY: demo test test-slow test-scale torture lint format bench docs wheel clean
 
 demo: $(VENV)/installed       ## index real photographs, search and label them; PHOTOS=DIR for your own
 	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -15,6 +15,10 @@ test: $(VENV)/installed       ## run the tests
 
 test-slow: $(VENV)/installed  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-scale: $(VENV)/installed ## run the tests that need Ray and object storage, without a network where that can be
+	$(BIN)/pip install -q -c constraints.txt --group scale
+	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m slow tests/scale tests/contracts/test_engines.py
 
 torture: $(VENV)/installed    ## kill, starve and unplug it for an hour; SEED=n PART=0.1
 	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1) --torture-part $(or $(PART),1)

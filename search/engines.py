@@ -23,7 +23,6 @@ from search.shards import RETRIES, Failure, Receipt, Shard
 from search.shards.encoding import Stopped
 
 _POLL_S = 0.5  # between two looks whether to stop
-_AHEAD = 2  # shards in the cluster for each that can run at a time
 
 
 class LocalEngine:
@@ -115,7 +114,7 @@ class RayEngine:
         retries: int = RETRIES,
         stop: threading.Event | None = None,
     ) -> Iterator[Receipt | Failure]:
-        """See search.shards.Engine.   Raises UsageError without Ray or the GPUs asked for, SearchError."""
+        """See search.shards.Engine.   Raises UsageError without Ray, SearchError without a machine to run on."""
         ray = self._started()
         options = self._options
         # Retries are counted here, where deaths are told from errors. max_calls=0: Ray would end a worker, and the
@@ -135,11 +134,7 @@ class RayEngine:
 
     def _started(self) -> Any:
         if self._ray is None:
-            options = self._options
-            self._ray = self._held.enter_context(_cluster(options.address))
-            if not self._slots():
-                self.close()
-                raise UsageError(f"Ray has no {options.cpus:g} processors and {options.gpus:g} GPUs for a shard")
+            self._ray = self._held.enter_context(_cluster(self._options.address))
         return self._ray
 
 
@@ -162,23 +157,29 @@ class _Pass:
         self._tries: Counter[str] = Counter()
 
     def __call__(self, shards: Iterable[Shard]) -> Iterator[Receipt | Failure]:
-        waiting = iter(shards)
-        heard = monotonic()
-        while self._fill(waiting):
+        waiting, heard = iter(shards), monotonic()
+        while not (self._stop and self._stop.is_set()) and self._fill(waiting):
             ready, _ = self._ray.wait(list(self._running), timeout=_POLL_S)
-            if self._stop and self._stop.is_set():
-                self._give_up()
-                return
             if ready:
                 heard = monotonic()
-            elif monotonic() - heard > self._stall_s or not self._slots():
+            elif monotonic() - heard > self._stall_s:
                 ready, heard = self._give_up(), monotonic()
-            yield from filter(None, map(self._settled, ready))
+            settled = [self._settled(reference) for reference in ready]
+            self._fill(waiting)  # workers go on while what they did is taken in
+            yield from filter(None, settled)
+        self._give_up()
 
     def _fill(self, waiting: Iterator[Shard]) -> bool:
-        """Hand out shards while there is room; False once all are settled."""
-        room = _AHEAD * max(1, self._slots()) - len(self._running)
-        for _ in range(room):
+        """Hand out as many shards as can run; False once all are settled.
+
+        None waits in the cluster: one that is ended for being late did run. Raises SearchError without any machine.
+        """
+        slots = self._slots()
+        if not slots:
+            raise SearchError(
+                "Ray has no machine for it, or none left", hint="--gpus asks for some, of each machine"
+            )
+        while len(self._running) < slots:
             shard = self._again.popleft() if self._again else next(waiting, None)
             if shard is None:
                 break
@@ -228,6 +229,9 @@ def _cluster(address: str | None) -> Iterator[Any]:
     with ExitStack() as stack:
         if address is None:
             stack.enter_context(_environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)))
+            # What Ray does on other systems than Linux: it stays on loopback. There it takes an address of 127.0.0.1
+            # for one that others are to reach, and listens on all.
+            stack.enter_context(_environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0"))
         stack.enter_context(_environment(RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_USAGE_STATS_ENABLED="0"))
         try:
             import ray
@@ -246,6 +250,10 @@ def _cluster(address: str | None) -> Iterator[Any]:
                 )
         except Exception as error:
             raise SearchError(f"Ray does not start: {_said(error)}") from error
+        if address is None and ray.util.get_node_ip_address() != "127.0.0.1":
+            raise SearchError(
+                "Ray would listen beyond this machine", hint="it must not be imported before it is started here"
+            )
         yield ray
 
 

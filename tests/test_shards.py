@@ -169,6 +169,13 @@ def test_shards_that_fail_by_themselves_end_the_run(album, job):
     assert len(tried) == 9  # three shards, three times each: so would the others
 
 
+def test_workers_that_die_of_everything_put_no_blame_on_photos(album, job):
+    engine = Deadly(".png")
+    with pytest.raises(SearchError, match="the worker died"):
+        list(encode_all(plan(scan(str(album)), job, size=1), engine, job, task=lambda shard: None))
+    assert done(job) == set()
+
+
 # ---- into a library
 
 

@@ -28,7 +28,8 @@ SIZE = 512
 """Files a shard has by default: seconds of work, which is what a stop or a death costs, and half a megabyte."""
 
 RETRIES = 2
-_HOPELESS = 3  # shards that fail before any succeeds: so will the others
+_HOPELESS = 3  # shards that fail by an error before any succeeds: so will the others
+_DEADLY = 8, 4  # deaths, and more for each shard that is done: beyond, it is not the photos that workers die of
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +133,14 @@ def encode_all(
     """Yield the receipt of each shard as it is done; one that workers die of is split until it is a single file.
 
     That file is quarantined: in the store it is a skip, with the reason. `stop`: as an engine takes it.
-    Raises SearchError where shards fail by their own account: after all others, or at once where none succeeds.
+    Raises SearchError where shards fail by their own account: after all others, or at once where none succeeds; and
+    where workers die of so many that it can't be the photos.
     """
     from search.shards.encoding import quarantine
 
     errors: list[Failure] = []
     deadly: list[Failure] = []
-    done = 0
+    done = deaths = 0
     waiting: Iterable[Shard] = shards
     retries = RETRIES
     while True:
@@ -148,8 +150,9 @@ def encode_all(
                 yield outcome
                 continue
             (deadly if outcome.died else errors).append(outcome)
-            if not done and len(errors) >= _HOPELESS:
-                raise _failed(errors)
+            deaths += outcome.died
+            if (not done and len(errors) >= _HOPELESS) or deaths > _DEADLY[0] + _DEADLY[1] * done:
+                raise _failed(errors or deadly)
         yield from (quarantine(one.shard, job, one.reason) for one in deadly if len(one.shard.files) == 1)
         parts = [part for one in deadly if len(one.shard.files) > 1 for part in one.shard.halves(job)]
         if not parts or (stop and stop.is_set()):

@@ -198,8 +198,7 @@ def remaining(shards: Iterable[Shard], job: Job) -> list[Shard]:
 def read(store: Store, name: str, fingerprint: str) -> tuple[About, list[Row]]:
     """Return what a shard says of itself, and its rows.   Raises DamagedShard, StorageError."""
     arrow = parquet()
-    with store.open(name) as file:
-        data = file.read()
+    data = store.read(name)
     try:
         table = arrow.parquet.read_table(io.BytesIO(data))
         about = json.loads((table.schema.metadata or {})[b"search"])

@@ -7,11 +7,10 @@ a single request. Objects are only ever replaced by what the same shard came to 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from search.errors import StorageError, UsageError
 from search.files import atomic_write, sweep
@@ -28,8 +27,8 @@ class Store(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Put an object there, whole or not at all.   Raises StorageError."""
 
-    def open(self, name: str) -> BinaryIO:
-        """Open an object.   Raises StorageError."""
+    def read(self, name: str) -> bytes:
+        """Return an object.   Raises StorageError."""
 
 
 def open_store(url: str, fingerprint: str) -> Store:
@@ -55,9 +54,9 @@ class _Folder:
             self._folder.mkdir(parents=True, exist_ok=True)
             atomic_write(self._folder / f"{name}{_SUFFIX}", data)
 
-    def open(self, name: str) -> BinaryIO:
+    def read(self, name: str) -> bytes:
         with _told(self._folder):
-            return (self._folder / f"{name}{_SUFFIX}").open("rb")
+            return (self._folder / f"{name}{_SUFFIX}").read_bytes()
 
 
 class _Remote:
@@ -88,9 +87,10 @@ class _Remote:
         with _told(self._url):
             self._files.pipe_file(f"{self._prefix}/{name}{_SUFFIX}", data)
 
-    def open(self, name: str) -> BinaryIO:
+    def read(self, name: str) -> bytes:
         with _told(self._url):
-            return io.BytesIO(self._files.cat_file(f"{self._prefix}/{name}{_SUFFIX}"))
+            data: bytes = self._files.cat_file(f"{self._prefix}/{name}{_SUFFIX}")
+            return data
 
 
 def _is_whole(name: str) -> bool:
