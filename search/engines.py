@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -228,10 +229,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     """Hold a connection to a cluster, or a cluster of our own.   Raises UsageError, SearchError."""
     with ExitStack() as stack:
         if address is None:
-            stack.enter_context(_environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)))
-            # What Ray does on other systems than Linux: it stays on loopback. There it takes an address of 127.0.0.1
-            # for one that others are to reach, and listens on all.
-            stack.enter_context(_environment(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0"))
+            stack.enter_context(_environment(**_for_a_cluster_of_our_own()))
         stack.enter_context(_environment(RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_USAGE_STATS_ENABLED="0"))
         try:
             import ray
@@ -250,11 +248,31 @@ def _cluster(address: str | None) -> Iterator[Any]:
                 )
         except Exception as error:
             raise SearchError(f"Ray does not start: {_said(error)}") from error
-        if address is None and ray.util.get_node_ip_address() != "127.0.0.1":
-            raise SearchError(
-                "Ray would listen beyond this machine", hint="it must not be imported before it is started here"
-            )
+        whole: Any = ray
+        if address is None and whole.util.get_node_ip_address() != "127.0.0.1":
+            raise SearchError("Ray would listen beyond this machine", hint="give the address of a cluster")
         yield ray
+
+
+_told: dict[str, str] = {}
+
+
+def _for_a_cluster_of_our_own() -> dict[str, str]:
+    """Return what keeps a cluster to this machine; the same for all of a process, since Ray reads it but once.
+
+    Raises SearchError where it has done so already.
+    """
+    if not _told:
+        if "ray" in sys.modules:
+            raise SearchError(
+                "Ray was imported before it was started here, and would let others in",
+                hint="start the engine first, or give the address of a cluster",
+            )
+        _told.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        # What Ray does on other systems than Linux: it stays on loopback. There it takes an address of 127.0.0.1 for
+        # one that others are to reach, and listens on all.
+        _told.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+    return _told
 
 
 @contextmanager

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import scale_tasks
 
 from search.engines import LocalEngine, RayEngine, RayOptions
+from search.errors import SearchError
 from search.photos.scan import scan
 from search.shards import Engine, Failure, Job, Shard, encode_all, plan
 from search.shards.encoding import encode_shard, read, remaining
@@ -24,7 +27,8 @@ def engine(request) -> Iterator[Engine]:
     if request.param == "local":
         yield LocalEngine()
         return
-    pytest.importorskip("ray")
+    if not find_spec("ray"):  # to import it would be to start it unprotected
+        pytest.skip("Ray is not installed")
     with pytest.MonkeyPatch.context() as patch:
         # Workers are given what is left of a busy machine, and a start may take long there.
         patch.setenv("RAY_worker_niceness", "0")
@@ -103,3 +107,10 @@ def test_nothing_is_begun_once_it_is_to_stop(engine, album, job):
     stop.set()
     task = functools.partial(scale_tasks.failing, of="")
     assert list(engine.run(task, plan(scan(str(album)), job, size=1), stop=stop)) == []
+
+
+def test_ray_that_others_may_reach_already_is_not_started(album, job, monkeypatch):
+    monkeypatch.setattr("search.engines._told", {})
+    monkeypatch.setitem(sys.modules, "ray", object())
+    with pytest.raises(SearchError, match="imported before"):
+        list(RayEngine().run(functools.partial(scale_tasks.failing, of=""), plan(scan(str(album)), job)))

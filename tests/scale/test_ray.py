@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -20,8 +21,7 @@ from search.shards import Failure, Job, encode_all, plan
 from search.shards.run import ShardOptions
 from search.types import SkipReason
 
-pytestmark = pytest.mark.slow
-pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed")]
 
 HALF = RayOptions(cpus=(os.cpu_count() or 2) / 2)
 
