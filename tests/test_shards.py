@@ -169,6 +169,16 @@ def test_shards_that_fail_by_themselves_end_the_run(album, job):
     assert len(tried) == 9  # three shards, three times each: so would the others
 
 
+def test_one_death_alone_is_not_enough(album, job, counting):
+    """A shard of three comes to one file and two: the file has company in its pass, and is tried twice more."""
+    engine = Deadly("photo00.png")
+    files = list(scan(str(album)))[:3]
+    task = functools.partial(encode_shard, job=job, encoder=counting)
+    receipts = list(encode_all([Shard.of(files, job)], engine, job, task=task))
+    assert [Path(skip.path).name for receipt in receipts for skip in receipt.skipped] == ["photo00.png"]
+    assert engine.deaths == 3 + 1 + 2
+
+
 def test_workers_that_die_of_everything_put_no_blame_on_photos(album, job):
     engine = Deadly(".png")
     with pytest.raises(SearchError, match="the worker died"):

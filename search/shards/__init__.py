@@ -153,8 +153,12 @@ def encode_all(
             deaths += outcome.died
             if (not done and len(errors) >= _HOPELESS) or deaths > _DEADLY[0] + _DEADLY[1] * done:
                 raise _failed(errors or deadly)
-        yield from (quarantine(one.shard, job, one.reason) for one in deadly if len(one.shard.files) == 1)
+        alone = [one for one in deadly if len(one.shard.files) == 1]
         parts = [part for one in deadly if len(one.shard.files) > 1 for part in one.shard.halves(job)]
+        if retries:
+            yield from (quarantine(one.shard, job, one.reason) for one in alone)
+        else:
+            parts += [one.shard for one in alone]
         if not parts or (stop and stop.is_set()):
             break
         # One death is enough to split further; of a single file it may have been bad luck.
