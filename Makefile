@@ -5,7 +5,7 @@ RIVALS = against_rclip against_clip_retrieval
 BENCHES = encoders pipeline memory index filters labels incremental decoding quality reliability serving
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-slow test-clients test-browser torture lint format bench docs wheel clean
+.PHONY: demo test test-slow test-clients test-browser test-scale torture lint format bench docs wheel clean
 
 demo: $(VENV)/installed       ## index real photographs, search and label them; PHOTOS=DIR for your own
 	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
@@ -21,6 +21,10 @@ test-clients: $(VENV)/installed  ## run other programs' own clients against a se
 
 test-browser: $(VENV)/installed  ## look at the pages in Chromium, and with axe-core; AXE=axe.min.js where npm can't fetch it
 	$(BIN)/python -m pytest tests/web/test_browser.py tests/web/test_browser_work.py tests/web/test_accessible.py $(if $(AXE),--axe "$(AXE)")
+
+test-scale: $(VENV)/installed ## run the tests that need Ray and object storage, without a network where that can be
+	$(BIN)/pip install -q -c constraints.txt --group scale
+	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m slow tests/scale tests/contracts/test_engines.py
 
 torture: $(VENV)/installed    ## kill, starve and unplug it for an hour; SEED=n PART=0.1
 	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1) --torture-part $(or $(PART),1)

@@ -98,6 +98,7 @@ class Model:
 
     id: int
     name: str
+    fingerprint: str
     load: Callable[[int], Encoder]
 
 

@@ -39,7 +39,9 @@ def test_the_python_examples_run(photographs, tmp_path, monkeypatch, capsys, bui
     assert capsys.readouterr().out.startswith("(LabelScore(label='a cat'")
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-slow", "lint", "bench", "docs", "format", "wheel"])
+@pytest.mark.parametrize(
+    "target", ["demo", "test", "test-slow", "test-scale", "lint", "bench", "docs", "format", "wheel"]
+)
 def test_make_targets_are_short_and_there(target):
     makefile = (Path(__file__).parent.parent / "Makefile").read_text()
     recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)

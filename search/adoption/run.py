@@ -19,6 +19,7 @@ from search.vectors import normalize
 
 if TYPE_CHECKING:
     from search.adoption import Listing, Source
+    from search.catalog import Writer
     from search.catalog.found import ScannedFile
     from search.catalog.scan import Scan
     from search.catalog.scopes import Scope
@@ -88,7 +89,7 @@ class Adoption(Run):
             writer = self._account()
             settled = Settled(self._decoder, SETTLED, READER)
             found = writer.scan(self._model.id, settled, file_system=file_system)
-            self._record(found)
+            record_files(writer, found, self._listing.files)
             self._take_in(found)
             taken.waiting = self._unencoded(found)
             if self._stopping():
@@ -120,28 +121,6 @@ class Adoption(Run):
     def _unencoded(self, found: Scan) -> int:
         counts = found.verdicts()
         return sum(counts[verdict] for verdict in _WANTED)
-
-    def _record(self, found: Scan) -> None:
-        """Note the source's files in the folders that hold them, which are indexed from now on."""
-        by_root: dict[str, list[FileStat]] = {}
-        scopes = {folder: self._writer.source(folder) for folder in self._folders()}
-        for folder in folders([folder for folder, scope in scopes.items() if scope is None]):
-            self._writer.add_source(folder, is_folder=True)
-        scopes = {}  # a new folder may have taken in one that was indexed
-        for file in self._listing.files:
-            folder = os.path.dirname(file.path)
-            if folder not in scopes:
-                scopes[folder] = self._writer.source(folder)
-            if scope := scopes[folder]:
-                by_root.setdefault(scope.root, []).append(file)
-        for root, files in by_root.items():
-            scope = self._writer.source(root)
-            for start in range(0, len(files), _BATCH):
-                if scope:
-                    found.record(scope, files[start : start + _BATCH])
-
-    def _folders(self) -> set[str]:
-        return {os.path.dirname(file.path) for file in self._listing.files}
 
     def _encode(self, found: Scan) -> None:
         if self._passport is not None:
@@ -221,3 +200,23 @@ class Adoption(Run):
         self._tally.adopted += len(kept)
         self._tally.unsound += len(records) - len(kept)
         self._committed(len(kept))
+
+
+def record_files(writer: Writer, found: Scan, files: Sequence[FileStat]) -> None:
+    """Note files of a list in the folders that hold them, which are indexed from now on."""
+    by_root: dict[str, list[FileStat]] = {}
+    scopes = {folder: writer.source(folder) for folder in {os.path.dirname(file.path) for file in files}}
+    for folder in folders([folder for folder, scope in scopes.items() if scope is None]):
+        writer.add_source(folder, is_folder=True)
+    scopes = {}  # a new folder may have taken in one that was indexed
+    for file in files:
+        folder = os.path.dirname(file.path)
+        if folder not in scopes:
+            scopes[folder] = writer.source(folder)
+        if scope := scopes[folder]:
+            by_root.setdefault(scope.root, []).append(file)
+    for root, inside in by_root.items():
+        scope = writer.source(root)
+        for start in range(0, len(inside), _BATCH):
+            if scope:
+                found.record(scope, inside[start : start + _BATCH])

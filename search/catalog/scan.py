@@ -192,6 +192,17 @@ class Scan:
             yield [_scanned_file(row) for row in rows]
             after = tuple_(table.root_id, table.path) > (rows[-1].root_id, rows[-1].path)
 
+    def at(self, root_id: int, relative: Iterable[str], *wanted: Verdict) -> list[ScannedFile]:
+        """Return those of some files of a root, by their paths in it, that have one of these verdicts now."""
+        table = self._classified.c
+        query = select(self._classified, roots.c.path.label("root")).join(roots, roots.c.id == table.root_id)
+        query = query.where(table.root_id == root_id, table.verdict.in_(wanted))
+        found: list[ScannedFile] = []
+        with self._connection.begin():
+            for some in chunks([to_bytes(path) for path in relative]):
+                found += map(_scanned_file, self._connection.execute(query.where(table.path.in_(some))))
+        return found
+
     def settled_skips(self) -> list[Skip]:
         """Return the files that are not tried again, with the reasons they had."""
         table = self._classified.c

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -16,9 +17,13 @@ from search.cli.options import (
     model_option,
     trust_option,
 )
-from search.errors import LibraryBusy
+from search.errors import LibraryBusy, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from search.library import Library
+    from search.shards.run import ShardOptions
     from search.types import IndexReport
 
 _SHOWN = 20  # skipped files named in the report
@@ -42,6 +47,19 @@ _SHOWN = 20  # skipped files named in the report
     "--confirm-removals", is_flag=True, help="What is not found is gone, even if it looks like a drive away."
 )
 @click.option("--max-megapixels", type=Number(min=0.01), default=200, show_default=True, help="Skip above.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where photos are encoded.",
+)
+@click.option(
+    "--shards", metavar="DIR|URL", help="Encode in shards and keep them there. [with ray: in the library]"
+)
+@click.option("--shard-size", type=click.IntRange(1, 100_000), help="Photos a shard. [default: 512]")
+@click.option("--gpus", type=Number(min=0), help="GPUs that a shard takes with ray; a part of one is shared.")
+@click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster that runs. [default: one on this machine]")
 @click.option("--wait", is_flag=True, help="Wait while another process writes to the library.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if anything was skipped.")
 def command(
@@ -58,6 +76,11 @@ def command(
     reencode: bool,
     confirm_removals: bool,
     max_megapixels: float,
+    engine: str,
+    shards: str | None,
+    shard_size: int | None,
+    gpus: float | None,
+    ray_address: str | None,
     wait: bool,
     strict: bool,
 ) -> int:
@@ -83,14 +106,21 @@ def command(
         confirm_removals=confirm_removals,
         **({"workers": workers} if workers else {}),
     )
+    if engine != "ray" and (gpus is not None or ray_address is not None):
+        raise click.UsageError("--gpus and --ray-address are for --engine ray")
+    if engine != "ray" and shards is None and shard_size is not None:
+        raise click.UsageError("--shard-size is for --shards and --engine ray")
     with (
         settings.open_library(model, trust_checkpoint) as library,
+        _bulk(
+            library, engine, shards=shards, size=shard_size, workers=workers, gpus=gpus, address=ray_address
+        ) as bulk,
         stopping(settings) as (stop, signals),
         progress_bar(settings) as progress,
     ):
         try:
             report = library.index(
-                paths, options=options, reencode=reencode, progress=progress, stop=stop, wait=wait
+                paths, options=options, reencode=reencode, shards=bulk, progress=progress, stop=stop, wait=wait
             )
         except LibraryBusy:
             if signals:  # it was waiting
@@ -112,6 +142,36 @@ def command(
     if report.not_published:
         return STORAGE
     return SKIPPED if strict and report.skipped else 0
+
+
+@contextmanager
+def _bulk(
+    library: Library,
+    engine: str,
+    *,
+    shards: str | None,
+    size: int | None,
+    workers: int | None,
+    gpus: float | None,
+    address: str | None,
+) -> Iterator[ShardOptions | None]:
+    """Yield how to encode in shards; None where that is not asked for."""
+    if engine == "local" and shards is None:
+        yield None
+        return
+    from search.engines import LocalEngine, RayEngine, RayOptions
+    from search.shards import SIZE
+    from search.shards.run import ShardOptions
+
+    folder = library.catalog.folder
+    if shards is None and folder is None:
+        raise UsageError("a library on a database server has no folder for shards", hint="--shards DIR says where")
+    store = shards or str(folder and folder / "shards")
+    runs = (
+        nullcontext(LocalEngine()) if engine == "local" else RayEngine(RayOptions(gpus=gpus or 0, address=address))
+    )
+    with runs as chosen:
+        yield ShardOptions(chosen, store, size or SIZE, workers)
 
 
 def _tell(report: IndexReport, library: str) -> None:

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from search.labels import Label, LabelOptions, LabelSet
     from search.library.browsing import Browsed, Facets
     from search.library.tags import Tags
+    from search.shards.run import ShardOptions
     from search.types import AdoptReport, Ids, IndexReport, Passport, Photo, Pixels, Progress, Vector, Vectors
     from search.vectors import VectorIndex
 
@@ -186,6 +187,7 @@ class Library:
         *,
         options: IndexOptions | None = None,
         reencode: bool = False,
+        shards: ShardOptions | None = None,
         progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
         wait: bool = False,
@@ -193,7 +195,8 @@ class Library:
         """Bring folders and files into the library; only what is new or changed costs anything.
 
         reencode: give every photo of the sources a vector by the model asked for, beside those it has; that model
-        answers once all photos have one.   stop: set it to end the run after its current batch, or the waiting.
+        answers once all photos have one.   shards: have photos encoded in bulk, by whatever engine; None: here and at
+        once (docs/scale.md).   stop: set it to end the run after its current batch, or the waiting.
         wait: until no other process writes, instead of raising LibraryBusy.
         A run whose photos are committed does not fail because the index generation could not be written for lack of
         space: the report says so in `not_published`, and the photos are found all the same.
@@ -208,9 +211,50 @@ class Library:
 
         def run(turn: Turn, model: Model, committed: Committed | None) -> IndexReport:
             wanted = options or IndexOptions()
-            return Run(turn, model, wanted, progress=progress, stop=stop, committed=committed)(paths)
+            if shards is None:
+                return Run(turn, model, wanted, progress=progress, stop=stop, committed=committed)(paths)
+            from search.shards.run import ShardRun
+
+            return ShardRun(
+                turn,
+                model,
+                wanted,
+                shards,
+                offline=self.model.offline,
+                trust_checkpoint=self.model.trust_checkpoint,
+                progress=progress,
+                stop=stop,
+                committed=committed,
+            )(paths)
 
         return self._bring_in(run, reencode=reencode, stop=stop, wait=wait)
+
+    def merge(
+        self,
+        store: str,
+        *,
+        options: IndexOptions | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+        wait: bool = False,
+    ) -> IndexReport:
+        """Take in the shards of a store that this library's model made, wherever that was (docs/scale.md).
+
+        store: as ShardOptions has it.   In any order and any number of times: what is there already, or was changed
+        since it was encoded, is left alone, and the next index run reads the latter.   stop, wait: as in `index`.
+        Raises as `index` does.
+        """
+        from search.indexer import IndexOptions
+        from search.shards.run import Merge
+        from search.shards.store import open_store
+
+        def run(turn: Turn, model: Model, committed: Committed | None) -> IndexReport:
+            merge = Merge(
+                turn, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed
+            )
+            return merge.merge(open_store(store, model.fingerprint))
+
+        return self._bring_in(run, stop=stop, wait=wait)
 
     def adopt(
         self,
@@ -322,8 +366,9 @@ class Library:
         if row is None:
             encoder = self.encoder
             load = functools.partial(self.model.made_sure, encoder.fingerprint)
-            return Model(turn.writer.register(encoder), encoder.name, load)
-        return Model(row.id, row.name, functools.partial(self.model.made_sure, row.fingerprint))
+            return Model(turn.writer.register(encoder), encoder.name, encoder.fingerprint, load)
+        load = functools.partial(self.model.made_sure, row.fingerprint)
+        return Model(row.id, row.name, row.fingerprint, load)
 
     def quantise(self, name: str, *, force: bool = False) -> Outcome:
         """Export a model in int8, calibrated on photos of this library and held against what it is made of on others.

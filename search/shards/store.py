@@ -1,0 +1,119 @@
+"""Where shards' results lie: one object each, whole or not there, below the model's fingerprint.
+
+A folder of this machine, or the address of whatever fsspec reaches (`s3://bucket/prefix`), where writing an object is
+a single request. Objects are only ever replaced by what the same shard came to again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from search.errors import StorageError, UsageError
+from search.files import atomic_write, sweep
+
+_SUFFIX = ".parquet"
+
+
+class Store(Protocol):
+    """Objects by name."""
+
+    def names(self) -> set[str]:
+        """Return the names of all that is whole.   Raises StorageError."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put an object there, whole or not at all.   Raises StorageError."""
+
+    def read(self, name: str) -> bytes:
+        """Return an object.   Raises StorageError."""
+
+
+def open_store(url: str, fingerprint: str) -> Store:
+    """Open the store of one model's vectors.   Raises UsageError for an address of no known kind, StorageError."""
+    if "://" in url:
+        return _Remote(url, fingerprint)
+    return _Folder(Path(url).expanduser().absolute() / fingerprint)
+
+
+class _Folder:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> set[str]:
+        with _told(self._folder):
+            if not self._folder.is_dir():
+                return set()
+            sweep(self._folder)
+            return {path.stem for path in self._folder.iterdir() if _is_whole(path.name)}
+
+    def write(self, name: str, data: bytes) -> None:
+        with _told(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            atomic_write(self._folder / f"{name}{_SUFFIX}", data)
+
+    def read(self, name: str) -> bytes:
+        with _told(self._folder):
+            return (self._folder / f"{name}{_SUFFIX}").read_bytes()
+
+
+class _Remote:
+    def __init__(self, url: str, fingerprint: str) -> None:
+        try:
+            import fsspec
+        except ImportError:
+            raise UsageError(f"{url} needs fsspec", hint='pip install "search[s3]"') from None
+        try:
+            self._files, prefix = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:  # a protocol that nothing here speaks
+            raise UsageError(
+                f"{url} can't be opened: {error}", hint='s3:// needs pip install "search[s3]"'
+            ) from None
+        self._url, self._prefix = url, f"{prefix.rstrip('/')}/{fingerprint}"
+
+    def names(self) -> set[str]:
+        with _told(self._url):
+            self._files.invalidate_cache()
+            try:
+                found = self._files.ls(self._prefix, detail=False)
+            except FileNotFoundError:
+                return set()
+            names = [path.rpartition("/")[2] for path in found]
+            return {name.removesuffix(_SUFFIX) for name in names if _is_whole(name)}
+
+    def write(self, name: str, data: bytes) -> None:
+        with _told(self._url):
+            self._files.pipe_file(f"{self._prefix}/{name}{_SUFFIX}", data)
+
+    def read(self, name: str) -> bytes:
+        with _told(self._url):
+            data: bytes = self._files.cat_file(f"{self._prefix}/{name}{_SUFFIX}")
+            return data
+
+
+def _is_whole(name: str) -> bool:
+    return name.endswith(_SUFFIX) and not name.startswith(".")
+
+
+@contextlib.contextmanager
+def _told(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Say what failed where. What reaches a server raises whatever it likes."""
+    try:
+        yield
+    except Exception as error:
+        why = (
+            error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+        )
+        raise StorageError(f"shards in {os.fspath(place)}: {why}") from error
+
+
+def parquet() -> Any:
+    """Return pyarrow and its Parquet half.   Raises UsageError where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UsageError("shards need pyarrow", hint='pip install "search[parquet]"') from None
+    return pyarrow
