@@ -14,6 +14,7 @@
     │   └── TrainingBusy      another process trains into that folder
     ├── EncoderMismatch       the library was indexed with another model
     ├── UntrustedVectors      vectors from elsewhere are not what the model makes of the photos
+    ├── DamagedShard          a shard's file is not what was written
     ├── DimensionError        vectors of another width than the index holds
     └── LibraryError          the library itself
         ├── LibraryNotFound   there is none at that place
@@ -111,6 +112,10 @@ class UntrustedVectors(SearchError):
     def __init__(self, message: str, *, hint: str = "", passport: Passport | None = None) -> None:
         super().__init__(message, hint=hint)
         self.passport = passport
+
+
+class DamagedShard(SearchError):
+    """A shard's file is not what was written: cut off, changed, or of another version."""
 
 
 class DimensionError(SearchError):

