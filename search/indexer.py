@@ -246,7 +246,7 @@ class Run:
                 continue
             before = seen
             files = scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
-            for batch in _batches(files, _SCAN_BATCH):
+            for batch in batches(files, _SCAN_BATCH):
                 if self._stopping():
                     return found
                 found.record(scope, batch)
@@ -362,7 +362,7 @@ class Run:
             files = _flatten(found.files(Verdict.UNREAD))
             reading = ahead(lambda file: decoders.submit_reading(file.stat.path), files, _HASHED_AHEAD)
             done = 0
-            for batch in _batches(reading, _SCAN_BATCH):
+            for batch in batches(reading, _SCAN_BATCH):
                 self._commit_read(batch)
                 done += len(batch)
                 self._progress(Progress(Stage.READ, done, total))
@@ -399,7 +399,7 @@ class Run:
         suspects: list[ScannedFile] = []
         taken = self._taken(self._but_leftovers(files, suspects), size)
         # Two batches wait while one is encoded: what they take is small, the pictures themselves are gone already.
-        for batch in _batches(ahead(submit, taken, 2 * size + self._options.workers), size):
+        for batch in batches(ahead(submit, taken, 2 * size + self._options.workers), size):
             yield self._put_off([(file, _ready(file, decoded)) for file, decoded in batch])
         suspects.sort(key=lambda file: self._leftovers[file.root_id, file.place])
         for file in (*self._again, *suspects):
@@ -421,7 +421,7 @@ class Run:
 
     def _taken(self, files: Iterable[ScannedFile], size: int) -> Iterator[ScannedFile]:
         """Yield files whose names are noted before anything opens them."""
-        for group in _batches(files, max(size, _TAKEN)):
+        for group in batches(files, max(size, _TAKEN)):
             self._writer.take(group)
             reach("index.marked")
             yield from group
@@ -584,7 +584,8 @@ def _flatten(pages: Iterable[list[T]]) -> Iterator[T]:
         yield from page
 
 
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield items in lists of so many, the last of what is left."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

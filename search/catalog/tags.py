@@ -272,6 +272,12 @@ class TagReader(ABC):
             rows = session.rows(f"{_RUNS} ORDER BY runs.id")
         return [_run(row, *counted.get(row[0], (0, 0))) for row in rows]
 
+    def newest_run(self) -> int:
+        """Return the number of the latest run, undone or not; 0 before there is one."""
+        with self._reading() as session:
+            newest: int = session.one("SELECT coalesce(max(id), 0) FROM runs")[0]
+        return newest
+
     def run(self, run: int) -> RunInfo | None:
         """Return a run, and what still stands of it; None if there never was one of this number."""
         written = f"SELECT count(DISTINCT photo_id), count(*) {_PROPOSED} AND run_id = :run"

@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +20,7 @@ from search.adoption.run import record_files
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
 from search.errors import DamagedShard
 from search.failpoints import reach
-from search.indexer import SETTLED, IndexOptions, Model, Run
+from search.indexer import SETTLED, IndexOptions, Model, Run, batches
 from search.photos.scan import file_system, scan
 from search.photos.versions import READER
 from search.shards import SIZE, Engine, Job, Shard, encode_all, plan
@@ -70,7 +69,7 @@ class Taking(Run):
         """
         decoder, rows = self._rows(name)
         taken = 0
-        for batch in _batches(rows):
+        for batch in batches(rows, _BATCH):
             files = self._wanted_files(found, batch)
             met = [(files[row.stat.path], row) for row in batch if row.stat.path in files]
             sound = [(file, row) for file, row in met if file.stat == row.stat]
@@ -199,7 +198,7 @@ class ShardRun(Taking):
             yield from plan((file.stat for file in files), self._job, size=self._shards.size)
             return
         suspects: list[ScannedFile] = []
-        for group in _groups(self._but_leftovers(files, suspects), self._shards.size):
+        for group in batches(self._but_leftovers(files, suspects), self._shards.size):
             self._writer.take(group)
             reach("index.marked")
             yield Shard.of([file.stat for file in group], self._job)
@@ -250,14 +249,3 @@ def _count_wanted(found: Scan) -> int:
 
 def _restless(file: ScannedFile) -> Skip:
     return Skip(file.stat.path, SkipReason.UNSTABLE, "changed since it was encoded; the next index run reads it")
-
-
-def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    for start in range(0, len(rows), _BATCH):
-        yield rows[start : start + _BATCH]
-
-
-def _groups(files: Iterable[ScannedFile], size: int) -> Iterator[list[ScannedFile]]:
-    iterator = iter(files)
-    while group := list(islice(iterator, size)):
-        yield group

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from search.web.problems import Problem
-from search.web.tokens import is_form_token
+from search.web.tokens import check_form_token
 
 if TYPE_CHECKING:
     from search.types import Vector
@@ -62,8 +62,7 @@ def routes() -> list[BaseRoute]:
 async def _send(request: Request) -> Response:
     """POST /pictures: a form with `image`, and in `back` the query of the page that is to be searched further."""
     async with request.form(max_files=1, max_fields=4, max_part_size=_FIELD_BYTES) as form:
-        if not is_form_token(request.scope, form.get("form_token")):
-            raise Problem(403, "The page is older than the server: load it again.")
+        check_form_token(request.scope, form.get("form_token"))
         image, back = form.get("image"), form.get("back", "")
         if not isinstance(image, UploadFile):
             raise Problem(400, "There is no picture in the form.")

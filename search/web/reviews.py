@@ -35,7 +35,7 @@ class Reviews:
         """
         kept = self._kept.pop(labels, None)
         if kept is None or monotonic() - kept.used > _IDLE_S or _is_overtaken(library, kept):
-            newest = max((run.id for run in library.tags.runs()), default=0)
+            newest = library.catalog.newest_run()
             kept = _Kept(library.tags.review(labels), newest, 0.0)
         kept.used = monotonic()
         self._kept[labels] = kept

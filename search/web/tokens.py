@@ -92,6 +92,12 @@ def is_form_token(scope: Scope, given: object) -> bool:
     return isinstance(given, str) and isinstance(expected, str) and _same(given, expected)
 
 
+def check_form_token(scope: Scope, given: object) -> None:
+    """Raise Problem for a form of a page that this server did not make."""
+    if not is_form_token(scope, given):
+        raise Problem(403, "The page is older than the server: load it again.")
+
+
 def _asked() -> Problem:
     return _refused(
         "This server asks for its token: in a browser open /?token=TOKEN once, elsewhere send "

@@ -42,9 +42,7 @@ class Uploads:
     def __init__(self, desk: Desk, *, max_megapixels: float) -> None:
         self._desk = desk
         self._max_megapixels = max_megapixels
-        self._decoding = CapacityLimiter(
-            _WORKERS
-        )  # of their own: what is slow to decode keeps nobody else waiting
+        self._decoding = CapacityLimiter(_WORKERS)  # their own: what is slow to decode keeps nobody else waiting
         self._pending = 0
         self._opening = threading.Lock()
         self._decoders: Decoders | None = None

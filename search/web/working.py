@@ -232,6 +232,8 @@ EXPORT = (
 )
 UNDO = (Parameter("run", {"type": "integer", "minimum": 1, "maximum": 2**53}, "The run's number."),)
 
+_JOB_PROBLEMS = (408, 409, 413, 415, 503)
+_VERDICT_PROBLEMS = (404, 408, 413, 415, 503, 507)
 OPERATIONS = (
     Operation(
         "POST",
@@ -242,7 +244,7 @@ OPERATIONS = (
         "JobAnswer",
         body=INDEX,
         status=202,
-        problems=(408, 409, 413, 415, 503),
+        problems=_JOB_PROBLEMS,
     ),
     Operation(
         "POST",
@@ -253,7 +255,7 @@ OPERATIONS = (
         "JobAnswer",
         body=LABEL,
         status=202,
-        problems=(408, 409, 413, 415, 503),
+        problems=_JOB_PROBLEMS,
     ),
     Operation("GET", "/api/job", "job", "The job that runs, else this server's last one.", _job, "JobAnswer"),
     Operation(
@@ -282,7 +284,7 @@ OPERATIONS = (
         _accept,
         "TagReport",
         body=JUDGE,
-        problems=(404, 408, 413, 415, 503, 507),
+        problems=_VERDICT_PROBLEMS,
     ),
     Operation(
         "POST",
@@ -292,7 +294,7 @@ OPERATIONS = (
         _reject,
         "TagReport",
         body=JUDGE,
-        problems=(404, 408, 413, 415, 503, 507),
+        problems=_VERDICT_PROBLEMS,
     ),
     Operation(
         "POST",
@@ -302,7 +304,7 @@ OPERATIONS = (
         _undo,
         "UndoReport",
         body=UNDO,
-        problems=(404, 408, 413, 415, 503, 507),
+        problems=_VERDICT_PROBLEMS,
     ),
     Operation(
         "GET",

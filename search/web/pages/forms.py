@@ -5,8 +5,7 @@ from __future__ import annotations
 from starlette.datastructures import FormData
 from starlette.requests import Request
 
-from search.web.problems import Problem
-from search.web.tokens import is_form_token
+from search.web.tokens import check_form_token
 
 _MOST_FIELDS, _FIELD_BYTES = 40, 2**17
 
@@ -14,8 +13,7 @@ _MOST_FIELDS, _FIELD_BYTES = 40, 2**17
 async def sent(request: Request) -> FormData:
     """Return the fields. Raises Problem for a form of a page that this server did not make."""
     async with request.form(max_files=0, max_fields=_MOST_FIELDS, max_part_size=_FIELD_BYTES) as form:
-        if not is_form_token(request.scope, form.get("form_token")):
-            raise Problem(403, "The page is older than the server: load it again.")
+        check_form_token(request.scope, form.get("form_token"))
         return form
 
 

@@ -12,12 +12,11 @@ from starlette.routing import BaseRoute, Route
 
 from search.errors import LibraryError, QueryError, UnknownPhoto, UsageError
 from search.types import LabelSource, TakenAtSource
-from search.web import thumbnails
 from search.web.api import id_of
 from search.web.compat.guests import PICTURE
 from search.web.pages.asked import Address, Wanted
 from search.web.pages.rendering import render, size
-from search.web.pages.searching import page_with, picture, said_of
+from search.web.pages.searching import large_picture, page_with, picture, said_of
 from search.web.problems import Problem
 from search.web.querying import Asked
 
@@ -71,18 +70,8 @@ async def page(request: Request) -> Response:
 
 
 def _large(photo: Photo) -> dict[str, Any]:
-    width, height = thumbnails.box(photo.info, thumbnails.SIZES[-1])
-    sizes = [
-        (thumbnails.box(photo.info, size)[0], thumbnails.address(photo, size)) for size in thumbnails.SIZES[1:]
-    ]
-    return {
-        **picture(photo),
-        "src": sizes[-1][1],
-        "srcset": ", ".join(f"{address} {px}w" for px, address in dict(reversed(sizes)).items()),
-        "sizes": f"(max-width: 1000px) min(100vw, {photo.info.width}px), min(70vw, {photo.info.width}px)",
-        "width": width,
-        "height": height,
-    }
+    width = photo.info.width
+    return large_picture(photo, f"(max-width: 1000px) min(100vw, {width}px), min(70vw, {width}px)")
 
 
 async def _around(desk: Desk, photo: Photo) -> Around:

@@ -12,10 +12,9 @@ from starlette.routing import BaseRoute, Route
 
 from search.errors import LibraryBusy, LibraryNotFound, UsageError
 from search.photos.keywords import legible
-from search.web import thumbnails
 from search.web.pages.forms import sent, text, wants_part
 from search.web.pages.rendering import render
-from search.web.pages.searching import picture
+from search.web.pages.searching import large_picture
 from search.web.problems import Problem, problem_of
 
 if TYPE_CHECKING:
@@ -49,8 +48,8 @@ def routes() -> list[BaseRoute]:
 async def page(request: Request) -> Response:
     """GET /review: the next question, or that of `photo` and `of`; of the labels in `label`, else of all proposed."""
     labels = _labels(request.query_params.getlist("label"))
-    photo, of = request.query_params.get("photo", ""), request.query_params.get("of", "")
-    asked = (int(photo), of) if photo.isascii() and photo.isdecimal() and len(photo) < 18 else None
+    id_, of = _id_of(request.query_params.get("photo", "")), request.query_params.get("of", "")
+    asked = None if id_ is None else (id_, of)
     return await _shown(request, labels, asked=asked, touched=request.query_params.get("touched", ""))
 
 
@@ -115,7 +114,7 @@ async def _answer(request: Request) -> Response:
     labels = _labels([one for one in form.getlist("label") if isinstance(one, str)])
     answer, of, photo, other = (text(form, name) for name in ("answer", "of", "photo", "other"))
     reviews: Reviews = request.app.state.reviews
-    id_ = int(photo) if photo.isascii() and photo.isdecimal() and len(photo) < 18 else 0
+    id_ = _id_of(photo) or 0
 
     def work(library: Library) -> Item | None:
         return answered(reviews.of(library, labels), answer, (id_, of), other)
@@ -170,14 +169,10 @@ def _labels(given: list[str]) -> tuple[str, ...]:
     return names
 
 
+def _id_of(text: str) -> int | None:
+    """Return the photo's id that a text is, None for what can be none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else None
+
+
 def _large(photo: Photo) -> dict[str, Any]:
-    width, height = thumbnails.box(photo.info, thumbnails.SIZES[-1])
-    sizes = {thumbnails.box(photo.info, size)[0]: thumbnails.address(photo, size) for size in thumbnails.SIZES[1:]}
-    return {
-        **picture(photo),
-        "id": photo.id,
-        "srcset": ", ".join(f"{address} {px}w" for px, address in sizes.items()),
-        "sizes": "(max-width: 900px) 100vw, 62vw",
-        "width": width,
-        "height": height,
-    }
+    return {**large_picture(photo, "(max-width: 900px) 100vw, 62vw"), "id": photo.id}

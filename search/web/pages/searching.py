@@ -154,14 +154,24 @@ def _link(wanted: Wanted, tile: Tile) -> str:
 
 def picture(photo: Photo) -> dict[str, Any]:
     """Return the attributes of a photo's small picture."""
-    width, height = thumbnails.box(photo.info, thumbnails.SIZES[1])
-    sizes = [(thumbnails.box(photo.info, size)[0], thumbnails.address(photo, size)) for size in thumbnails.SIZES]
     shape = photo.info.width / max(photo.info.height, 1)
     small, large = (round(px * min(max(shape, 0.5), 3)) for px in _TILE_PX.values())
+    return _attributes(photo, thumbnails.SIZES, thumbnails.SIZES[1], f"(max-width: 760px) {small}px, {large}px")
+
+
+def large_picture(photo: Photo, sizes: str) -> dict[str, Any]:
+    """Return the attributes of a photo's large picture.   sizes: how wide it is shown, as HTML has it."""
+    return _attributes(photo, thumbnails.SIZES[1:], thumbnails.SIZES[-1], sizes)
+
+
+def _attributes(photo: Photo, among: Sequence[int], usual: int, sizes: str) -> dict[str, Any]:
+    """Return those of a picture that browsers choose among some sizes of, the usual one where they can't."""
+    width, height = thumbnails.box(photo.info, usual)
+    made = {thumbnails.box(photo.info, size)[0]: thumbnails.address(photo, size) for size in reversed(among)}
     return {
-        "src": sizes[1][1],
-        "srcset": ", ".join(f"{address} {px}w" for px, address in dict(reversed(sizes)).items()),
-        "sizes": f"(max-width: 760px) {small}px, {large}px",
+        "src": thumbnails.address(photo, usual),
+        "srcset": ", ".join(f"{address} {px}w" for px, address in made.items()),
+        "sizes": sizes,
         "width": width,
         "height": height,
         "alt": said_of(photo),
