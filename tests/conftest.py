@@ -20,6 +20,7 @@ from sqlalchemy import Engine, create_engine
 from search import Library, load_encoder
 from search.catalog import engines
 from search.library.model import LibraryModel
+from servers import Server, postgresql
 
 os.environ["SEARCH_OFFLINE"] = "1"
 os.environ.pop("SEARCH_LIBRARY", None)
@@ -68,6 +69,31 @@ def compiled_once() -> Iterator[None]:
         patch.setattr(engines, "create_engine", create)
         yield
     first.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A PostgreSQL server for whoever asks; tests that stop or kill it start one of their own (tests/servers.py)."""
+    with postgresql(tmp_path_factory.mktemp("pg") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres: Server) -> str:
+    return postgres.database()
+
+
+@pytest.fixture
+def database(postgres: Server, shared_database: str) -> Iterator[str]:
+    """The name of an empty database on that server, for this test alone; `postgres.database()` makes more."""
+    yield shared_database
+    postgres.empty(shared_database)
+
+
+@pytest.fixture
+def database_url(postgres: Server, database: str) -> str:
+    """What `--library` takes for that database."""
+    return postgres.url(database)
 
 
 @pytest.fixture(scope="session")
