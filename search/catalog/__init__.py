@@ -41,7 +41,7 @@ class Catalog(CatalogReader):
 
     def create(self) -> None:
         """Make the catalog unless it is there; one whose making was cut short is made anew."""
-        if self.folder is not None and self.is_begun():
+        if self.is_begun():
             return
         from search.catalog import upgrades
 
@@ -80,7 +80,7 @@ class Catalog(CatalogReader):
 
     def switch_generation(self, writer: Writer, number: int, *, seq: int, manifest_hash: str) -> None:
         """Let readers use this generation from now on. Raises StorageError."""
-        with storage_errors(self.location):
+        with storage_errors(self.shown):
             writer.switch_generation(number, seq=seq, manifest_hash=manifest_hash)
 
     # ---- damage
@@ -100,7 +100,7 @@ class Catalog(CatalogReader):
                 raise self._not_found()
             with self._storage.examining() as connection:
                 whole = is_small(connection) if full is None else full
-                found = find_problems(connection, full=whole, copy=copy, location=self.location)
+                found = find_problems(connection, full=whole, copy=copy, location=self.shown)
                 return list(found), whole
         except (LibraryBusy, LibraryNotFound, NewerLibrary, OldLibrary, StorageError):
             raise
@@ -128,6 +128,6 @@ class Catalog(CatalogReader):
             with self._storage.writing() as connection:
                 repaired = Writer(connection).repair(backup, copy)
         except UnicodeDecodeError as error:  # SQLite's message quotes damaged text
-            raise LibraryError(f"the catalog of {self.location} can't be read", hint=REBUILD) from error
+            raise LibraryError(f"the catalog of {self.shown} can't be read", hint=REBUILD) from error
         self.close()  # what was read before does not hold
         return repaired, backup if repaired else None

@@ -183,11 +183,6 @@ def to_photo(row: Sequence[Any], labels: tuple[str, ...] = (), keywords: tuple[s
     )
 
 
-def plain(row: Iterable[Any]) -> tuple[Any, ...]:
-    """Return a row as SQLite hands it over: some drivers give bytes as views of memory."""
-    return tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
-
-
 def time_text(value: Any) -> Any:
     """Return a moment as SQLite keeps it, so that texts sort as moments do; any other value as it is."""
     return value.isoformat(" ", "microseconds") if isinstance(value, datetime) else value

@@ -353,7 +353,7 @@ class Library:
         if self._generations and not self.catalog.is_begun() and (kept := self._generations.newest_sound()):
             kept.close()
             raise DamagedLibrary(
-                f"the catalog of {self.catalog.location} is missing, but a copy of it is there",
+                f"the catalog of {self.catalog.shown} is missing, but a copy of it is there",
                 hint="run 'search rebuild'",
             )
         self.catalog.create()
@@ -457,7 +457,7 @@ class Library:
         started = perf_counter()
         if self._generations is None:
             raise LibraryError(
-                f"{self.catalog.location} is kept by a database server, which mends it by its own means"
+                f"{self.catalog.shown} is kept by a database server, which mends it by its own means"
             )
         self.close()  # what answers may be a copy, what was read may be damaged
         report = rebuild(self.catalog, self._generations, wish=index)
@@ -803,7 +803,7 @@ class Library:
         current = self.catalog.encoder()
         vectors = self.catalog.count_vectors(current) if current else 0
         return LibraryStatus(
-            path=self.catalog.location,
+            path=self.catalog.shown,
             photos=self.catalog.count(),
             roots=tuple(self.catalog.root_status()),
             encoders=tuple(encoders),
