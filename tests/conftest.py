@@ -15,12 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from PIL import Image
+from servers import Server, postgresql
 from sqlalchemy import Engine, create_engine
 
 from search import Library, load_encoder
 from search.catalog import engines
 from search.library.model import LibraryModel
-from servers import Server, postgresql
 
 os.environ["SEARCH_OFFLINE"] = "1"
 os.environ.pop("SEARCH_LIBRARY", None)
@@ -75,9 +75,9 @@ def compiled_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def postgres() -> Iterator[Server]:
     """A PostgreSQL server for whoever asks; tests that stop or kill it start one of their own (tests/servers.py)."""
-    with postgresql(tmp_path_factory.mktemp("pg") / "data") as server:
+    with postgresql() as server:
         yield server
 
 

@@ -17,7 +17,15 @@ from search.catalog.rows import EncoderRow, KnownFile
 from search.catalog.scopes import Scope
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.turn import Turn
-from search.errors import LibraryBusy, LibraryError, LibraryNotFound, NewerLibrary, OldLibrary, StorageError
+from search.errors import (
+    LibraryBusy,
+    LibraryError,
+    LibraryNotFound,
+    LibraryUnreachable,
+    NewerLibrary,
+    OldLibrary,
+    StorageError,
+)
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
@@ -91,7 +99,7 @@ class Catalog(CatalogReader):
         copy: where a repair would take sound rows from.   Raises OldLibrary, NewerLibrary; damage is a problem.
         """
         from search.catalog.check import find_problems, is_small
-        from search.catalog.damage import REBUILD
+        from search.catalog.damage import REBUILD, RESTORE
 
         if not self.exists():
             raise self._not_found()
@@ -102,10 +110,11 @@ class Catalog(CatalogReader):
                 whole = is_small(connection) if full is None else full
                 found = find_problems(connection, full=whole, copy=copy, location=self.shown)
                 return list(found), whole
-        except (LibraryBusy, LibraryNotFound, NewerLibrary, OldLibrary, StorageError):
+        except (LibraryBusy, LibraryNotFound, LibraryUnreachable, NewerLibrary, OldLibrary, StorageError):
             raise
         except (LibraryError, UnicodeDecodeError) as error:
-            return [Problem(ProblemKind.CATALOG_DAMAGED, str(error), REBUILD)], bool(full)
+            loss = REBUILD if self.folder else RESTORE
+            return [Problem(ProblemKind.CATALOG_DAMAGED, str(error), loss)], bool(full)
 
     def low_space(self) -> str:
         """Say, in words, if there is little room left for what a library needs beside its catalog; else ''."""

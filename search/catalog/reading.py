@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.catalog import versions
+from search.catalog.places import is_url, shown
 from search.catalog.rows import (
     OWN_KEYWORD,
     PHOTO_COLUMNS,
@@ -36,7 +37,6 @@ from search.catalog.rows import (
 from search.catalog.scopes import is_inside
 from search.catalog.session import listed
 from search.catalog.sql import EMBEDDED, within
-from search.catalog.places import is_url, shown
 from search.catalog.storage import Storage
 from search.catalog.tags import TagReader
 from search.errors import LibraryNotFound, NewerLibrary
@@ -154,6 +154,17 @@ class CatalogReader(TagReader):
         self._check()
         with self._storage.reading() as session:
             yield session
+
+    def is_written_to(self) -> bool:
+        """Whether some process holds the library for writing."""
+        from search.catalog import lock
+
+        if self.folder is not None:
+            return lock.is_held(self.folder)
+        from search.catalog import server
+
+        with self._storage.reading() as session:
+            return server.is_held(session)
 
     # ---- photos
 

@@ -15,7 +15,7 @@ import numpy as np
 from search.types import Photo, PhotoInfo, TakenAtSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 

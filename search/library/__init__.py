@@ -457,7 +457,8 @@ class Library:
         started = perf_counter()
         if self._generations is None:
             raise LibraryError(
-                f"{self.catalog.shown} is kept by a database server, which mends it by its own means"
+                f"{self.catalog.shown} is kept by a database server, which has no index generations to write anew",
+                hint="restore the database from a backup of its server (docs/scale.md) if it is damaged",
             )
         self.close()  # what answers may be a copy, what was read may be damaged
         report = rebuild(self.catalog, self._generations, wish=index)
