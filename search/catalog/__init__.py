@@ -107,6 +107,7 @@ class Catalog(CatalogReader):
                     f"{self.location} is damaged: {problem.detail}", hint="run 'search check --repair' first"
                 )
             other.create()
+            other._check()
             with other._storage.writing() as target:
                 return transfer(source, target, told=told)
 
