@@ -226,6 +226,11 @@ def test_an_unchanged_folder_is_known_without_a_write(shelf):
 # ---- filters
 
 TEXTS = st.sampled_from(["c", "ä", "100%_", "'", "\\", "日", "", "*", "a"])
+OPERATORS = st.sampled_from([">=", "<", "="])
+AMOUNTS = st.sampled_from([0, 3, 4, 10, 1e12])
+MOMENTS = st.sampled_from(
+    [MOMENT, MOMENT.replace(tzinfo=timezone(timedelta(hours=14))), datetime.min, datetime.max]
+)  # noqa: DTZ901
 NODES = st.recursive(
     st.one_of(
         st.builds(Called, st.sampled_from(["camera", "lens"]), TEXTS),
@@ -233,8 +238,8 @@ NODES = st.recursive(
         st.builds(Named, st.sampled_from(["name", "path"]), TEXTS),
         st.builds(InFolder, st.sampled_from(["/shelf", "/shelf/day", "/shelf/day_", "/shelf/DAY", "/elsewhere"])),
         st.builds(IsFormat, st.sampled_from(["PNG", "png", "jpeg"])),
-        st.builds(Measured, st.sampled_from(["width", "megapixels", "size", "rating"]), st.sampled_from([">=", "<", "="]), st.sampled_from([0, 3, 4, 10, 1e12])),
-        st.builds(Taken, st.sampled_from([">=", "<"]), st.sampled_from([MOMENT, MOMENT.replace(tzinfo=timezone(timedelta(hours=14))), datetime.min, datetime.max])),  # noqa: DTZ901
+        st.builds(Measured, st.sampled_from(["width", "megapixels", "size", "rating"]), OPERATORS, AMOUNTS),
+        st.builds(Taken, st.sampled_from([">=", "<"]), MOMENTS),
         st.builds(Near, st.sampled_from([0.0, 48.2]), st.sampled_from([16.4, -180.0]), st.sampled_from([1.0, 5000.0])),
         st.builds(Has, st.sampled_from(["date", "camera", "gps", "rating", "label"])),
     ),
