@@ -119,12 +119,13 @@ class Server:
 class Relay:
     """Stands between a client and a server's socket, and cuts the line at the worst moment.
 
-    Once `cut` is set, the first message that holds these bytes still arrives; its answer does not.
+    The first message after `cut_after` that holds its bytes still arrives; the answer does not.
     """
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.folder = folder
-        self.cut: bytes | None = None
+        self.has_cut = False
+        self._cut: bytes | None = None
         self._target = server.socket()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / self._target.name))
@@ -141,6 +142,9 @@ class Relay:
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
+
+    def cut_after(self, message: bytes) -> None:
+        self._cut = message
 
     def close(self) -> None:
         self._listener.close()
@@ -161,8 +165,8 @@ class Relay:
                     if not data:
                         return
                     (server if side is client else client).sendall(data)
-                    if side is client and self.cut is not None and self.cut in data:
-                        self.cut = None
+                    if side is client and self._cut is not None and self._cut in data:
+                        self._cut, self.has_cut = None, True
                         server.recv(65536)  # it has done what it was told, and nobody learns of it
                         return
 

@@ -33,7 +33,7 @@ def command(settings: Settings, *, source: str, destination: str, index: str | N
         progress_bar(settings) as progress,
     ):
         report = library.migrate(target, index=index, progress=progress)
-        places = library.catalog.location, target.catalog.location
+        places = library.catalog.shown, target.catalog.shown
     if settings.json:
         emit_json(
             {

@@ -47,7 +47,7 @@ def _compare(source: Library, target: Library, progress: Callable[[Progress], No
     row = source.model.answering()
     ours, theirs = source.vector_index(), target.vector_index()
     if len(ours) != len(theirs):
-        raise LibraryError(f"{len(theirs)} of {len(ours)} vectors can be searched in {target.catalog.location}")
+        raise LibraryError(f"{len(theirs)} of {len(ours)} vectors can be searched in {target.catalog.shown}")
     ids = source.catalog.all_ids()
     ids, vectors = source.catalog.embeddings(row, ids[:: max(1, len(ids) // _SAMPLE)][:_SAMPLE].tolist())
     if not len(ids):
@@ -61,7 +61,7 @@ def _compare(source: Library, target: Library, progress: Callable[[Progress], No
     progress(Progress(Stage.COMPARE, len(ids), len(ids)))
     if agreement < _LEAST:
         raise LibraryError(
-            f"the index of {target.catalog.location} finds {agreement:.0%} of the photos that it should",
+            f"the index of {target.catalog.shown} finds {agreement:.0%} of the photos that it should",
             hint="all rows arrived: run 'search rebuild' there, perhaps with another --index",
         )
     return len(ids), agreement

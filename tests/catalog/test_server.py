@@ -167,11 +167,16 @@ def test_whoever_lost_the_connection_writes_nothing_any_more(postgres, database,
 
 
 def test_a_commit_of_which_nobody_learned_is_neither_lost_nor_made_twice(postgres, database, catalog, at):
-    with Relay.to(postgres) as relay, closing(Catalog(relay.url(database))) as far:
-        with pytest.raises(LibraryUnreachable), far.writing() as writer:
+    def write(far: Catalog, relay: Relay) -> None:
+        with far.writing() as writer:
             put(writer, "a")
-            at("commit.sealed", lambda: setattr(relay, "cut", b"COMMIT"), time=ADDING)
+            at("commit.sealed", lambda: relay.cut_after(b"COMMIT"), time=ADDING)
             put(writer, "b")
+
+    with Relay.to(postgres) as relay, closing(Catalog(relay.url(database))) as far:
+        with pytest.raises(LibraryUnreachable):
+            write(far, relay)
+        assert relay.has_cut
     assert catalog.count() == 2  # the answer was lost, not the commit
     with catalog.writing() as writer:
         assert unknown(writer, "a", "b", "c") == 1
@@ -237,6 +242,15 @@ def test_readers_can_not_write(catalog):
 def test_a_database_that_is_not_there_is_one_clear_error(postgres):
     with pytest.raises(LibraryError, match=r'database "nosuch" does not exist.*check user'):
         Catalog(postgres.url("nosuch")).count()
+
+
+def test_a_database_that_could_not_keep_every_text_is_refused(postgres):
+    postgres.run("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    with closing(Catalog(postgres.url("latin"))) as catalog:
+        with pytest.raises(LibraryError, match=r"LATIN1.*createdb -E UTF8"):
+            catalog.create()
+        assert not catalog.exists()
+    postgres.run("DROP DATABASE latin WITH (FORCE)")
 
 
 def test_what_needs_a_folder_says_what_to_do_instead(catalog, database_url):

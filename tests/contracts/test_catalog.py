@@ -229,8 +229,8 @@ TEXTS = st.sampled_from(["c", "ä", "100%_", "'", "\\", "日", "", "*", "a"])
 OPERATORS = st.sampled_from([">=", "<", "="])
 AMOUNTS = st.sampled_from([0, 3, 4, 10, 1e12])
 MOMENTS = st.sampled_from(
-    [MOMENT, MOMENT.replace(tzinfo=timezone(timedelta(hours=14))), datetime.min, datetime.max]
-)  # noqa: DTZ901
+    [MOMENT, MOMENT.replace(tzinfo=timezone(timedelta(hours=14))), datetime.min, datetime.max]  # noqa: DTZ901
+)
 NODES = st.recursive(
     st.one_of(
         st.builds(Called, st.sampled_from(["camera", "lens"]), TEXTS),
