@@ -15,7 +15,7 @@ from search.vectors.pairs import places_of
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from search.types import Halves, Ids, Vectors
+    from search.types import Filter, Halves, Ids, Vectors
     from search.vectors.coarse import Coarse
     from search.vectors.pairs import Pairs
     from search.vectors.scan import Bits, Positions
@@ -121,7 +121,7 @@ class MappedIndex:
             scan.prepare()
 
     def search(
-        self, vectors: Vectors, k: int, *, within: Ids | None = None
+        self, vectors: Vectors, k: int, *, within: Ids | None = None, where: Filter | None = None
     ) -> tuple[Ids, npt.NDArray[np.float32]]:
         check_width(vectors, self.dim)
         k = max(k, 0)
