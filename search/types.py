@@ -555,6 +555,8 @@ class Publication:
 
     seq, purge_seq: its last commit, and the last that deleted photos for good.   generation_seq: the commit that
     the generation reflects.   manifest_hash: SHA-256 of its manifest.
+    index_url: of the index on a server, if there is one; index_mark tells that it is ours, index_seq the commit that
+    was brought there last, -1 if it is to be filled.
     """
 
     uuid: str
@@ -563,6 +565,9 @@ class Publication:
     number: int | None
     generation_seq: int
     manifest_hash: str
+    index_url: str | None = None
+    index_mark: str = ""
+    index_seq: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from PIL import Image
+from servers import Server, postgresql
 from sqlalchemy import Engine, create_engine
 
 from search import Library, load_encoder
 from search.catalog import engines
 from search.library.model import LibraryModel
-from servers import Server, postgresql
 
 os.environ["SEARCH_OFFLINE"] = "1"
 os.environ.pop("SEARCH_LIBRARY", None)

@@ -38,6 +38,9 @@ class Kept:
     def columns(self, ids: Sequence[int]) -> list[tuple]:
         return [row_of(self.infos[int(id_)]) for id_ in ids]
 
+    def count(self) -> int:
+        return len(self.known)
+
     def ids(self) -> np.ndarray:
         return np.array(sorted(self.known), np.int64)
 
@@ -45,6 +48,10 @@ class Kept:
         there = np.array([id_ for id_ in np.sort(ids).tolist() if id_ in self.known], np.int64)
         rows = [self.known[id_] for id_ in there.tolist()]
         return there, np.array(rows, np.float32).reshape(len(there), self.dim)
+
+    def sample(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        ids = self.ids()
+        return self.vectors(ids[:: max(1, len(ids) // max(size, 1))])
 
     def cameras(self) -> list[str]:
         return sorted({info.camera for info in self.infos.values() if info.camera is not None})
@@ -58,7 +65,7 @@ class Pushed(StoredIndex):
         self.stamp = Stamp("library", "model", dim, uuid4().hex, "0")
         store.begin(self.stamp)
         self.stamp = store.finish(self.stamp, changed=0)
-        super().__init__(store, self.kept, dim, 0)
+        super().__init__(store, self.kept, dim)
 
     def add(self, ids: np.ndarray, vectors: np.ndarray, infos: Sequence[PhotoInfo] | None = None) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
@@ -74,7 +81,7 @@ class Pushed(StoredIndex):
 
     def count(self, changed: int) -> None:
         self.stamp = self.store.finish(self.stamp, changed=changed)
-        self._held = self.stamp.rows
+        self._count = self.stamp.rows
 
 
 @contextmanager

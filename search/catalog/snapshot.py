@@ -157,7 +157,9 @@ def restore(
             for encoder_id, ids, halves in vectors:
                 _insert_vectors(connection, encoder_id, ids, halves)
             values = {"generation": number, "generation_seq": seq, "generation_hash": manifest_hash}
-            connection.execute(update(state).values(values))
+            # Commits that come now have the numbers of others that an index on a server may know: it is filled anew.
+            forgotten = {"index_mark": None, "index_seq": None}
+            connection.execute(update(state).values(values | forgotten))
             seal(connection, state)  # nothing else was changed, and an older copy lacks what is newer
             _check(connection, str(folder))
         fsync_file(new)

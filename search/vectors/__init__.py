@@ -44,6 +44,10 @@ class VectorIndex(Protocol):
     def size_bytes(self) -> int:
         """What the vectors take, in memory and in mapped files."""
 
+    @property
+    def deepest(self) -> int:
+        """How many of the nearest can be had at a time."""
+
     def __len__(self) -> int: ...
 
     def add(self, ids: Ids, vectors: Vectors) -> None:

@@ -38,6 +38,10 @@ class ExactIndex:
         return self._count
 
     @property
+    def deepest(self) -> int:
+        return self._count
+
+    @property
     def size_bytes(self) -> int:
         return self._count * (4 * self.dim + 8)
 

@@ -58,6 +58,10 @@ class MappedIndex:
         return len(self._new)
 
     @property
+    def deepest(self) -> int:
+        return len(self)
+
+    @property
     def size_bytes(self) -> int:
         codes = self._coarse.size_bytes if self._coarse else 0
         return self._ids.nbytes + self._halves.nbytes + codes + self._new.size_bytes

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from search.errors import IndexUnavailable
-from search.vectors import best, check_width, cosines, normalize
+from search.vectors import best, check_width, cosines
 from search.vectors.exact import ExactIndex
-from search.vectors.stores import MOST_IDS, pieces
+from search.vectors.stores import pieces
 from search.vectors.stores.declared import pushed
 
 if TYPE_CHECKING:
@@ -35,8 +35,14 @@ class Rows(Protocol):
     def vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
         """Return those of some ids that there are, ascending, and their unit rows."""
 
+    def count(self) -> int:
+        """Return how many photos have one."""
+
     def ids(self) -> Ids:
         """Return the ids of all photos that may be found, ascending."""
+
+    def sample(self, size: int) -> tuple[Ids, Vectors]:
+        """Return about so many, taken evenly: ids and unit rows."""
 
     def cameras(self) -> Sequence[str]:
         """Return the names of all cameras."""
@@ -49,12 +55,11 @@ class StoredIndex:
     by whatever index it was found, and a photo that is gone is not found whatever the server has.
     """
 
-    def __init__(self, store: Store, rows: Rows, dim: int, held: int) -> None:
-        """held: how many vectors the store has."""
+    def __init__(self, store: Store, rows: Rows, dim: int) -> None:
         self.dim = dim
         self.store = store
         self._rows = rows
-        self._held = held
+        self._count: int | None = None  # not known yet
         self._buried = np.empty(0, np.int64)  # ids whose vector on the server does not count, ascending
         self._new = ExactIndex(dim)
 
@@ -62,17 +67,18 @@ class StoredIndex:
     def kind(self) -> str:
         return self.store.kind
 
-    @property
-    def pushes_down(self) -> bool:
-        """Whether a filter can be told to the engine."""
-        return True
-
     def __len__(self) -> int:
-        return self._held + len(self._new)
+        if self._count is None:
+            self._count = self._rows.count()
+        return self._count
 
     @property
     def laid_over(self) -> int:
         return len(self._new)
+
+    @property
+    def deepest(self) -> int:
+        return self.store.deepest
 
     @property
     def size_bytes(self) -> int:
@@ -89,10 +95,13 @@ class StoredIndex:
 
     def _bury(self, ids: Ids) -> None:
         """Leave out what the server has of these ids from now on."""
-        fresh = np.setdiff1d(ids, self._buried)
-        if len(fresh):
-            self._held -= len(self.store.held(fresh))
-            self._buried = np.union1d(self._buried, fresh)
+        self._buried = np.union1d(self._buried, ids)
+        self._count = None
+
+    @property
+    def _held(self) -> int:
+        """How many on the server count."""
+        return len(self) - len(self._new)
 
     def bury_strangers(self) -> None:
         """Leave out what the server has of photos that were forgotten for good."""
@@ -110,8 +119,7 @@ class StoredIndex:
         return index
 
     def sample(self, size: int) -> tuple[Ids, Vectors]:
-        ids = self._rows.ids()
-        return self._rows.vectors(ids[:: max(1, len(ids) // max(size, 1))])
+        return self._rows.sample(size)
 
     def vectors(self, ids: Ids) -> Vectors:
         found = np.zeros((len(ids), self.dim), np.float32)
@@ -154,7 +162,7 @@ class StoredIndex:
         if within is None:
             return self._completed(self._permitted(vectors, k, None, None), vectors, k, None)
         own = np.setdiff1d(within, self._buried)
-        if len(own) <= max(_FEW, 2 * k) and len(own) <= MOST_IDS:
+        if len(own) <= max(_FEW, 2 * k):
             return [own for _ in vectors]
         test = pushed(where, self._rows.cameras()) if where else None
         if test is None and self._depth(k, own) > self.store.deepest and len(own) <= MOST_LISTED:
@@ -174,7 +182,9 @@ class StoredIndex:
         while len(left):
             count = min(count, self.store.deepest)
             again = []
-            for number, some in zip(left.tolist(), self.store.search(vectors[left], count, test=test), strict=True):
+            for number, some in zip(
+                left.tolist(), self.store.search(vectors[left], count, test=test), strict=True
+            ):
                 passing = some[~np.isin(some, self._buried)]
                 found[number] = passing if within is None else passing[np.isin(passing, within)]
                 if len(found[number]) < k and len(some) == count:
@@ -205,13 +215,3 @@ class StoredIndex:
             return [within for _ in vectors]
         parts = [self.store.search(vectors, k + _SPARE, within=some) for some in pieces(within)]
         return [np.concatenate(some) for some in zip(*parts, strict=True)] if parts else [within for _ in vectors]
-
-
-def unit_rows(ask: Callable[[Sequence[int]], tuple[Ids, Vectors]]) -> Callable[[Ids], tuple[Ids, Vectors]]:
-    """Return what gives a catalog's vectors as unit rows."""
-
-    def vectors(ids: Ids) -> tuple[Ids, Vectors]:
-        known, rows = ask(ids.tolist())
-        return known, normalize(rows)
-
-    return vectors

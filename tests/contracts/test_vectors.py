@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from stores import Pushed, embedded
 
 from search.errors import DimensionError
 from search.vectors import best, cosines, mapped, normalize, scan
@@ -14,7 +15,6 @@ from search.vectors.coarse import LEAST, Coarse, Codebook, Layout, encode
 from search.vectors.exact import ExactIndex
 from search.vectors.mapped import MappedIndex
 from search.vectors.stores import open_store
-from stores import Pushed, embedded
 
 DIM = 16
 KINDS = ["memory", "mapped", "scanned", "codes"]

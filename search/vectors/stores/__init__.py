@@ -36,8 +36,8 @@ UNFILLED = -1
 class Stamp:
     """Whose vectors a store has, and as of when.
 
-    library: the catalog's uuid.   encoder: the model's fingerprint.   fill: when it was made anew, by a name of its own.
-    mark: the same of its last change.   seq: the commit it reflects.   rows: how many vectors it has.
+    library: the catalog's uuid.   encoder: the model's fingerprint.   fill: a name for when it was made anew.
+    mark: one for its last change.   seq: the commit it reflects.   rows: how many vectors it has.
     """
 
     library: str
@@ -93,9 +93,6 @@ class Store(Protocol):
         count: deepest at most.   test: what they must fulfil.   within: no more than MOST_IDS to choose from.
         """
 
-    def held(self, ids: Ids) -> Ids:
-        """Return those of some ids that it has."""
-
     def ids(self) -> Ids:
         """Return all ids it has, ascending."""
 
@@ -129,24 +126,26 @@ def check_url(url: str) -> str:
     return url
 
 
-def open_store(url: str, *, token: str | None = None) -> Store:
+def open_store(url: str, *, token: str | None = None, named: str = "") -> Store:
     """Open a store by its URL; nothing is asked of the server yet.
 
-    token: Milvus's, "user:password" or a key.   Raises UsageError; IndexUnavailable where its client is missing.
+    token: Milvus's, "user:password" or a key.   named: what it is called where it must be told from others; the URL
+    may have a password then.   Raises UsageError for a URL that names no store.
     """
-    check_url(url)
+    if not named or named == url:
+        check_url(url)
     if url.startswith("milvus"):
         from search.vectors.stores.milvus import MilvusStore
 
         return MilvusStore(url, token=token)
     from search.vectors.stores.pgvector import PgvectorStore
 
-    return PgvectorStore(url)
+    return PgvectorStore(url, named=named)
 
 
-def check_owner(found: Stamp | None, wanted: Stamp, place: str) -> None:
+def check_owner(found: Stamp | None, library: str, place: str) -> None:
     """Raise IndexMismatch if a store belongs to another library."""
-    if found is not None and found.library != wanted.library:
+    if found is not None and found.library != library:
         raise IndexMismatch(
             f"{place} has the vectors of another library ({found.library})",
             hint="give this library a collection of its own; nothing was changed there",

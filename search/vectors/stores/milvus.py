@@ -75,7 +75,7 @@ class MilvusStore:
     def begin(self, stamp: Stamp) -> None:
         from pymilvus import DataType
 
-        check_owner(self.stamp(), stamp, self.place)
+        check_owner(self.stamp(), stamp.library, self.place)
         with self._told():
             if not self._has(self._state):
                 self._make(self._state, 2, [("stamp", DataType.VARCHAR, 4096)], {"index_type": "FLAT"})
@@ -161,14 +161,6 @@ class MilvusStore:
                 )
                 found += [np.array([hit["id"] for hit in some], np.int64) for some in hits]
         return found
-
-    def held(self, ids: Ids) -> Ids:
-        parts = [np.empty(0, np.int64)]
-        with self._told():
-            for some in pieces(ids):
-                rows = self._query(self._name, f"id in {some.tolist()}", ["id"])
-                parts.append(np.array([row["id"] for row in rows], np.int64))
-        return np.concatenate(parts)
 
     def ids(self) -> Ids:
         with self._told():

@@ -43,8 +43,8 @@ class PgvectorStore:
     kind = "pgvector"
     deepest = _DEEPEST
 
-    def __init__(self, url: str) -> None:
-        self.place = url
+    def __init__(self, url: str, *, named: str = "") -> None:
+        self.place = named or url
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query))
         self._table = query.pop("table", _TABLE)
@@ -70,7 +70,7 @@ class PgvectorStore:
         return stamp
 
     def begin(self, stamp: Stamp) -> None:
-        check_owner(self.stamp(), stamp, self.place)
+        check_owner(self.stamp(), stamp.library, self.place)
         columns = ", ".join(f"{name} {_TYPES[kind]} NOT NULL" for name, kind in COLUMNS.items())
 
         def make(connection: Any) -> None:
@@ -142,9 +142,7 @@ class PgvectorStore:
                 "(vector halfvec_ip_ops) WITH (m = 16, ef_construction = 100)"
             )
             for name in _INDEXED:
-                connection.execute(
-                    f"CREATE INDEX IF NOT EXISTS {self._table}_{name} ON {self._table} ({name})"
-                )
+                connection.execute(f"CREATE INDEX IF NOT EXISTS {self._table}_{name} ON {self._table} ({name})")
             done = replace(stamp, rows=rows)
             self._write_stamp(connection, done)
             return done
@@ -181,15 +179,6 @@ class PgvectorStore:
             connection.execute(f"SET LOCAL hnsw.max_scan_tuples = {_MOST_SCANNED}")
             found = [connection.execute(query, [*values, _vector(vector), count]).fetchall() for vector in vectors]
             return [np.array([id_ for (id_,) in rows], np.int64) for rows in found]
-
-        return self._ask(ask)
-
-    def held(self, ids: Ids) -> Ids:
-        query = f"SELECT id FROM {self._table} WHERE id = ANY(%s)"  # noqa: S608
-
-        def ask(connection: Any) -> Ids:
-            rows = [row for some in pieces(ids) for row in connection.execute(query, [some.tolist()])]
-            return np.array([id_ for (id_,) in rows], np.int64)
 
         return self._ask(ask)
 

@@ -1,0 +1,85 @@
+"""A library's index on a server, if it has one: opened, brought up to date, filled anew, let go of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from search.errors import IndexMismatch, IndexUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from search.catalog import Catalog, Writer
+    from search.mirror import Mirror
+
+LOCAL = ("auto", "exact", "pq")
+"""The kinds of index that a library has in its own folder, or in memory."""
+
+ON_CATALOG = "pgvector"
+"""The index that lies in the database where the catalog is."""
+
+
+class Mirroring:
+    """What a library does with its index on a server.   token: what Milvus asks for, if it does."""
+
+    def __init__(self, catalog: Catalog, token: str | None) -> None:
+        self._catalog = catalog
+        self._token = token
+        self._mirrors: dict[str, Mirror] = {}
+
+    def mirror(self, url: str) -> Mirror:
+        """Return what a URL of the catalog's stands for, opened once."""
+        from search.mirror import Mirror
+        from search.vectors.stores import open_store
+
+        if url not in self._mirrors:
+            place = self._catalog.location if url == ON_CATALOG else url
+            self._mirrors[url] = Mirror(self._catalog, open_store(place, token=self._token, named=url))
+        return self._mirrors[url]
+
+    def close(self) -> None:
+        for mirror in self._mirrors.values():
+            mirror.store.close()
+        self._mirrors.clear()
+
+    def bring(self, writer: Writer, *, always: bool = False) -> str:
+        """Bring the index up to the last commit where it lacks something; return why it could not be, else ""."""
+        from search.mirror import is_due
+
+        said, row = self._catalog.publication(), self._catalog.encoder()
+        if not said.index_url or row is None or not (always or is_due(self._catalog)):
+            return ""
+        try:
+            self.mirror(said.index_url).bring(writer, row)
+        except (IndexUnavailable, IndexMismatch) as error:
+            return f"{error.message}; the next run brings it up to date"
+        return ""
+
+    def choose(self, writer: Writer, index: str | None) -> None:
+        """Have the index be of another kind from now on, or the same one filled anew.
+
+        index: one of LOCAL, a URL, "pgvector" for the catalog's own database, None: as before.
+        Raises UsageError, IndexUnavailable, IndexMismatch; then the library has the index it had.
+        """
+        said, row = self._catalog.publication(), self._catalog.encoder()
+        wanted = said.index_url if index is None else None if index in LOCAL else self.checked(index)
+        if wanted is not None and row is not None:
+            self.mirror(wanted).bring(writer, row, anew=True)
+        if wanted != said.index_url:
+            writer.note_index(url=wanted)
+
+    def checked(self, index: str) -> str:
+        """Return the name of an index on a server as the catalog keeps it. Raises UsageError."""
+        from search.vectors.stores import check_url
+
+        if index != ON_CATALOG:
+            return check_url(index)
+        if self._catalog.folder is not None:
+            raise UsageError(
+                f"{self._catalog.location} is no database that an index could lie in",
+                hint="postgresql://USER@HOST/DATABASE says which",
+            )
+        return index
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the index, in words."""
+        said, row = self._catalog.publication(), self._catalog.encoder()
+        return self.mirror(said.index_url).problems(row) if said.index_url and row else []
