@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from search import generations
-from search.errors import IndexMismatch, IndexUnavailable
+from search.errors import IndexUnavailable
 from search.vectors import normalize
 from search.vectors.stored import StoredIndex
 from search.vectors.stores import FORMAT, UNFILLED, Stamp, check_owner
@@ -150,11 +150,10 @@ class Mirror:
     # ---- looking
 
     def problems(self, row: EncoderRow) -> list[str]:
-        """Return what is wrong with the store, in words: whether it answers, is ours, and has every photo."""
-        try:
-            there = self.index(row)[0].ids
-        except (IndexUnavailable, IndexMismatch) as error:
-            return [error.message]
+        """Return what is wrong with the store, in words: whether it is filled, and has every photo and no other."""
+        if self._ours(self._catalog.publication(), row) is None:
+            return [f"the index {self.store.place} is not filled with the vectors of {row.name}"]
+        there = self.index(row)[0].ids
         expected = self._catalog.embedded(row)
         said = [("lacks", np.setdiff1d(expected, there)), ("should not have", np.setdiff1d(there, expected))]
         return [

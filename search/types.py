@@ -451,7 +451,7 @@ class IndexReport:
     their content is as it was; each counts elsewhere, too.
     not_encoded: after re-encoding, photos that have no vector by the new model yet; while there are any, the old
     model answers.   not_published: why the index generation that was due could not be written, "" if it was; the
-    photos are committed and found all the same.
+    photos are committed and found all the same.   index_behind: why an index on a server could not be brought up to date.
     """
 
     encoder: str
@@ -471,6 +471,7 @@ class IndexReport:
     seconds: float = 0.0
     interrupted: bool = False
     not_published: str = ""
+    index_behind: str = ""
 
     @property
     def images_per_second(self) -> float:

@@ -343,7 +343,7 @@ class Library:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():
                 unpublished = self._publish(turn.writer, also=report.reread)
-                report = replace(report, not_published=unpublished)
+                report = replace(report, not_published=unpublished, index_behind=self._mirroring.behind)
         return replace(report, photos=self.catalog.count())
 
     @contextmanager
@@ -432,11 +432,10 @@ class Library:
     def _publish(self, writer: Writer, *, always: bool = False, also: int = 0) -> str:
         """Write a generation if one is due, and bring an index on a server up to date.
 
-        Returns why a generation could not be written, "" if all is well.   also: changes that are not the photos' own,
-        such as labels.
+        Returns why a generation could not be written, "" if all is well; that a server is away, the user is told.
+        also: changes that are not the photos' own, such as labels.
         """
-        if why := self._mirroring.bring(writer):
-            self._tell_unpublished(why)
+        self._tell_unpublished(self._mirroring.bring(writer))
         if self._generations is None:
             return ""
         try:
@@ -891,12 +890,20 @@ class Library:
 
         publish = self._publish_anew if self._generations else None
         repaired, backup = inspection.repair(self.catalog, self._generations, publish) if repair else (0, None)
-        if repair and self._mirroring.problems():
-            with self.catalog.writing() as writer:
-                self._mirroring.choose(writer, None)
-        report = inspection.inspect(self.catalog, self._generations, full=full or repair or None, more=misplaced)
+        look = functools.partial(inspection.inspect, self.catalog, self._generations, full=full or repair or None)
+        report = look(more=misplaced)
+        if repair and self._fills_anew(report):
+            report, repaired = look(more=misplaced), repaired + 1
         facts = {**report.facts, **({"backup": backup} if backup else {})}
         return replace(report, repaired=repaired, facts=facts)
+
+    def _fills_anew(self, report: CheckReport) -> bool:
+        """Fill an index on a server anew that has something wrong and answers; tell whether that was done."""
+        if not any(problem.detail in self._mirroring.mendable for problem in report.problems):
+            return False
+        with self.catalog.writing() as writer:
+            self._mirroring.choose(writer, None)
+        return True
 
     def _publish_anew(self) -> None:
         with self.catalog.writing() as writer:

@@ -24,6 +24,8 @@ class Mirroring:
         self._catalog = catalog
         self._token = token
         self._mirrors: dict[str, Mirror] = {}
+        self.behind = ""  # why it could not be brought up to date
+        self.mendable: tuple[str, ...] = ()  # what is wrong with it and can be put right
 
     def mirror(self, url: str) -> Mirror:
         """Return what a URL of the catalog's stands for, opened once."""
@@ -47,17 +49,20 @@ class Mirroring:
         said, row = self._catalog.publication(), self._catalog.encoder()
         if not said.index_url or row is None or not (always or is_due(self._catalog)):
             return ""
+        self.behind = ""
         try:
             self.mirror(said.index_url).bring(writer, row)
         except (IndexUnavailable, IndexMismatch) as error:
-            return f"{error.message}; the next run brings it up to date"
-        return ""
+            self.behind = (
+                f"{error.message}; the photos are found all the same, and the next run goes on from there"
+            )
+        return self.behind
 
     def choose(self, writer: Writer, index: str | None) -> None:
         """Have the index be of another kind from now on, or the same one filled anew.
 
         index: one of LOCAL, a URL, "pgvector" for the catalog's own database, None: as before.
-        Raises UsageError, IndexUnavailable, IndexMismatch; then the library has the index it had.
+        Raises UsageError, IndexUnavailable, IndexMismatch; then the library goes by the name it had.
         """
         said, row = self._catalog.publication(), self._catalog.encoder()
         wanted = said.index_url if index is None else None if index in LOCAL else self.checked(index)
@@ -82,4 +87,11 @@ class Mirroring:
     def problems(self) -> list[str]:
         """Return what is wrong with the index, in words."""
         said, row = self._catalog.publication(), self._catalog.encoder()
-        return self.mirror(said.index_url).problems(row) if said.index_url and row else []
+        if not said.index_url or row is None:
+            return []
+        try:
+            wrong = self.mirror(said.index_url).problems(row)
+        except (IndexUnavailable, IndexMismatch) as error:
+            return [str(error)]
+        self.mendable = tuple(wrong)
+        return wrong
