@@ -24,6 +24,7 @@
         ├── NewerLibrary      made by a newer version; nothing was touched
         ├── DamagedLibrary    the catalog can't be read; `search rebuild` makes it anew from its newest copy
         ├── LibraryBusy       another process is writing to it
+        ├── LibraryUnreachable  the database server that keeps the catalog is away, or went away
         └── StorageError      the disk is full or not writable
 
 `hint` says what to do next; it is part of the text and also a field of its own.
@@ -154,6 +155,16 @@ class DamagedLibrary(LibraryError):
 
 class LibraryBusy(LibraryError):
     """Another process is writing to the library."""
+
+
+class LibraryUnreachable(LibraryError):
+    """The database server that keeps the catalog can't be reached, or the connection was lost."""
+
+    @classmethod
+    def lost(cls, library: str, cause: str = "the connection was lost") -> LibraryUnreachable:
+        """Return the error for a server that is away.   library: without a password.   cause: in its own words."""
+        hint = "see that it runs, then do it again: everything committed before is kept"
+        return cls(f"the database server of {library} can't be reached: {cause}", hint=hint)
 
 
 class StorageError(LibraryError):

@@ -65,7 +65,7 @@ class LiveIndex:
         if self._away_until and monotonic() > self._away_until:
             self._index, self._away_until = None, 0.0
         if self._index is None or self._reflects != (row.id, said.seq):
-            over = (said.number, said.index_url, said.index_mark.partition(" ")[0])
+            over = (said.number, said.on_server, said.index_mark.partition(" ")[0])
             moved = over[1:] != self._over[1:]  # to a server, from it, or filled anew there
             index = None if moved else self._topped_up(row)
             newer = (over, said.index_seq) != (self._over, self._pushed)
@@ -82,7 +82,7 @@ class LiveIndex:
 
     def degrade(self) -> bool:
         """Go on without the server for a while, after it failed; False where there is nothing to go on with."""
-        if self._away_until or self._generations is None or not self._catalog.publication().index_url:
+        if self._away_until or self._generations is None or not self._catalog.publication().on_server:
             return False
         self._index, self._away_until = None, monotonic() + _PATIENCE_S
         return True
@@ -132,9 +132,9 @@ class LiveIndex:
 
     def _filled(self, row: EncoderRow, said: Publication) -> VectorIndex:
         """Lay what was committed since over what a server has, else the published generation, else nothing."""
-        if self._mirror and said.index_url and not self._away_until and self._catalog.encoder() == row:
+        if self._mirror and said.on_server and not self._away_until and self._catalog.encoder() == row:
             try:
-                return self._on_server(row, self._mirror(said.index_url))
+                return self._on_server(row, self._mirror(said.on_server))
             except (IndexUnavailable, IndexMismatch) as error:
                 if not self.degrade():
                     raise

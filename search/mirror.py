@@ -182,7 +182,7 @@ class Pusher:
 def is_due(catalog: Catalog) -> bool:
     """Whether the library has an index on a server that lacks something; the server is not asked."""
     said, row = catalog.publication(), catalog.encoder()
-    if not said.index_url or row is None:
+    if not said.on_server or row is None:
         return False
     if said.index_seq < 0 or not said.index_mark.startswith(row.fingerprint[:_SHORT]):
         return catalog.count() > 0

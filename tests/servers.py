@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -110,10 +111,12 @@ class Server:
 
 
 @contextmanager
-def postgresql(folder: Path, *, settings: dict[str, str] | None = None) -> Iterator[Server]:
+def postgresql(*, settings: dict[str, str] | None = None) -> Iterator[Server]:
     """Yield a server of its own, for tests that do it harm.   settings: in place of the quick ones."""
-    server = Server(folder, settings=settings)
-    try:
-        yield server
-    finally:
-        server.close()
+    # Not among pytest's folders: each run of it takes them from everybody else, such as the server's own user.
+    with TemporaryDirectory(prefix="search-pg-", ignore_cleanup_errors=True) as folder:
+        server = Server(Path(folder, "data"), settings=settings)
+        try:
+            yield server
+        finally:
+            server.close()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.catalog import versions
+from search.catalog.places import is_url, shown
 from search.catalog.rows import (
     OWN_KEYWORD,
     PHOTO_COLUMNS,
@@ -36,7 +37,7 @@ from search.catalog.rows import (
 from search.catalog.scopes import is_inside
 from search.catalog.session import listed
 from search.catalog.sql import EMBEDDED, within
-from search.catalog.storage import Storage, is_url
+from search.catalog.storage import Storage
 from search.catalog.tags import TagReader
 from search.errors import LibraryNotFound, NewerLibrary
 from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip, TakenAtSource
@@ -85,7 +86,7 @@ class Changes:
 class CatalogReader(TagReader):
     """Answers what a catalog can be asked, each question from one consistent state.
 
-    location: a folder or a SQLAlchemy URL.   notify: told, in a sentence, what the user should know.
+    location: a folder or a SQLAlchemy URL; `shown` is it without a password.   notify: told, in a sentence, what the user should know.
     copy: a SQLite file to read in place of the folder's own.
     """
 
@@ -93,6 +94,7 @@ class CatalogReader(TagReader):
         self, location: str, *, notify: Callable[[str], None] | None = None, copy: Path | None = None
     ) -> None:
         self.location = location if is_url(location) else os.path.abspath(location)
+        self.shown = shown(self.location)
         self._notify = notify or (lambda _: None)
         self._storage = Storage(self.location, copy=copy)
         self._checked = False
@@ -110,8 +112,8 @@ class CatalogReader(TagReader):
         return self._newer is not None
 
     def exists(self) -> bool:
-        """Whether there is a library; a database server is taken at its word."""
-        return self._storage.exists()
+        """Whether there is a library, on a server one that is begun. Raises LibraryUnreachable."""
+        return self._storage.exists() and (self.folder is not None or self._checked or self.is_begun())
 
     def is_begun(self) -> bool:
         """Whether there is a catalog; a file whose making was cut short is none. Raises DamagedLibrary."""
@@ -133,15 +135,15 @@ class CatalogReader(TagReader):
             found = versions.revision(session)
             if found is None:
                 raise self._not_found()
-            self._newer = versions.check(session, found, self.location)
+            self._newer = versions.check(session, found, self.shown)
         self._checked = True
         if self._newer is not None:
-            self._notify(f"{self.location} was made by a newer version: it can be searched, not changed")
+            self._notify(f"{self.shown} was made by a newer version: it can be searched, not changed")
 
     def _not_found(self) -> LibraryNotFound:
         if self.has_copies():
-            return LibraryNotFound(f"the catalog of {self.location} is missing", hint="run 'search rebuild'")
-        return LibraryNotFound(f"there is no library at {self.location}", hint="make one with 'search index DIR'")
+            return LibraryNotFound(f"the catalog of {self.shown} is missing", hint="run 'search rebuild'")
+        return LibraryNotFound(f"there is no library at {self.shown}", hint="make one with 'search index DIR'")
 
     def has_copies(self) -> bool:
         """Whether generations lie beside the catalog, from which it may be made anew."""
@@ -152,6 +154,17 @@ class CatalogReader(TagReader):
         self._check()
         with self._storage.reading() as session:
             yield session
+
+    def is_written_to(self) -> bool:
+        """Whether some process holds the library for writing."""
+        from search.catalog import lock
+
+        if self.folder is not None:
+            return lock.is_held(self.folder)
+        from search.catalog import server
+
+        with self._storage.reading() as session:
+            return server.is_held(session)
 
     # ---- photos
 

@@ -32,7 +32,7 @@ from search.catalog.scopes import Scope, is_inside
 from search.catalog.seals import holds
 from search.catalog.tagging import TagWriter, put_keywords, put_labels
 from search.catalog.transaction import commit, now
-from search.errors import UsageError
+from search.errors import LibraryError, UsageError
 from search.failpoints import reach
 from search.types import FileStat, JobState, LabelledPhoto, Picture, Skip
 
@@ -82,7 +82,9 @@ class Writer(TagWriter):
         try:
             yield
         except BaseException as error:
-            with suppress(SQLAlchemyError):  # a full disk: what went wrong first matters more
+            with suppress(
+                SQLAlchemyError, LibraryError
+            ):  # a full disk, a lost server: what went wrong first matters more
                 self.finish_job(JobState.FAILED if isinstance(error, Exception) else JobState.INTERRUPTED)
             raise
         self.finish_job(JobState.DONE)

@@ -119,7 +119,7 @@ class Library:
         index_token: str | None = None,
     ) -> None:
         self.catalog = Catalog(location, notify=notify)
-        self._index_token = index_token
+        self.index_token = index_token
         self._generations = Generations(self.catalog.folder) if self.catalog.folder else None
         self._holding = ExitStack()  # the generation that answers in the catalog's place
         self._told: set[str] = set()
@@ -181,7 +181,7 @@ class Library:
 
     def _begin(self) -> None:
         """Have no index yet over the catalog."""
-        self._mirroring = Mirroring(self.catalog, self._index_token)
+        self._mirroring = Mirroring(self.catalog, self.index_token)
         self._live = LiveIndex(self.catalog, self._generations, self._tell_once, self._mirroring.mirror)
 
     def _tell_once(self, message: str) -> None:
@@ -370,7 +370,7 @@ class Library:
         if self._generations and not self.catalog.is_begun() and (kept := self._generations.newest_sound()):
             kept.close()
             raise DamagedLibrary(
-                f"the catalog of {self.catalog.location} is missing, but a copy of it is there",
+                f"the catalog of {self.catalog.shown} is missing, but a copy of it is there",
                 hint="run 'search rebuild'",
             )
         self.catalog.create()
@@ -446,16 +446,15 @@ class Library:
         return ""
 
     def _is_due(self) -> bool:
-        from search.mirror import is_due
-
-        return (self._generations is not None and self._generations.is_due(self.catalog)) or is_due(self.catalog)
+        due = self._generations is not None and self._generations.is_due(self.catalog)
+        return due or self._mirroring.is_due()
 
     @contextmanager
     def _publishing(self, turn: Turn) -> Iterator[Committed | None]:
         """Yield what publishes in the midst of a long run; what is being written then is waited for at its end."""
         told: list[Committed] = []
         with ExitStack() as stack:
-            if self.catalog.publication().index_url:
+            if self.catalog.publication().on_server:
                 from search.mirror import Pusher
 
                 told.append(Pusher(lambda: self._mirroring.bring(turn.writer)).committed)
@@ -494,9 +493,8 @@ class Library:
             report = RebuildReport(self.catalog.count(), None)
         else:
             report = rebuild(self.catalog, self._generations, wish=index if index in LOCAL else None)
-        if index is not None or self.catalog.publication().index_url:
-            with self.catalog.writing() as writer:
-                self._mirroring.choose(writer, index)
+        with self.catalog.writing() as writer:
+            self._tell_unpublished(self._mirroring.choose(writer, index))
         return replace(report, seconds=perf_counter() - started)
 
     def _fall_back(self, failed: Catalog, error: LibraryError) -> bool:
@@ -839,7 +837,7 @@ class Library:
         current = self.catalog.encoder()
         vectors = self.catalog.count_vectors(current) if current else 0
         return LibraryStatus(
-            path=self.catalog.location,
+            path=self.catalog.shown,
             photos=self.catalog.count(),
             roots=tuple(self.catalog.root_status()),
             encoders=tuple(encoders),
@@ -852,12 +850,12 @@ class Library:
     def _index_status(self, row: EncoderRow | None, vectors: int) -> dict[str, int | str]:
         """What kind of index answers, what it takes on the disk, and what kind was asked for."""
         said = self.catalog.publication()
-        if said.index_url:
+        if said.on_server:
             behind = said.seq if said.index_seq < 0 else self.catalog.count_changed(said.index_seq)
-            kind = "pgvector" if "postgres" in said.index_url or said.index_url == ON_CATALOG else "milvus"
-            return {"kind": kind, "bytes": 0, "wanted": kind, "url": said.index_url, "behind": behind}
+            kind = "milvus" if said.on_server.startswith("milvus") else ON_CATALOG
+            return {"kind": kind, "bytes": 0, "wanted": kind, "url": said.on_server, "behind": behind}
         manifest = self._generations.manifest(self.catalog) if self._generations else None
-        wanted = manifest.wish if manifest else generations.AUTO
+        wanted = manifest.wish if manifest else said.index_url or generations.AUTO
         published = manifest.encoder(row.fingerprint) if manifest and row else None
         if published is not None:
             return {"kind": published.kind, "bytes": published.size_bytes, "wanted": wanted}
@@ -883,7 +881,7 @@ class Library:
 
         def misplaced() -> list[Problem]:
             row = self.catalog.encoder()
-            if self.catalog.publication().index_url:
+            if self.catalog.publication().on_server:
                 return [Problem(ProblemKind.INDEX_DAMAGED, wrong, _FILLED) for wrong in self._mirroring.problems()]
             with self._lock:
                 return self._live.misplaced(row) if row else []

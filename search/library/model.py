@@ -71,7 +71,7 @@ class LibraryModel:
         row = self.named()
         if row is None:
             raise EncoderMismatch(
-                f"{self.catalog.location} was indexed with {current.name}",
+                f"{self.catalog.shown} was indexed with {current.name}",
                 hint=f"run 'search index --reencode --model {self._name}' to use {self._name}",
             )
         return row
@@ -84,7 +84,7 @@ class LibraryModel:
         """What the catalog knows of the model that answers. Raises EncoderMismatch, LibraryError without vectors."""
         row = self.row()
         if row is None:
-            raise LibraryError(f"{self.catalog.location} holds no photos yet", hint="run 'search index DIR'")
+            raise LibraryError(f"{self.catalog.shown} holds no photos yet", hint="run 'search index DIR'")
         return row
 
     # ---- the whole of it
@@ -130,7 +130,7 @@ class LibraryModel:
             self.loaded = self.load(name, photos=photos)
         if self.encoder.fingerprint != fingerprint:
             raise EncoderMismatch(
-                f"the weights behind {name} are not those {self.catalog.location} was indexed with",
+                f"the weights behind {name} are not those {self.catalog.shown} was indexed with",
                 hint="run 'search index --reencode' to use them",
             )
         return self.encoder
