@@ -16,6 +16,8 @@
     ├── UntrustedVectors      vectors from elsewhere are not what the model makes of the photos
     ├── DamagedShard          a shard's file is not what was written
     ├── DimensionError        vectors of another width than the index holds
+    ├── IndexMismatch         a collection on a server is not this library's index
+    ├── IndexUnavailable      the server that has the index does not answer
     └── LibraryError          the library itself
         ├── LibraryNotFound   there is none at that place
         ├── OldLibrary        made by an older version; `search upgrade` brings it up to date
@@ -121,6 +123,14 @@ class DamagedShard(SearchError):
 
 class DimensionError(SearchError):
     """Vectors have another width than the index holds."""
+
+
+class IndexMismatch(SearchError):
+    """What lies where an index should be on a server is of another library, or no index."""
+
+
+class IndexUnavailable(SearchError):
+    """The server that has the index does not answer, or can't answer this; the catalog has every vector."""
 
 
 class LibraryError(SearchError):

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from PIL import Image
-from servers import Server, postgresql
+from servers import Milvus, Server, milvus, postgresql
 from sqlalchemy import Engine, create_engine
 
 from search import Library, load_encoder
@@ -97,6 +97,13 @@ def database(postgres: Server, shared_database: str) -> Iterator[str]:
 def database_url(postgres: Server, database: str) -> str:
     """What `--library` takes for that database."""
     return postgres.url(database)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Milvus]:
+    """A real Milvus server, for the tests with that mark."""
+    with milvus(tmp_path_factory.mktemp("milvus-server")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

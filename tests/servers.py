@@ -6,6 +6,8 @@ import itertools
 import os
 import select
 import socket
+import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -181,3 +183,69 @@ def postgresql(*, settings: dict[str, str] | None = None) -> Iterator[Server]:
             yield server
         finally:
             server.close()
+
+
+def switch_loopback_on() -> None:
+    """Bring up what a new network namespace has, but not in use."""
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        name = struct.pack("16sH14x", b"lo", 0)
+        flags = struct.unpack("16xH14x", fcntl.ioctl(probe, 0x8913, name))[0]  # SIOCGIFFLAGS
+        if not flags & 1:
+            fcntl.ioctl(probe, 0x8914, struct.pack("16sH14x", b"lo", flags | 1))  # SIOCSIFFLAGS, up
+
+
+class Milvus:
+    """A Milvus server of PyPI's package `milvus` (2.3), the process itself: it can be killed and started again.
+
+    It listens on all interfaces, so it belongs where there are none (`make test-milvus`).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        switch_loopback_on()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """The server, as the URL of an index begins."""
+        return f"milvus://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start it where it was and wait until it answers."""
+        from milvus import MilvusServer, MilvusServerConfig
+
+        server = MilvusServer(MilvusServerConfig(data_dir=str(self._folder)))
+        server.start()
+        # Its object ends the process when it is forgotten, by a signal that may leave a lock behind.
+        self._process, server.server_proc = server.server_proc, None
+        self._port = server.listen_port
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(30)
+        self._process = None
+
+    def close(self) -> None:
+        """Ask it to end, and end it where it does not: it may hang."""
+        if self._process is not None:
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+            self.kill()
+
+
+@contextmanager
+def milvus(folder: Path) -> Iterator[Milvus]:
+    """Yield a server of its own."""
+    pytest.importorskip("milvus", reason="Milvus's server is not installed: it is made for Linux on x86-64 alone")
+    server = Milvus(folder)
+    try:
+        yield server
+    finally:
+        server.close()

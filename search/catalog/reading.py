@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from search.catalog.overview import Overview
     from search.catalog.scopes import Scope
     from search.catalog.session import Row, Session
-    from search.types import Filter, Ids, Photo, Vectors
+    from search.types import Filter, Ids, Photo, PhotoInfo, Vectors
 
 _CHUNK = 4096  # rows read at a time
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001, a wall clock's
@@ -248,8 +248,8 @@ class CatalogReader(TagReader):
     def publication(self) -> Publication:
         """Return where the catalog stands and which generation it published last."""
         query = (
-            "SELECT uuid, seq, purge_seq, generation, coalesce(generation_seq, -1), coalesce(generation_hash, '') "
-            "FROM state"
+            "SELECT uuid, seq, purge_seq, generation, coalesce(generation_seq, -1), coalesce(generation_hash, ''), "
+            "index_url, coalesce(index_mark, ''), coalesce(index_seq, -1) FROM state"
         )
         with self._reading() as session:
             return Publication(*session.one(query))
@@ -284,15 +284,19 @@ class CatalogReader(TagReader):
     # ---- vectors
 
     @contextmanager
-    def changes(self, encoder: EncoderRow, since: int) -> Iterator[Changes]:
-        """Yield what happened to an encoder's vectors after commit `since`, in one consistent view."""
+    def changes(self, encoder: EncoderRow, since: int, *, keep: bool = False) -> Iterator[Changes]:
+        """Yield what happened to an encoder's vectors after commit `since`, in one consistent view.
+
+        keep: where photos were forgotten for good since, only what else happened; `rebuild` tells that some were.
+        """
         with self._reading() as session:
             now, purged = session.one("SELECT seq, purge_seq FROM state")
-            since = since if since >= purged else -1
+            forgotten = since < purged
+            since = -1 if forgotten and not keep else since
             without = f"SELECT id FROM photos WHERE seq > :since AND (gone_at IS NOT NULL OR NOT {EMBEDDED})"  # noqa: S608
             yield Changes(
                 seq=now,
-                rebuild=since < 0,
+                rebuild=forgotten or since < 0,
                 gone=session.ids(without, {"since": since, "encoder": encoder.id}),
                 added=_all_vectors(session, encoder) if since < 0 else _new_vectors(session, encoder, since),
                 photos=_number(session, _COUNT),
@@ -306,6 +310,31 @@ class CatalogReader(TagReader):
         found, vectors = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(found)
         return found[order], vectors[order]
+
+    def embedded(self, encoder: EncoderRow) -> Ids:
+        """Return the ids of all photos present that have a vector by this model, ascending."""
+        query = "SELECT photo_id FROM embeddings WHERE encoder_id = :encoder"
+        with self._reading() as session:
+            return _present(session, session.ids(query, {"encoder": encoder.id}))
+
+    def infos(self, ids: Sequence[int]) -> dict[int, PhotoInfo]:
+        """Return what is known of photos' pictures and what they say of themselves, without labels, by id."""
+        query = f"SELECT {PHOTO_COLUMNS} FROM photos JOIN roots ON roots.id = root_id WHERE photos.id IN "  # noqa: S608
+        with self._reading() as session:
+            rows = [row for chunk in chunks(ids) for row in _among(session, query, chunk)]
+        return {row[0]: to_photo(row).info for row in rows}
+
+    def cameras(self) -> list[str]:
+        """Return the names of all cameras."""
+        from search.catalog import filters
+
+        with self._reading() as session:
+            return filters.cameras(session)
+
+    def last_id(self) -> int:
+        """Return the highest id of a photo, 0 where there is none."""
+        with self._reading() as session:
+            return _number(session, "SELECT coalesce(max(id), 0) FROM photos")
 
     # ---- pictures
 

@@ -70,6 +70,11 @@ state = Table(
     Column("generation", Integer, nullable=True),
     Column("generation_seq", BigInteger, nullable=True),
     Column("generation_hash", String(64), nullable=True),
+    # The index on a server, if there is one: its URL, by what one knows that what lies there is ours and as we left
+    # it, and the last commit that was brought there (search.mirror).
+    Column("index_url", Text, nullable=True),
+    Column("index_mark", Text, nullable=True),
+    Column("index_seq", BigInteger, nullable=True),
     # CRC-32 over the statements that made tables and indexes.
     Column("schema_crc", BigInteger, nullable=True),
     _seal(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Settings:
             offline=self.offline,
             notify=self.talk,
             trust_checkpoint=trust_checkpoint,
+            index_token=os.environ.get("SEARCH_INDEX_TOKEN"),
         )
 
 

@@ -223,7 +223,12 @@ class Jobs:
 def _begun(library: Library, kind: str, asked: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     """Start a child with its order."""
     model = library.model
-    opening = {"model": model.wanted, "offline": model.offline, "trust_checkpoint": model.trust_checkpoint}
+    opening = {
+        "model": model.wanted,
+        "offline": model.offline,
+        "trust_checkpoint": model.trust_checkpoint,
+        "index_token": library.index_token,
+    }
     order = {
         "sys_path": [os.path.abspath(entry) for entry in sys.path],
         "library": library.catalog.location,

@@ -253,11 +253,11 @@ def test_a_database_that_could_not_keep_every_text_is_refused(postgres):
     postgres.run("DROP DATABASE latin WITH (FORCE)")
 
 
-def test_what_needs_a_folder_says_what_to_do_instead(catalog, database_url):
+def test_a_server_is_checked_and_has_no_copies_of_ours(catalog, database_url):
     with Library.open(database_url, offline=True) as library:
-        with pytest.raises(LibraryError, match="restore the database from a backup"):
-            library.rebuild()
+        assert library.catalog.new_backup() is None
         assert library.check(full=True).ok
+        assert "sqlite" not in library.check().facts
 
 
 def test_a_plain_url_means_the_same_driver(catalog, database_url):
