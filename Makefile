@@ -28,7 +28,7 @@ test-scale: $(VENV)/installed ## run the tests that need Ray and object storage,
 
 test-milvus: $(VENV)/installed ## run the tests of an index on Milvus against a real server, without a network where that can be
 	$(BIN)/pip install -q -c constraints.txt --no-deps milvus==2.3.5
-	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m milvus tests/contracts/test_vectors.py tests/scale/test_milvus.py
+	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m milvus tests/contracts/test_vectors.py tests/test_stores.py tests/scale/test_milvus.py
 
 torture: $(VENV)/installed    ## kill, starve and unplug it for an hour; SEED=n PART=0.1
 	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1) --torture-part $(or $(PART),1)

@@ -96,8 +96,8 @@ class Mirror:
         if stamp is None:
             return None
         check_owner(stamp, said.uuid, self.store.place)
-        fill, *marks = said.index_mark.split()
-        ours = stamp.format == FORMAT and stamp.fill == fill and stamp.mark in marks
+        marks = said.index_mark.split()
+        ours = stamp.format == FORMAT and stamp.fill in marks[:1] and stamp.mark in marks[1:]
         of_model = (stamp.encoder, stamp.dim) == (row.fingerprint, row.dim)
         return stamp if ours and of_model and UNFILLED < stamp.seq <= said.seq else None
 

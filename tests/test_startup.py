@@ -12,6 +12,7 @@ HEAVY = {"numpy", "sqlalchemy", "alembic", "faiss", "torch", "open_clip", "PIL",
 NOT_FOR_A_QUERY = {
     *("torch", "torchvision", "open_clip", "transformers", "sqlalchemy", "alembic", "PIL", "huggingface_hub"),
     *("tqdm", "platformdirs", "psutil", "email", "http", "ssl", "asyncio", "secrets", "tempfile", "sysconfig"),
+    *("psycopg", "pymilvus", "grpc", "pandas"),
 }
 
 

@@ -500,13 +500,25 @@ class Library:
         if index is not None and index not in LOCAL:
             self._mirroring.checked(index)
         self.close()  # what answers may be a copy, what was read may be damaged
+        chosen = self._choose(index)  # before the generation: it is to know
         if self._generations is None:
             report = RebuildReport(self.catalog.count(), None)
         else:
             report = rebuild(self.catalog, self._generations, wish=index if index in LOCAL else None)
-        with self.catalog.writing() as writer:
-            self._tell_unpublished(self._mirroring.choose(writer, index))
+        if not chosen:
+            self._choose(index)
         return replace(report, seconds=perf_counter() - started)
+
+    def _choose(self, index: str | None) -> bool:
+        """Have the index on a server be filled anew, or be another one; False where the catalog can't say."""
+        try:
+            with self.catalog.writing() as writer:
+                self._tell_unpublished(self._mirroring.choose(writer, index))
+        except (DamagedLibrary, LibraryNotFound):
+            if self._generations is None:
+                raise
+            return False
+        return True
 
     def _fall_back(self, failed: Catalog, error: LibraryError) -> bool:
         """Answer from the newest sound generation from now on; False if there is none, or it failed itself."""

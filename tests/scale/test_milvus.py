@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from servers import Milvus, milvus
+from servers import Milvus
 from stores import Pushed
 
 from search.errors import IndexUnavailable
@@ -15,13 +15,8 @@ from search.vectors.stores import open_store
 pytestmark = pytest.mark.milvus
 
 
-@pytest.fixture
-def server(tmp_path):
-    with milvus(tmp_path / "server") as server:
-        yield server
-
-
-def test_what_was_pushed_survives_a_kill_and_a_start(server: Milvus, open_library, album):
+def test_what_was_pushed_survives_a_kill_and_a_start(milvus_server: Milvus, open_library, album):
+    server = milvus_server
     rng = np.random.default_rng(0)
     vectors = normalize(rng.standard_normal((6000, 64)))
     store = open_store(f"{server.url}/many")
