@@ -303,6 +303,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         except ImportError:
             raise UsageError("--engine ray needs Ray", hint='pip install "search[ray]"') from None
         # An address is always named: without one Ray joins whatever it finds, alive or not.
+        stack.enter_context(_silenced(ray._private.worker))
         own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         stack.callback(ray.shutdown)
         try:
@@ -319,6 +320,17 @@ def _connected(address: str | None) -> Iterator[Any]:
         if address is None and whole.util.get_node_ip_address() != "127.0.0.1":
             raise SearchError("Ray would listen beyond this machine", hint="give the address of a cluster")
         yield ray
+
+
+@contextmanager
+def _silenced(worker: Any) -> Iterator[None]:
+    """Keep Ray from telling of machines it lost on stdout, which is for data; whom that costs a shard is an outcome."""
+    said = getattr(worker, "print_to_stdstream", None)
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = said
 
 
 _told: dict[str, str] = {}
