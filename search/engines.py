@@ -302,8 +302,8 @@ def _connected(address: str | None) -> Iterator[Any]:
             import ray
         except ImportError:
             raise UsageError("--engine ray needs Ray", hint='pip install "search[ray]"') from None
-        # An address is always named: without one Ray joins whatever it finds, alive or not.
         stack.enter_context(_silenced(ray._private.worker))
+        # An address is always named: without one Ray joins whatever it finds, alive or not.
         own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         stack.callback(ray.shutdown)
         try:

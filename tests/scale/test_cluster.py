@@ -208,5 +208,6 @@ def test_shards_share_gpus_as_they_are_told(photos, tmp_path):
         assert ended(indexing.begin("with_gpus", *far, "--gpus", "0.5"))["photos"] == 100
         given = indexing.store.with_suffix(".gpus").read_text().split()
         assert (len(given), set(given)) == (10, {"0", "1"})
-        report = ended(indexing.begin("with_gpus", *far, "--gpus", "3", "--reencode"))
-    assert report["photos"] == 100
+        greedy = Indexing(tmp_path / "other" / "library", photos / "04", "builtin")
+        refused = ended(greedy.begin("with_gpus", *far, "--gpus", "3"))
+    assert (refused["code"], "no machine" in refused["error"]["message"]) == (1, True)
