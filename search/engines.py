@@ -153,7 +153,6 @@ class _Cluster:
         limits = {"num_cpus": options.cpus, "num_gpus": options.gpus, "max_retries": 0, "max_calls": 0}
         self._remote = ray.remote(**limits)(_run)
         self._address: str = ray.get_runtime_context().gcs_address
-        self._reached = monotonic()
         self.stall_s = options.stall_s
 
     def slots(self) -> int:
@@ -194,14 +193,14 @@ class _Cluster:
 
     def _reach(self) -> None:
         """Look whether the cluster is there. Ray itself would wait for it for a minute, then end this process."""
+        ends = monotonic() + self._options.lost_s
         while not _answers(self._address):
-            if monotonic() - self._reached > self._options.lost_s:
+            if monotonic() > ends:
                 raise ClusterLost(
                     f"the Ray cluster at {self._address} is lost",
                     hint="what is done is kept; once it is back, the same command does the rest",
                 )
             sleep(_POLL_S)
-        self._reached = monotonic()
 
 
 class _Pass:
