@@ -314,7 +314,12 @@ def _connected(address: str | None) -> Iterator[Any]:
                     **({} if address else own),
                 )
         except Exception as error:
-            raise SearchError(f"Ray does not start: {_said(error)}") from error
+            if address is None:
+                raise SearchError(f"Ray does not start: {_said(error)}") from error
+            raise ClusterLost(
+                f"the Ray cluster at {address} does not let us in: {_said(error)}",
+                hint="this machine must be part of it, have the same Python and Ray, and its token (RAY_AUTH_TOKEN)",
+            ) from error
         whole: Any = ray
         if address is None and whole.util.get_node_ip_address() != "127.0.0.1":
             raise SearchError("Ray would listen beyond this machine", hint="give the address of a cluster")

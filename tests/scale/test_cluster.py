@@ -201,7 +201,7 @@ def test_a_cluster_that_is_lost_ends_the_run_and_the_rest_is_done_here(photos, t
     assert 0 < here["encoded"] <= 100 - 5 * kept
 
 
-def test_shards_share_gpus_as_they_are_told(photos, tmp_path):
+def test_shards_share_gpus_as_they_are_told_and_strangers_get_none(photos, tmp_path, monkeypatch):
     indexing = Indexing(tmp_path / "library", photos / "04", "builtin")
     with two_nodes(ALONE, {"num_cpus": 4, "num_gpus": 2}) as nodes:
         far = ("--engine", "ray", "--ray-address", nodes.address, "--shard-size", "10")
@@ -210,4 +210,8 @@ def test_shards_share_gpus_as_they_are_told(photos, tmp_path):
         assert (len(given), set(given)) == (10, {"0", "1"})
         greedy = Indexing(tmp_path / "other" / "library", photos / "04", "builtin")
         refused = ended(greedy.begin("with_gpus", *far, "--gpus", "3"))
-    assert (refused["code"], "no machine" in refused["error"]["message"]) == (1, True)
+        assert (refused["code"], "no machine" in refused["error"]["message"]) == (1, True)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "0f" * 32)
+        strange = ended(greedy.begin("with_gpus", *far))
+    assert (strange["code"], strange["error"]["type"]) == (1, "ClusterLost")
+    assert "does not let us in" in strange["error"]["message"]
