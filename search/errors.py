@@ -15,6 +15,7 @@
     ├── EncoderMismatch       the library was indexed with another model
     ├── UntrustedVectors      vectors from elsewhere are not what the model makes of the photos
     ├── DamagedShard          a shard's file is not what was written
+    ├── ClusterLost           the machines that were to do the work can't be reached, or no more
     ├── DimensionError        vectors of another width than the index holds
     ├── IndexMismatch         a collection on a server is not this library's index
     ├── IndexUnavailable      the server that has the index does not answer
@@ -119,6 +120,10 @@ class UntrustedVectors(SearchError):
 
 class DamagedShard(SearchError):
     """A shard's file is not what was written: cut off, changed, or of another version."""
+
+
+class ClusterLost(SearchError):
+    """The machines that were to do the work can't be reached, or no more."""
 
 
 class DimensionError(SearchError):

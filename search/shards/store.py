@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from search.errors import StorageError, UsageError
 from search.files import atomic_write, sweep
+
+T = TypeVar("T")
 
 _SUFFIX = ".parquet"
 
@@ -29,6 +31,9 @@ class Store(Protocol):
 
     def read(self, name: str) -> bytes:
         """Return an object.   Raises StorageError."""
+
+    def part(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        """Return what `read` makes of an object; only what it reads is fetched.   Raises StorageError if it can't."""
 
 
 def open_store(url: str, fingerprint: str) -> Store:
@@ -57,6 +62,10 @@ class _Folder:
     def read(self, name: str) -> bytes:
         with _told(self._folder):
             return (self._folder / f"{name}{_SUFFIX}").read_bytes()
+
+    def part(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        with _told(self._folder), (self._folder / f"{name}{_SUFFIX}").open("rb") as file:
+            return read(file)
 
 
 class _Remote:
@@ -91,6 +100,10 @@ class _Remote:
         with _told(self._url):
             data: bytes = self._files.cat_file(f"{self._prefix}/{name}{_SUFFIX}")
             return data
+
+    def part(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        with _told(self._url), self._files.open(f"{self._prefix}/{name}{_SUFFIX}", cache_type="none") as file:
+            return read(file)
 
 
 def _is_whole(name: str) -> bool:
