@@ -93,6 +93,11 @@ def _file_system(name: str, _pid: int) -> Any:
     return files
 
 
+def forget() -> None:
+    """Let go of all connections; the next ones are made as the environment is then."""
+    _file_system.cache_clear()
+
+
 def check_permitted(url: str, *, offline: bool) -> None:
     """Raise SourceAway for an address that can't be reached without a network, where none may be used."""
     if offline and is_remote(url) and protocol(url) not in HERE:

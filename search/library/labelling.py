@@ -134,7 +134,8 @@ def _whom_to_label(
     def unread(path: str, error: OSError) -> None:
         skipped.append(Skip(path, SkipReason.UNREADABLE, error.strerror or str(error)))
 
-    sources, files = seams.sources(), dict[str, FileStat]()
+    sources = seams.sources()
+    files: dict[str, FileStat] = {}
     for path in (_place(seams, ref) for ref in paths):
         if not sources.kind(path):
             raise UsageError(f"there is no file or folder {path}")

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias
 
 from search import objects
 from search.addresses import is_remote, tars
@@ -44,19 +44,37 @@ _KEYS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "checksum", "generatio
 _LATEST_S = 2**33
 
 
+class _Bytes:
+    """A file to read from, open as long as somebody has it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def read(self, size: int, offset: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    def opened(self) -> BinaryIO:
+        """Return it as a file, at its beginning; one at a time."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return os.fdopen(os.dup(self._descriptor), "rb")
+
+
 @dataclass(slots=True)
 class _Tar:
-    """A tar file that was listed.   file: to read it from; None: it is far away and only its list is here."""
+    """A tar file that was listed.   bytes: of it; None: it is far away and only its list is here."""
 
     stat: FileStat
     members: dict[str, Member] = field(default_factory=dict)
     trouble: str = ""
-    file: BinaryIO | None = None
+    bytes: _Bytes | None = None
 
     @property
     def taken(self) -> int:
         """Bytes of the temporary disk."""
-        return self.stat.size_bytes if self.file and is_remote(self.stat.path) else 0
+        return self.stat.size_bytes if self.bytes and is_remote(self.stat.path) else 0
 
 
 class Sources:
@@ -207,9 +225,9 @@ class Sources:
         if member.why:
             raise PhotoError(*member.why)
         end = member.offset + member.size_bytes
-        if tar.file is None:
+        if tar.bytes is None:
             return self._fetched(path, member.offset, end), _of_member(tar, member)
-        return os.pread(tar.file.fileno(), member.size_bytes, member.offset), _of_member(tar, member)
+        return tar.bytes.read(member.size_bytes, member.offset), _of_member(tar, member)
 
     # ---- tar files
 
@@ -226,7 +244,7 @@ class Sources:
             if found is None or found.stat.ctime_ns != as_of:
                 now = self._state(path)
                 found = found if found and found.stat == now else self._listed(now)
-            if whole and found.file is None:
+            if whole and found.bytes is None:
                 found = self._listed(found.stat, anew=True)
             self._open[path] = found
             self._open.move_to_end(path)
@@ -249,7 +267,7 @@ class Sources:
 
     def _listed(self, state: FileStat, *, anew: bool = False) -> _Tar:
         if not is_remote(state.path):
-            return _list(state, open(state.path, "rb", buffering=0))
+            return _list(state, _Bytes(os.open(state.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))))
         kept = _kept_list(self._lists, state)
         if kept is not None and not anew:
             return kept
@@ -258,19 +276,19 @@ class Sources:
             _keep_list(self._lists, tar)
         return tar
 
-    def _copied(self, state: FileStat) -> BinaryIO:
+    def _copied(self, state: FileStat) -> _Bytes:
         """Read a tar file to its end, in order, into a temporary file."""
-        copy = cast(BinaryIO, tempfile.TemporaryFile(prefix="search-"))  # noqa: SIM115, as above
-        for start in range(0, state.size_bytes, _AT_ONCE):
-            end = min(start + _AT_ONCE, state.size_bytes)
-            part = self._fetched(state.path, start, end)
-            if len(part) != end - start:
-                raise OSError("it became shorter while it was read")
-            copy.write(part)
-        copy.seek(0)
-        if self._state(state.path) != state:
-            raise OSError("it changed while it was read")
-        return copy
+        with tempfile.TemporaryFile(prefix="search-") as copy:
+            for start in range(0, state.size_bytes, _AT_ONCE):
+                end = min(start + _AT_ONCE, state.size_bytes)
+                part = self._fetched(state.path, start, end)
+                if len(part) != end - start:
+                    raise OSError("it became shorter while it was read")
+                copy.write(part)
+            copy.flush()
+            if self._state(state.path) != state:
+                raise OSError("it changed while it was read")
+            return _Bytes(os.dup(copy.fileno()))
 
     def _in_tar(self, path: str, inside: str, options: ScanOptions, tell: OnError) -> Iterator[FileStat]:
         try:
@@ -422,13 +440,13 @@ def _digest(*state: object) -> int:
     return int.from_bytes(digest) >> 1
 
 
-def _list(state: FileStat, file: BinaryIO) -> _Tar:
+def _list(state: FileStat, content: _Bytes) -> _Tar:
     try:
-        members, trouble = listed(file, state.size_bytes)
+        with content.opened() as file:
+            members, trouble = listed(file, state.size_bytes)
     except tarfile.TarError as error:
-        file.close()
         raise OSError(f"no tar file that can be read: {error}") from error
-    return _Tar(state, members, trouble, file)
+    return _Tar(state, members, trouble, content)
 
 
 # ---- lists that are kept

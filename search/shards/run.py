@@ -22,6 +22,7 @@ from search.catalog.found import Record, ScannedFile, Settled, Verdict
 from search.errors import DamagedShard
 from search.failpoints import reach
 from search.indexer import SETTLED, IndexOptions, Model, Run, batches
+from search.objects import check_permitted
 from search.photos.scan import file_system
 from search.photos.versions import READER
 from search.shards import SIZE, Engine, Job, Shard, encode_all, plan
@@ -156,6 +157,7 @@ class ShardRun(Taking):
         sources: Sources | None = None,
     ) -> None:
         super().__init__(turn, model, options, progress=progress, stop=stop, committed=committed, sources=sources)
+        check_permitted(shards.store, offline=offline)
         self._shards = shards
         self._store = open_store(shards.store, model.fingerprint)
         self._job = Job(
