@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from search.errors import UsageError
 
-_REMOTE = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.DOTALL)
+_REMOTE = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.:-]*)://(?P<rest>.*)", re.DOTALL)
 _TAR = re.compile(r"\.tar(?=/|$)", re.IGNORECASE)
 
 

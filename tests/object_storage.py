@@ -19,7 +19,7 @@ from search import objects
 
 def picture(seed: int) -> bytes:
     """A small PNG whose content depends on the seed alone."""
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    noise = np.random.default_rng(1000 + seed).integers(0, 256, (6, 8, 3), np.uint8)
     content = io.BytesIO()
     Image.fromarray(noise).resize((64, 48), Image.Resampling.BICUBIC).save(content, "PNG")
     return content.getvalue()
