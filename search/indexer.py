@@ -266,9 +266,11 @@ class Run:
                     found.record(scope, batch)
                     seen += len(batch)
                     self._progress(Progress(Stage.SCAN, seen))
-            except SourceAway as error:  # what was seen is brought in
-                found.scan.unknown(scope, scope.path)
-                self._withhold(Withheld(scope.path, self._writer.count(scope), error.message))
+            except SourceAway as error:
+                if not (lost := self._writer.count(scope)):
+                    raise
+                found.scan.unknown(scope, scope.path)  # what was seen of it is brought in
+                self._withhold(Withheld(scope.path, lost, error.message))
                 continue
             if kind != "folder":
                 continue
