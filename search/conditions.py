@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from search import addresses
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -327,7 +329,7 @@ def condition_of(wanted: Filter) -> Node:
 
 def normal_folder(folder: str) -> str:
     """Return the one way to write an absolute folder."""
-    normal = os.path.normpath(folder)
+    normal = addresses.normal(folder)
     return normal[1:] if normal.startswith("//") else normal
 
 

@@ -14,6 +14,7 @@
     │   └── TrainingBusy      another process trains into that folder
     ├── EncoderMismatch       the library was indexed with another model
     ├── UntrustedVectors      vectors from elsewhere are not what the model makes of the photos
+    ├── SourceAway            photos on object storage can't be reached now
     ├── DamagedShard          a shard's file is not what was written
     ├── ClusterLost           the machines that were to do the work can't be reached, or no more
     ├── DimensionError        vectors of another width than the index holds
@@ -116,6 +117,10 @@ class UntrustedVectors(SearchError):
     def __init__(self, message: str, *, hint: str = "", passport: Passport | None = None) -> None:
         super().__init__(message, hint=hint)
         self.passport = passport
+
+
+class SourceAway(SearchError):
+    """What holds photos can't be reached now: nothing is known of them, so none counts as gone."""
 
 
 class DamagedShard(SearchError):

@@ -15,12 +15,13 @@ from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
+from search.addresses import is_remote, is_tar_name
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
-from search.catalog.scopes import is_reachable
 from search.decoding.budget import default_workers
-from search.errors import PhotoError, UsageError
+from search.errors import PhotoError, SourceAway, UsageError
 from search.failpoints import reach
-from search.photos.scan import ScanOptions, file_system, scan
+from search.photos.scan import ScanOptions, file_system
+from search.photos.sources import Sources
 from search.photos.versions import DECODER, READER
 from search.types import FileStat, IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
 
@@ -106,7 +107,7 @@ class Run:
     """One pass over some sources.
 
     `progress` is told of every step, `committed` how many photos a batch made durable; `stop` ends the run after its
-    batch.
+    batch; `sources` lists and reads the photos.
     """
 
     def __init__(
@@ -118,8 +119,10 @@ class Run:
         progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
         committed: Callable[[int], None] | None = None,
+        sources: Sources | None = None,
     ) -> None:
         self._turn = turn
+        self._sources = sources or Sources()
         self._work = ExitStack()
         self._opened: Writer | None = None
         self._model = model
@@ -206,24 +209,33 @@ class Run:
         """Register the sources, outer folders first; a known one whose root is away is counted as offline."""
         scopes = []
         for path in sorted(set(sources), key=_folder_first):
-            if os.path.lexists(path):
-                if not (os.path.isdir(path) or os.path.isfile(path)):
-                    raise UsageError(f"{path} is neither a file nor a folder")
-                scopes.append(
-                    self._turn.source(path) or self._writer.add_source(path, is_folder=os.path.isdir(path))
-                )
-                continue
-            known = self._turn.source(path)
-            lost = self._writer.count(known) if known else 0
-            if not known or not lost:
-                raise UsageError(f"there is no file or folder {path}")
-            if self._options.confirm_removals or is_reachable(known.root):
-                scopes.append(known)  # deleted: the folder it was in is there
-            else:
-                self._withhold(
-                    Withheld(known.root, lost, "the folder is not there, or empty as without its drive")
-                )
+            try:
+                if (scope := self._scope(path)) is not None:
+                    scopes.append(scope)
+            except SourceAway as away:
+                known = self._turn.source(path)
+                if not known or not (lost := self._writer.count(known)):
+                    raise
+                self._withhold(Withheld(known.path, lost, away.message))
         return scopes
+
+    def _scope(self, path: str) -> Scope | None:
+        """Return the scope of a source, None if it is away.   Raises UsageError, SourceAway."""
+        kind, known = self._sources.kind(path), self._turn.source(path)
+        if kind == "other":
+            raise UsageError(f"{path} is neither a file nor a folder")
+        if kind is not None:
+            root = self._sources.tar_of(path)
+            if known is not None and root in (None, known.root):
+                return known
+            return self._writer.add_source(path, is_folder=kind == "folder", root=root)
+        lost = self._writer.count(known) if known else 0
+        if not known or not lost:
+            raise UsageError(f"there is no file or folder {path}")
+        if self._options.confirm_removals or self._sources.is_online(_holder(known.root)):
+            return known  # deleted: the folder it was in is there
+        self._withhold(Withheld(known.root, lost, "the folder is not there, or empty as without its drive"))
+        return None
 
     def _withhold(self, *withheld: Withheld) -> None:
         self._count(offline=sum(where.photos for where in withheld))
@@ -238,21 +250,29 @@ class Run:
         )
         seen = 0
         # Told before the walk: if a drive goes away meanwhile, what is missing then is doubted for its number.
-        file_systems = {root: file_system(root) for root in {scope.root for scope in scopes}}
+        file_systems = {root: self._lies_on(root) for root in {scope.root for scope in scopes}}
         for scope in scopes:
             lies_on = file_systems[scope.root]
-            if not os.path.lexists(scope.path):
-                found.cover(scope, lies_on)
-                continue
             before = seen
-            files = scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
-            for batch in batches(files, _SCAN_BATCH):
-                if self._stopping():
-                    return found
-                found.record(scope, batch)
-                seen += len(batch)
-                self._progress(Progress(Stage.SCAN, seen))
-            if not os.path.isdir(scope.path):
+            try:
+                kind = self._sources.kind(scope.path)
+                if kind is None:
+                    found.cover(scope, lies_on)
+                    continue
+                files = self._sources.scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
+                for batch in batches(files, _SCAN_BATCH):
+                    if self._stopping():
+                        return found
+                    found.record(scope, batch)
+                    seen += len(batch)
+                    self._progress(Progress(Stage.SCAN, seen))
+            except SourceAway as error:
+                if not (lost := self._writer.count(scope)):
+                    raise
+                found.scan.unknown(scope, scope.path)  # what was seen of it is brought in
+                self._withhold(Withheld(scope.path, lost, error.message))
+                continue
+            if kind != "folder":
                 continue
             away = 0 if seen > before or self._options.confirm_removals else self._writer.count(scope)
             if away:
@@ -262,6 +282,9 @@ class Run:
             else:
                 found.cover(scope, lies_on)
         return found
+
+    def _lies_on(self, root: str) -> str | None:
+        return None if is_remote(root) else file_system(root)
 
     def _unreadable(self, found: Survey, scope: Scope) -> Callable[[str, OSError], None]:
         def note(path: str, error: OSError) -> None:
@@ -307,9 +330,16 @@ class Run:
 
         with ThreadPoolExecutor(self._options.workers, "photo") as pool:
             try:
-                yield from ahead(lambda file: pool.submit(_hash, file), files, _HASHED_AHEAD)
+                yield from ahead(lambda file: pool.submit(self._hash, file), files, _HASHED_AHEAD)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _hash(self, file: ScannedFile) -> bytes | None:
+        """None where the file can't be read now: loading it will say why."""
+        try:
+            return self._sources.content_hash(file.stat)
+        except PhotoError:
+            return None
 
     def _count_known(self, known: Recognised) -> None:
         self._count(
@@ -360,7 +390,12 @@ class Run:
         self._progress(Progress(Stage.READ, 0, total))
         with self._decoders() as decoders:
             files = _flatten(found.files(Verdict.UNREAD))
-            reading = ahead(lambda file: decoders.submit_reading(file.stat.path), files, _HASHED_AHEAD)
+
+            def submit(file: ScannedFile) -> Future[Read | Skip]:
+                content = self._sources.content(file.stat, whole=True)
+                return decoders.submit_reading(file.stat.path, content=content)
+
+            reading = ahead(submit, files, _HASHED_AHEAD)
             done = 0
             for batch in batches(reading, _SCAN_BATCH):
                 self._commit_read(batch)
@@ -394,7 +429,8 @@ class Run:
         size = self._options.batch_size or encoder.batch_size
 
         def submit(file: ScannedFile) -> Future[Decoded | Skip]:
-            return decoders.submit(file.stat.path, encoder.preprocessing)
+            content = self._sources.content(file.stat, whole=True)
+            return decoders.submit(file.stat.path, encoder.preprocessing, content=content)
 
         suspects: list[ScannedFile] = []
         taken = self._taken(self._but_leftovers(files, suspects), size)
@@ -557,7 +593,12 @@ def _ready(file: ScannedFile, found: Decoded | Skip) -> Ready | Skip:
 
 def _folder_first(path: str) -> tuple[str, str]:
     """Sort a folder, or the one a file is in, before those inside it: an outer root takes in what an inner one held."""
-    return (path if os.path.isdir(path) else os.path.dirname(path)), path
+    return (path if is_remote(path) or os.path.isdir(path) else os.path.dirname(path)), path
+
+
+def _holder(root: str) -> str:
+    """Return what must be there for a root that is not to be gone: itself, or the folder that a tar file was in."""
+    return os.path.dirname(root) if is_tar_name(root) and not os.path.isdir(root) else root
 
 
 def are_unit(vectors: Vectors) -> npt.NDArray[numpy.bool_]:
@@ -567,16 +608,6 @@ def are_unit(vectors: Vectors) -> npt.NDArray[numpy.bool_]:
     norms = np.linalg.norm(vectors, axis=1)
     sound: npt.NDArray[numpy.bool_] = np.abs(norms - 1) < 1e-3  # NaN and infinity fail the comparison
     return sound
-
-
-def _hash(file: ScannedFile) -> bytes | None:
-    """None where the file can't be read now: loading it will say why."""
-    from search.photos.decode import content_hash
-
-    try:
-        return content_hash(file.stat.path)
-    except PhotoError:
-        return None
 
 
 def _flatten(pages: Iterable[list[T]]) -> Iterator[T]:

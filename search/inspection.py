@@ -21,6 +21,7 @@ from search.errors import (
     LibraryNotFound,
     LibraryUnreachable,
     PhotoError,
+    SourceAway,
     StorageError,
 )
 from search.photos.sidecars import of as sidecar_of
@@ -29,6 +30,7 @@ from search.types import CheckReport, Problem, ProblemKind, Progress, RebuildRep
 
 if TYPE_CHECKING:
     from search.catalog import Catalog, KnownFile, Writer
+    from search.photos.sources import Sources
     from search.types import Ids, Publication
 
 _BATCH = 1000  # photos looked at between two commits
@@ -52,10 +54,12 @@ def inspect(
     *,
     full: bool | None,
     more: Callable[[], Iterable[Problem]] | None = None,
+    is_there: Callable[[str], bool] = os.path.exists,
 ) -> CheckReport:
     """Look at the catalog and its generations; the originals are not touched.
 
     full: everything; None: that where it is quick.   more: what to look at besides, once the catalog is whole.
+    is_there: tells whether a root can be reached now.
     Raises LibraryNotFound, OldLibrary, NewerLibrary, LibraryBusy, StorageError; damage is a problem.
     """
     with _copy(catalog, generations) as copy:
@@ -75,7 +79,7 @@ def inspect(
     if readable:
         if job := catalog.last_job():
             facts["last_job"] = str(job.state)
-        facts["offline_roots"] = sum(not root.online for root in catalog.root_status())
+        facts["offline_roots"] = sum(not root.online for root in catalog.root_status(is_there))
     return CheckReport(tuple(problems), facts=facts)
 
 
@@ -160,6 +164,7 @@ def _copy(catalog: Catalog, generations: Generations | None) -> AbstractContextM
 
 def look_at_photos(
     catalog: Catalog,
+    sources: Sources,
     *,
     content: bool = False,
     max_duration_s: float | None = None,
@@ -172,7 +177,7 @@ def look_at_photos(
     goes on with the others the next time. Photos whose content differs are read again by the next index run.
     """
     until = None if max_duration_s is None else monotonic() + max_duration_s
-    return _Look(catalog, content, until=until, stop=stop or threading.Event(), progress=progress).run()
+    return _Look(catalog, sources, content, until=until, stop=stop or threading.Event(), progress=progress).run()
 
 
 @dataclass(slots=True)
@@ -180,6 +185,7 @@ class _Look:
     """One look at the originals."""
 
     catalog: Catalog
+    sources: Sources
     content: bool
     until: float | None
     stop: threading.Event
@@ -220,8 +226,12 @@ class _Look:
         return facts | ({"not_remembered": self.forgetful} if self.forgetful else {})
 
     def _look_at(self, file: KnownFile) -> None:
-        found = _verdict(file, content=self.content)
-        if found is not None and not _is_online(file.root):
+        try:
+            found = _verdict(file, self.sources, content=self.content)
+        except SourceAway:
+            self.offline += 1
+            return
+        if found is not None and not self.sources.is_online(file.root):
             self.offline += 1  # the drive is away, the photo is not
             return
         self.checked += 1
@@ -254,9 +264,11 @@ _LOSSES = {
 }
 
 
-def _verdict(file: KnownFile, *, content: bool) -> tuple[ProblemKind, str] | None:
-    """Say what is wrong with an original; None if it is as known."""
+def _verdict(file: KnownFile, sources: Sources, *, content: bool) -> tuple[ProblemKind, str] | None:
+    """Say what is wrong with an original; None if it is as known.   Raises SourceAway."""
     try:
+        if not sources.is_plain(file.path):
+            return _stored_verdict(file, sources, content=content)
         now = os.stat(file.path)
     except (FileNotFoundError, NotADirectoryError):
         return ProblemKind.PHOTO_MISSING, "is not there any more"
@@ -265,28 +277,28 @@ def _verdict(file: KnownFile, *, content: bool) -> tuple[ProblemKind, str] | Non
     if not stat.S_ISREG(now.st_mode):
         return ProblemKind.PHOTO_MISSING, "is no file any more"
     if file.mtime_ns == UNKNOWN_TIME:  # found damaged before, and not indexed since
-        return _content_verdict(file)
+        return _content_verdict(file, sources)
     if (now.st_size, now.st_mtime_ns) != (file.size_bytes, file.mtime_ns):
         return ProblemKind.PHOTO_CHANGED, "has changed since it was indexed"
     changed_ns = stamped(now.st_ctime_ns, sidecar_of(file.path))
     touched = file.ctime_ns is not None and file.ctime_ns != changed_ns
-    return _content_verdict(file) if content or touched else None
+    return _content_verdict(file, sources) if content or touched else None
 
 
-def _content_verdict(file: KnownFile) -> tuple[ProblemKind, str] | None:
-    from search.photos.decode import content_hash
+def _stored_verdict(file: KnownFile, sources: Sources, *, content: bool) -> tuple[ProblemKind, str] | None:
+    """Say what is wrong with a photo that is no file of a folder.   Raises OSError, SourceAway."""
+    now = sources.stat(file.path)
+    if file.mtime_ns == UNKNOWN_TIME:
+        return _content_verdict(file, sources)
+    if (now.size_bytes, now.mtime_ns) != (file.size_bytes, file.mtime_ns):
+        return ProblemKind.PHOTO_CHANGED, "has changed since it was indexed"
+    touched = file.ctime_ns is not None and file.ctime_ns != now.ctime_ns
+    return _content_verdict(file, sources) if content or touched else None
 
+
+def _content_verdict(file: KnownFile, sources: Sources) -> tuple[ProblemKind, str] | None:
     try:
-        same = content_hash(file.path) == file.content_hash
+        same = sources.content_hash(file.path) == file.content_hash
     except PhotoError as error:
         return ProblemKind.PHOTO_UNREADABLE, error.message
     return None if same else (ProblemKind.PHOTO_DAMAGED, "has its size and time, but not its content")
-
-
-def _is_online(root: str) -> bool:
-    """Whether a root is there; an empty folder is taken for a drive that is not."""
-    try:
-        with os.scandir(root) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return False

@@ -12,12 +12,12 @@ docs/filters.md has a table of fields and examples.
 from __future__ import annotations
 
 import calendar
-import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NoReturn, cast, get_args
 
+from search import addresses
 from search.conditions import (
     Amount,
     And,
@@ -78,8 +78,7 @@ def parse(text: str) -> Node:
 
 def parse_folder(path: str) -> Node:
     """Return what photos in a folder fulfil, which are known by where links lead or by the path as it stands."""
-    given = os.path.expanduser(path)
-    names = map(normal_folder, (os.path.realpath(given), os.path.abspath(given)))
+    names = map(normal_folder, (addresses.real(path), addresses.absolute(path)))
     folders = [InFolder(name) for name in sorted(set(names))]
     return folders[0] if len(folders) == 1 else Or(tuple(folders))
 

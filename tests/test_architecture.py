@@ -14,7 +14,10 @@ PACKAGE = Path(__file__).parent.parent / "search"
 
 # A room may import rooms of lower layers; siblings only where the reason stands here.
 LAYERS = (
-    {"types", "errors", "conditions", "documents", "tables", "resources", "failpoints", "files", "measures"},
+    {
+        *("types", "errors", "conditions", "documents", "tables", "resources", "failpoints", "files", "measures"),
+        *("addresses", "objects"),
+    },
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {
         "adoption",
@@ -40,6 +43,10 @@ SIBLINGS = {
     ("errors", "types"),  # what was compared goes with the refusal: a type alone
     ("documents", "types"),  # what it writes down; for their types alone
     ("types", "errors"),  # a filter that could not be meant is none
+    ("conditions", "addresses"),  # how folders are named, and object storage
+    ("objects", "addresses"),
+    ("objects", "errors"),  # a place that can't be reached is one
+    ("addresses", "errors"),  # and a name that could not be meant
     ("grammar", "query"),
     ("query", "grammar"),  # how it is written, where that is needed
     ("query", "vectors"),  # normalize(): dividing by a norm lives in one place
@@ -120,7 +127,7 @@ THIRD_PARTIES = {
         "train/probe",
     },
     "pyarrow": {"train/samples", "interop", "shards/store"},
-    "fsspec": {"shards/store"},
+    "fsspec": {"objects"},
     "ray": {"engines"},
     "pymilvus": {"vectors/stores/milvus"},
     "psycopg": {"vectors/stores/pgvector"},

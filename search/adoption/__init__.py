@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from search.addresses import common, first, is_remote, tars
 from search.errors import UsageError
 from search.photos.scan import scan
 from search.types import FileStat, Progress, Skip, Stage
@@ -184,14 +185,23 @@ def _is_of(entry: Entry, found: FileStat) -> bool:
 def folders(within: Iterable[str]) -> list[str]:
     """Return the folders to index for photos in these: what they have in common.
 
-    Never a whole disk, a user's whole home or several drives as one, which may be away one by one.
+    Never a whole disk, a user's whole home or several drives as one, which may be away one by one; a tar file is one
+    by itself, and so is what has an address.
     """
     groups: dict[tuple[int | None, str], list[str]] = {}
     for folder in within:
+        if is_remote(folder) or _in_tar(folder):
+            tar = next(iter(tars(folder)), None)
+            groups.setdefault((None, tar or first(folder)), []).append(tar or folder)
+            continue
         parts = folder.split(os.sep)
         deep = 4 if parts[1:2] and parts[1] in _HOMES else 3
         groups.setdefault((_device(folder), os.sep.join(parts[:deep])), []).append(folder)
-    return sorted({os.path.commonpath(group) for group in groups.values()})
+    return sorted({common(group) for group in groups.values()})
+
+
+def _in_tar(folder: str) -> bool:
+    return any(map(os.path.isfile, tars(folder)))
 
 
 def _device(folder: str) -> int | None:

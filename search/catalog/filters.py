@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from search import conditions
+from search.addresses import relative as inside
 from search.catalog.rows import MAX_PARAMETERS, chunks, in_zone, to_path, to_time
 from search.catalog.session import listed
 from search.catalog.sql import within
@@ -359,7 +360,7 @@ def _relative(folder: str, root: str) -> str | None:
     """Return which part of a root lies in a folder, '.' for all of it, None for nothing."""
     if _below(folder, root):
         return "."
-    return os.path.relpath(folder, root) if _below(root, folder) else None
+    return inside(folder, root) if _below(root, folder) else None
 
 
 def _around(moment: datetime) -> tuple[datetime, datetime]:

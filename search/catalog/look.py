@@ -15,9 +15,10 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any
 
+from search.addresses import is_inside
 from search.catalog.found import Matched, Settled, Unchanged
 from search.catalog.rows import to_path
-from search.catalog.scopes import Scope, is_inside
+from search.catalog.scopes import Scope
 from search.catalog.session import Row, Session, listed
 from search.catalog.sql import EMBEDDED, Condition, within
 from search.types import FileStat, Skip

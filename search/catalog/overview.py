@@ -6,12 +6,12 @@ A list of everything and a dozen counts would each go through all rows. Held as 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.addresses import normal
 from search.catalog.rows import to_path
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def read(session: Session) -> Overview:
         taken=np.array(taken, "datetime64[us]").astype("datetime64[s]"),
         cameras=tuple(cameras.names),
         camera=cameras.codes(),
-        folders=tuple(os.path.normpath(to_path(roots[root_id], inside)) for root_id, inside in folders.names),
+        folders=tuple(normal(to_path(roots[root_id], inside)) for root_id, inside in folders.names),
         folder=folders.codes(),
         placed=np.array(placed, bool),
         labels=tuple(labels.names),

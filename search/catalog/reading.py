@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.addresses import is_inside, relative
 from search.catalog import versions
 from search.catalog.places import is_url, shown
 from search.catalog.rows import (
@@ -34,7 +35,6 @@ from search.catalog.rows import (
     to_time,
     unpack_vectors,
 )
-from search.catalog.scopes import is_inside
 from search.catalog.session import listed
 from search.catalog.sql import EMBEDDED, within
 from search.catalog.storage import Storage
@@ -185,7 +185,7 @@ class CatalogReader(TagReader):
         with self._reading() as session:
             for root_id, root in _roots(session).items():
                 folder = os.fsdecode(root)
-                places = [to_bytes(os.path.relpath(path, folder)) for path in paths if is_inside(path, folder)]
+                places = [to_bytes(relative(path, folder)) for path in paths if is_inside(path, folder)]
                 for chunk in chunks(places):
                     among, values = listed("path", chunk)
                     query = f"SELECT id FROM photos WHERE root_id = :root AND path IN {among}"  # noqa: S608
@@ -427,14 +427,17 @@ class CatalogReader(TagReader):
         with self._reading() as session:
             return versions.revision(session) or ""
 
-    def root_status(self) -> list[RootStatus]:
-        """Return every indexed folder, whether it is reachable now, and how many photos it holds."""
+    def root_status(self, is_online: Callable[[str], bool] = os.path.exists) -> list[RootStatus]:
+        """Return every root, whether it is reachable now, and how many photos it holds.
+
+        is_online: tells whether one is; without it none that is no path of this machine.
+        """
         with self._reading() as session:
             paths = session.rows("SELECT path, id FROM roots ORDER BY path")
             known: dict[int, int] = dict(session.rows("SELECT root_id, count(*) FROM photos GROUP BY root_id"))
             gone = Counter(session.ids("SELECT root_id FROM photos WHERE gone_at IS NOT NULL").tolist())
         held = [(os.fsdecode(path), known.get(id_, 0) - gone[id_]) for path, id_ in paths]
-        return [RootStatus(path, os.path.isdir(path), count) for path, count in held]
+        return [RootStatus(path, is_online(path), count) for path, count in held]
 
     def encoder_status(self) -> list[EncoderStatus]:
         """Return every model that has vectors of photos present."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, and_, bindparam, delete, false, insert, or_, select, text, true, update
 
+from search.addresses import is_inside, is_tar_name, relative
 from search.catalog import scopes, sql
 from search.catalog.rows import to_bytes
 from search.catalog.schema import in_flight, photos, roots, skips
-from search.catalog.scopes import Scope, is_inside
+from search.catalog.scopes import Scope
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,13 +29,19 @@ def add_root(connection: Connection, folder: str, seq: int) -> int:
         insert(roots).values(path=os.fsencode(folder)).returning(roots.c.id)
     ).scalar_one()
     for row in connection.execute(select(roots).where(roots.c.id != root_id)).all():
-        if is_inside(os.fsdecode(row.path), folder):
-            prefix = to_bytes(os.path.relpath(os.fsdecode(row.path), folder)) + b"/"
+        inner = os.fsdecode(row.path)
+        if is_inside(inner, folder) and not _is_tar(inner):
+            prefix = to_bytes(relative(inner, folder)) + b"/"
             _rehang(connection, photos, row.id, root_id, prefix, seq=seq)
             _rehang(connection, skips, row.id, root_id, prefix)
             _rehang(connection, in_flight, row.id, root_id, prefix)
             connection.execute(delete(roots).where(roots.c.id == row.id))
     return root_id
+
+
+def _is_tar(root: str) -> bool:
+    """Whether a root is a tar file, which a walk of the folder it lies in does not look into."""
+    return is_tar_name(root) and not os.path.isdir(root)
 
 
 def _rehang(connection: Connection, table: Any, old: int, new: int, prefix: bytes, **values: int) -> None:

@@ -30,6 +30,7 @@ from sqlalchemy import (
     update,
 )
 
+from search.addresses import is_remote, relative, tars
 from search.catalog.found import Matched, Recognised, ScannedFile, Settled, Settlement, Verdict
 from search.catalog.look import FILE, as_known, rows_of
 from search.catalog.moves import Known, Place, Waiting, resolve
@@ -119,7 +120,7 @@ class Scan:
 
     def unknown(self, scope: Scope, path: str) -> None:
         """Except a file or folder that could not be looked at: nothing there is gone."""
-        self._unknown.append(Scope(scope.root_id, scope.root, os.path.relpath(path, scope.root)))
+        self._unknown.append(Scope(scope.root_id, scope.root, relative(path, scope.root)))
 
     def record(self, scope: Scope, files: Iterable[FileStat]) -> None:
         """Note files found in a scope; scope after scope."""
@@ -615,6 +616,9 @@ def _is_hidden(root_id: int, place: bytes, hidden: set[tuple[int, bytes]]) -> bo
 
 
 def _is_nowhere(path: str) -> bool:
+    """Whether a photo has no file any more; of what is no file in a folder only a run that walks it knows."""
+    if is_remote(path) or tars(path):
+        return False
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from search.addresses import is_inside, relative
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -18,24 +20,19 @@ class Scope:
 
     @property
     def path(self) -> str:
-        return os.path.normpath(os.path.join(self.root, self.relative))
+        return self.root if self.relative == "." else os.path.join(self.root, self.relative)
 
 
 def find_scope(roots: Iterable[Any], path: str) -> Scope | None:
     """Return the scope of an absolute path in the root that holds it, None if no root does.
 
-    roots: rows of id and path.
+    roots: rows of id and path.   Of several it is the innermost: a tar file is a root in a folder that may be one.
     """
-    for root_id, folder in roots:
-        root = os.fsdecode(folder)
-        if is_inside(path, root):
-            return Scope(root_id, root, os.path.relpath(path, root))
-    return None
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Whether an absolute path is a folder or lies below it."""
-    return os.path.commonpath([folder, path]) == folder
+    holding = [(root, id_) for id_, folder in roots if is_inside(path, root := os.fsdecode(folder))]
+    if not holding:
+        return None
+    root, root_id = max(holding, key=lambda held: len(held[0]))
+    return Scope(root_id, root, relative(path, root))
 
 
 def is_reachable(root: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import and_, bindparam, delete, func, insert, select, true, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from search.addresses import is_inside, relative
 from search.catalog import jobs
 from search.catalog.engines import compact
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
@@ -28,7 +29,7 @@ from search.catalog.schema import (
     skips,
     state,
 )
-from search.catalog.scopes import Scope, is_inside
+from search.catalog.scopes import Scope
 from search.catalog.seals import holds
 from search.catalog.tagging import TagWriter, put_keywords, put_labels
 from search.catalog.transaction import commit, now
@@ -185,15 +186,18 @@ class Writer(TagWriter):
 
     # ---- sources
 
-    def add_source(self, path: str, *, is_folder: bool) -> Scope:
-        """Return the scope of an absolute path, in the root that holds it or in a new one."""
+    def add_source(self, path: str, *, is_folder: bool, root: str | None = None) -> Scope:
+        """Return the scope of an absolute path, in the root that holds it or in a new one.
+
+        root: what must be the root of it, as the tar file that it lies in.
+        """
         with commit(self._connection) as seq:
             known = find_scope(self._connection, path)
-            if known is not None:
+            if known is not None and root in (None, known.root):
                 return known
-            folder = path if is_folder else os.path.dirname(path)
+            folder = root or (path if is_folder else os.path.dirname(path))
             root_id = add_root(self._connection, folder, seq)
-        return Scope(root_id, folder, os.path.relpath(path, folder))
+        return Scope(root_id, folder, relative(path, folder))
 
     def source(self, path: str) -> Scope | None:
         """Return the scope of an absolute path in a known root, None if no root holds it."""
@@ -367,7 +371,7 @@ class Writer(TagWriter):
 
     def skip_unread(self, scope: Scope, skip: Skip) -> None:
         """Remember a file or folder that the walk could not look at."""
-        place = to_bytes(os.path.relpath(skip.path, scope.root))
+        place = to_bytes(relative(skip.path, scope.root))
         unread = ScannedFile(scope.root_id, place, FileStat(skip.path, 0, 0), Verdict.NEW, None)
         with commit(self._connection):
             self._skip([(unread, skip)], decoder="")

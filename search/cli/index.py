@@ -86,12 +86,14 @@ def command(
 ) -> int:
     """Bring photos into the library.
 
-    Only what is new or changed costs anything; renamed and moved files keep their vectors. Stop it at any time:
-    what is done is kept, and the next run does the rest.
+    PATH is a folder, a file, a tar file of photos or the address of object storage. Only what is new or changed costs
+    anything; renamed and moved files keep their vectors. Stop it at any time: what is done is kept, and the next run
+    does the rest.
 
     \b
-    Example:
+    Examples:
       search index ~/Pictures --exclude "*.gif"
+      search index photos/00001.tar s3://bucket/photos
     """
     from search.cli.output import emit_json, printable
     from search.cli.progress import progress_bar, stopping

@@ -30,7 +30,7 @@ def list_(settings: Settings) -> None:
     from search.documents import root_document
 
     with settings.open_library() as library:
-        roots = library.catalog.root_status()
+        roots = library.catalog.root_status(library.sources.is_there)
     if settings.json:
         emit_json({"roots": [root_document(root) for root in roots]})
     else:

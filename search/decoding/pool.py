@@ -27,13 +27,14 @@ import numpy as np
 from search.decoding import wire
 from search.decoding.budget import default_workers
 from search.decoding.wire import Garbled, Limits
-from search.errors import SearchError
+from search.errors import PhotoError, SearchError
 from search.types import FileStat, Likeness, PhotoInfo, Skip, SkipReason
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from search.encoders.preprocessing import Preprocessing
+    from search.photos.sources import Content
     from search.types import Pixels
 
 T = TypeVar("T")
@@ -111,19 +112,23 @@ class Decoders:
         for _ in range(min(files, self._workers) - len(self._alive)):
             self._threads.submit(self._warm)
 
-    def submit(self, path: str, preprocessing: Preprocessing) -> Future[Decoded | Skip]:
+    def submit(
+        self, path: str, preprocessing: Preprocessing, *, content: Content | None = None
+    ) -> Future[Decoded | Skip]:
         """Decode a file and bring it to a model's input size.
 
-        The future raises SearchError where children do not start at all, CancelledError if the pool is closed before.
+        content: reads the file where its path does not open it; called when its turn comes, so that no more files
+        are held than there are children. The future raises SearchError where children do not start at all or `content`
+        does, CancelledError if the pool is closed before.
         """
-        return cast("Future[Decoded | Skip]", self._submit(path, preprocessing))
+        return cast("Future[Decoded | Skip]", self._submit(path, preprocessing, content))
 
-    def submit_reading(self, path: str) -> Future[Read | Skip]:
-        """Read what a file says of itself, without its pixels where that can be; the future is as `submit`'s."""
-        return cast("Future[Read | Skip]", self._submit(path, None))
+    def submit_reading(self, path: str, *, content: Content | None = None) -> Future[Read | Skip]:
+        """Read what a file says of itself, without its pixels where that can be; the rest is as in `submit`."""
+        return cast("Future[Read | Skip]", self._submit(path, None, content))
 
-    def _submit(self, path: str, preprocessing: Preprocessing | None) -> Future[Any]:
-        future = self._threads.submit(self._decode, path, preprocessing)
+    def _submit(self, path: str, preprocessing: Preprocessing | None, content: Content | None) -> Future[Any]:
+        future = self._threads.submit(self._decode, path, preprocessing, content)
         with self._lock:
             self._open.add(future)
         future.add_done_callback(self._settled)
@@ -156,21 +161,30 @@ class Decoders:
     def _warm(self) -> None:
         self._idle.append(self._hire())
 
-    def _decode(self, path: str, preprocessing: Preprocessing | None) -> Decoded | Read | Skip:
-        request: dict[str, Any] = {
-            "path": os.fsencode(os.path.abspath(path)).decode("latin-1"),
-            "max_megapixels": self._max_megapixels,
-        }
-        found = self._try(request, path, preprocessing, last=False)
-        return found or cast("Decoded | Read | Skip", self._try(request, path, preprocessing, last=True))
+    def _decode(
+        self, path: str, preprocessing: Preprocessing | None, content: Content | None
+    ) -> Decoded | Read | Skip:
+        request: dict[str, Any] = {"max_megapixels": self._max_megapixels}
+        data = b""
+        if content is None:
+            request["path"] = os.fsencode(os.path.abspath(path)).decode("latin-1")
+        else:
+            try:
+                data, stat = content()
+            except PhotoError as error:
+                return Skip(path, error.reason, error.message)
+            request |= {"content": len(data), "stat": list(stat[1:])}
+            request["path"] = os.fsencode(path).decode("latin-1")
+        found = self._try(request, data, path, preprocessing, last=False)
+        return found or cast("Decoded | Read | Skip", self._try(request, data, path, preprocessing, last=True))
 
     def _try(
-        self, request: dict[str, Any], path: str, preprocessing: Preprocessing | None, *, last: bool
+        self, request: dict[str, Any], data: bytes, path: str, preprocessing: Preprocessing | None, *, last: bool
     ) -> Decoded | Read | Skip | None:
         """Return what became of a file; None if it deserves a fresh child."""
         child = self._child()
         try:
-            found = child.decode(request, path, preprocessing)
+            found = child.decode(request, data, path, preprocessing)
         except Garbled:
             self._dismiss(child)
             if self._closing.is_set():
@@ -328,9 +342,9 @@ class _Child:
         self._rest()
 
     def decode(
-        self, request: dict[str, Any], path: str, preprocessing: Preprocessing | None
+        self, request: dict[str, Any], data: bytes, path: str, preprocessing: Preprocessing | None
     ) -> Decoded | Read | Skip:
-        """Have one file decoded, or, without preprocessing, only looked into.
+        """Have one file decoded, or, without preprocessing, only looked into.   data: what follows the request.
 
         Raises Garbled if the child died, was ended or talks nonsense.
         """
@@ -342,7 +356,7 @@ class _Child:
             self._preprocessing = preprocessing
         self.due = monotonic() + self._limits.wall_s
         try:
-            wire.send(self._requests, request)
+            wire.send(self._requests, request, data)
         except OSError:  # a broken pipe: it died before it was asked
             raise Garbled from None
         said = self._receive()

@@ -72,6 +72,14 @@ def receive(stream: BinaryIO) -> dict[str, Any] | None:
     return said
 
 
+def receive_content(stream: BinaryIO, size: int) -> bytes:
+    """Read the bytes that follow a frame.   Raises Garbled where they end before."""
+    content = stream.read(size)
+    if len(content) < size:
+        raise Garbled
+    return content
+
+
 # ---- the words
 
 

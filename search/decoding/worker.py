@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import math
 import os
@@ -16,9 +17,18 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from search.decoding.wire import Limits, describe, describe_info, describe_likeness, extra_seconds, receive, send
+from search.decoding.wire import (
+    Limits,
+    describe,
+    describe_info,
+    describe_likeness,
+    extra_seconds,
+    receive,
+    receive_content,
+    send,
+)
 from search.errors import PhotoError
-from search.types import SkipReason
+from search.types import FileStat, SkipReason
 
 try:
     import resource
@@ -49,7 +59,8 @@ def serve(config: dict[str, Any]) -> None:
         _limit_memory(limits.memory_bytes)
     send(replies, {"ready": True})
     while (request := receive(requests)) is not None:
-        decoder.answer(request)
+        content = receive_content(requests, request["content"]) if "content" in request else None
+        decoder.answer(request, content)
 
 
 class _Decoder:
@@ -57,12 +68,14 @@ class _Decoder:
 
     def __init__(self, loader: str, limits: Limits, replies: BinaryIO, pixels_fd: int | None) -> None:
         from search.encoders.preprocessing import Preprocessing
-        from search.photos.decode import read_info
+        from search.photos.decode import load_bytes, read_info, read_info_bytes
         from search.photos.likeness import likeness
 
         module, _, name = loader.partition(":")
         self._load: Callable[..., LoadedPhoto] = getattr(importlib.import_module(module), name)
+        self._load_bytes = load_bytes
         self._read_info = read_info
+        self._read_info_bytes = read_info_bytes
         self._read_preprocessing = Preprocessing.from_dict
         self._likeness = likeness
         self._preprocessing = Preprocessing((1, 1))
@@ -70,19 +83,24 @@ class _Decoder:
         self._replies = replies
         self._pixels_fd = pixels_fd
 
-    def answer(self, request: dict[str, Any]) -> None:
-        """Decode one file and say what came of it; preprocessing travels only when it changes."""
+    def answer(self, request: dict[str, Any], content: bytes | None) -> None:
+        """Decode one file and say what came of it; preprocessing travels only when it changes.
+
+        content: the file itself, where its path does not open it.
+        """
         if "preprocessing" in request:
             self._preprocessing = self._read_preprocessing(request["preprocessing"])
         _forget_what_was_printed()
         _allow_cpu(self._limits.cpu_s)
         path, most = os.fsdecode(request["path"].encode("latin-1")), request["max_megapixels"]
+        held = None if content is None else (content, FileStat(path, *request["stat"]))
         pixels: Pixels | None = None
         try:
             if request.get("info_only"):
-                said = describe_info(*self._read_info(path, max_megapixels=most))
+                read = self._read_info_bytes(*held, max_megapixels=most) if held else None
+                said = describe_info(*(read or self._read_info(path, max_megapixels=most)))
             else:
-                said, pixels = self._decoded(path, most)
+                said, pixels = self._decoded(path, held, most)
         except PhotoError as error:
             said = {"reason": error.reason, "detail": error.message}
         except MemoryError:
@@ -92,9 +110,11 @@ class _Decoder:
             said = {"reason": SkipReason.DECODE_ERROR, "detail": detail}
         self._send(said, pixels)
 
-    def _decoded(self, path: str, max_megapixels: float) -> tuple[dict[str, Any], Pixels]:
-        photo = self._load(
-            path,
+    def _decoded(
+        self, path: str, held: tuple[bytes, FileStat] | None, max_megapixels: float
+    ) -> tuple[dict[str, Any], Pixels]:
+        load = functools.partial(self._load_bytes, *held) if held else functools.partial(self._load, path)
+        photo = load(
             max_megapixels=max_megapixels,
             min_side=self._preprocessing.min_side,
             on_header=self._allow_more,

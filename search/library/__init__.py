@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from search.labels import Label, LabelOptions, LabelSet
     from search.library.browsing import Browsed, Facets
     from search.library.tags import Tags
+    from search.photos.sources import Sources
     from search.shards.run import ShardOptions
     from search.types import (
         AdoptReport,
@@ -207,7 +208,15 @@ class Library:
 
     @property
     def _seams(self) -> Seams:
-        return Seams(self.catalog, self._live, self.model, self._lock, self._tell_once)
+        return Seams(self.catalog, self._live, self.model, self._lock, self._tell_once, lambda: self.sources)
+
+    @functools.cached_property
+    def sources(self) -> Sources:
+        """What lists and reads the photos, wherever they lie; made on first use."""
+        from search.photos.sources import Sources
+
+        folder = self.catalog.folder
+        return Sources(offline=self.model.offline, lists=folder and folder / "cache" / "tars")
 
     # ---- indexing
 
@@ -222,7 +231,9 @@ class Library:
         stop: threading.Event | None = None,
         wait: bool = False,
     ) -> IndexReport:
-        """Bring folders and files into the library; only what is new or changed costs anything.
+        """Bring photos into the library; only what is new or changed costs anything.
+
+        sources: folders, files, tar files, addresses such as s3://bucket/folder (search.photos.sources).
 
         reencode: give every photo of the sources a vector by the model asked for, beside those it has; that model
         answers once all photos have one.   shards: have photos encoded in bulk, by whatever engine; None: here and at
@@ -230,19 +241,21 @@ class Library:
         wait: until no other process writes, instead of raising LibraryBusy.
         A run whose photos are committed does not fail because the index generation could not be written for lack of
         space: the report says so in `not_published`, and the photos are found all the same.
-        Raises UsageError, EncoderMismatch, ModelError, LibraryBusy, StorageError; DamagedLibrary where the catalog
-        is damaged, or is missing but can be made anew.
+        Raises UsageError, EncoderMismatch, ModelError, LibraryBusy, StorageError; SourceAway where object storage goes
+        away in the midst; DamagedLibrary where the catalog is damaged, or is missing but can be made anew.
         """
         from search.indexer import IndexOptions, Run
 
         paths = [real(source) for source in sources]
-        if not self.catalog.exists() and (missing := [path for path in paths if not os.path.lexists(path)]):
+        if not self.catalog.exists() and (missing := [path for path in paths if not self.sources.kind(path)]):
             raise UsageError(f"there is no file or folder {missing[0]}")
 
         def run(turn: Turn, model: Model, committed: Committed | None) -> IndexReport:
             wanted = options or IndexOptions()
             if shards is None:
-                return Run(turn, model, wanted, progress=progress, stop=stop, committed=committed)(paths)
+                return Run(
+                    turn, model, wanted, progress=progress, stop=stop, committed=committed, sources=self.sources
+                )(paths)
             from search.shards.run import ShardRun
 
             return ShardRun(
@@ -255,6 +268,7 @@ class Library:
                 progress=progress,
                 stop=stop,
                 committed=committed,
+                sources=self.sources,
             )(paths)
 
         return self._bring_in(run, reencode=reencode, stop=stop, wait=wait)
@@ -280,7 +294,13 @@ class Library:
 
         def run(turn: Turn, model: Model, committed: Committed | None) -> IndexReport:
             merge = Merge(
-                turn, model, options or IndexOptions(), progress=progress, stop=stop, committed=committed
+                turn,
+                model,
+                options or IndexOptions(),
+                progress=progress,
+                stop=stop,
+                committed=committed,
+                sources=self.sources,
             )
             return merge.merge(open_store(store, model.fingerprint))
 
@@ -412,7 +432,8 @@ class Library:
             ids = self.catalog.all_ids()
             count = min(len(ids), quantising.CALIBRATED + quantising.COMPARED)
             chosen = np.random.default_rng(0).choice(ids, count, replace=False)
-            return _pixels([photo.path for photo in self.catalog.get(chosen.tolist())], preprocessing)
+            paths = [photo.path for photo in self.catalog.get(chosen.tolist())]
+            return _pixels(paths, preprocessing, self.sources)
 
         texts = [f"a photo of {label.name}" for label in load_labels("everyday")]
         model = self.model
@@ -786,7 +807,7 @@ class Library:
         try:
             with self.catalog.writing() as writer:
                 put = functools.partial(writer.put_pictures, method=METHOD)
-                duplicates.hash_missing(self.catalog, lacking, put, progress=progress, stop=stop)
+                duplicates.hash_missing(self._seams, lacking, put, progress=progress, stop=stop)
         except (LibraryBusy, StorageError, NewerLibrary, DamagedLibrary) as error:
             self._notify(f"{len(lacking)} photos have no hash yet and go without: {error.message}")
 
@@ -862,7 +883,7 @@ class Library:
         return LibraryStatus(
             path=self.catalog.shown,
             photos=self.catalog.count(),
-            roots=tuple(self.catalog.root_status()),
+            roots=tuple(self.catalog.root_status(self.sources.is_there)),
             encoders=tuple(encoders),
             index={"vectors": vectors, **self._index_status(current, vectors), **self._generation_status()},
             skipped=len(self.catalog.skipped()),
@@ -911,7 +932,13 @@ class Library:
 
         publish = self._publish_anew if self._generations else None
         repaired, backup = inspection.repair(self.catalog, self._generations, publish) if repair else (0, None)
-        look = functools.partial(inspection.inspect, self.catalog, self._generations, full=full or repair or None)
+        look = functools.partial(
+            inspection.inspect,
+            self.catalog,
+            self._generations,
+            full=full or repair or None,
+            is_there=self.sources.is_there,
+        )
         report = look(more=misplaced)
         if repair and self._fills_anew(report):
             report, repaired = look(more=misplaced), repaired + 1
@@ -945,7 +972,12 @@ class Library:
         from search.inspection import look_at_photos
 
         return look_at_photos(
-            self.catalog, content=content, max_duration_s=max_duration_s, progress=progress, stop=stop
+            self.catalog,
+            self.sources,
+            content=content,
+            max_duration_s=max_duration_s,
+            progress=progress,
+            stop=stop,
         )
 
     def migrate(
@@ -976,12 +1008,12 @@ def _tell_each(told: Sequence[Committed], count: int) -> None:
         tell(count)
 
 
-def _pixels(paths: Sequence[str], preprocessing: Preprocessing) -> Pixels:
+def _pixels(paths: Sequence[str], preprocessing: Preprocessing, sources: Sources) -> Pixels:
     """Return the photos that can be read as (N, H, W, 3) uint8."""
     from search.decoding.pool import ahead, lend
 
     with lend() as decoders:
-        loaded = ahead(lambda path: decoders.submit(path, preprocessing), paths, 16)
+        loaded = ahead(lambda path: decoders.submit(path, preprocessing, content=sources.content(path)), paths, 16)
         found = [decoded.pixels for _, decoded in loaded if not isinstance(decoded, Skip)]
     return np.stack(found) if found else np.empty((0, *preprocessing.size, 3), np.uint8)
 

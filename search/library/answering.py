@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from search import query as queries
+from search.addresses import is_remote, tars
 from search.errors import DimensionError, IndexUnavailable, PhotoError, UnknownPhoto, UsageError
 from search.library import choosing
 from search.library.texts import Texts, by_clause, is_in_another_script, remembering
@@ -234,7 +235,7 @@ def _with_photos(seams: Seams, asked: Query, row: EncoderRow) -> tuple[Query, li
             ids.append(_present(seams, int(term.value)))
         elif known and not known.gone_at:
             ids.append(known.id)
-            if _is_as_indexed(known) and len(seams.catalog.embeddings(row, [known.id])[0]):
+            if _is_as_indexed(seams, known) and len(seams.catalog.embeddings(row, [known.id])[0]):
                 term = Term(Kind.PHOTO, str(known.id), term.weight)
         terms.append(term)
     return Query(tuple(terms)), ids
@@ -249,9 +250,17 @@ def _present(seams: Seams, id_: int) -> int:
     return id_
 
 
-def _is_as_indexed(photo: Photo) -> bool:
-    """Whether a photo's vector still stands for its file; of one that can't be reached there is no other."""
+def _is_as_indexed(seams: Seams, photo: Photo) -> bool:
+    """Whether a photo's vector still stands for its file; of one that can't be reached there is no other.
+
+    What is far away is not asked for: its vector is what is known of it.
+    """
+    if is_remote(photo.path):
+        return True
     try:
+        if tars(photo.path) and not seams.sources().is_plain(photo.path):
+            now = seams.sources().stat(photo.path)
+            return (now.size_bytes, now.mtime_ns) == (photo.size_bytes, photo.mtime_ns)
         found = os.stat(photo.path)
     except OSError:
         return True
@@ -276,13 +285,14 @@ def _vectors_of(seams: Seams, row: EncoderRow, texts: Texts | None) -> dict[Kind
 
 
 def _image_vectors(seams: Seams, row: EncoderRow, paths: list[str]) -> Vectors:
-    from search.photos.decode import load
+    from search.photos.decode import load, load_bytes
 
     encoder = seams.model.made_sure(row.fingerprint)
     images = []
     for path in paths:
         try:
-            images.append(encoder.preprocess(load(path).image))
+            read = seams.sources().content(path)
+            images.append(encoder.preprocess((load_bytes(*read()) if read else load(path)).image))
         except PhotoError as error:
             raise PhotoError(error.reason, f"can't read {path}: {error.message}") from error
     return encoder.encode_images(np.stack(images))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search import addresses
 from search.types import TakenAtSource
 
 if TYPE_CHECKING:
@@ -141,11 +142,12 @@ def _folders(folders: Sequence[str], codes: npt.NDArray[np.int32]) -> tuple[Coun
     counts = Counter({folders[code]: int(n) for code, n in enumerate(np.bincount(codes)) if n})
     if len(counts) < 2:
         return ()
-    common = os.path.join(os.path.commonpath(list(counts)), "")
+    common = addresses.common(list(counts))
+    before = os.path.join(common, "") if common else ""
     below: Counter[str] = Counter()
     for folder, count in counts.items():
-        if inside := folder[len(common) :].partition(os.sep)[0]:
-            below[common + inside] += count
+        if inside := addresses.first(folder[len(before) :]):
+            below[before + inside] += count
     return tuple(Count(name, count) for name, count in sorted(below.items(), key=lambda one: (-one[1], one[0])))
 
 

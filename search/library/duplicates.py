@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from search.duplicates import Hashes
     from search.library.seams import Seams
     from search.photos.likeness import Same
+    from search.photos.sources import Sources
     from search.types import Ids, Photo
     from search.vectors import VectorIndex
     from search.vectors.pairs import Pairs
@@ -71,7 +72,7 @@ def chosen(seams: Seams, path: str | os.PathLike[str] | None) -> Ids:
 
 
 def hash_missing(
-    catalog: Catalog,
+    seams: Seams,
     ids: Ids,
     put: Callable[[Sequence[Picture]], None],
     *,
@@ -84,10 +85,14 @@ def hash_missing(
     """
     from search.decoding.pool import ahead, lend
 
+    sources = seams.sources()
     with lend() as decoders:
         batch: list[Picture] = []
-        submit: Callable[[Photo], Future[Decoded | Skip]] = lambda photo: decoders.submit(photo.path, _VIEWED)  # noqa: E731
-        for done, (photo, found) in enumerate(ahead(submit, _photos_of(catalog, ids), 16), start=1):
+
+        def submit(photo: Photo) -> Future[Decoded | Skip]:
+            return decoders.submit(photo.path, _VIEWED, content=sources.content(photo.path, whole=True))
+
+        for done, (photo, found) in enumerate(ahead(submit, _photos_of(seams, ids), 16), start=1):
             if not isinstance(found, Skip) and found.content_hash.hex() == photo.content_hash:
                 batch.append(Picture(photo.id, found.likeness.hash, found.likeness.sharpness))
             progress(Progress(Stage.HASH, done, len(ids)))
@@ -101,13 +106,13 @@ def hash_missing(
             put(batch)
 
 
-def _photos_of(catalog: Catalog, ids: Ids) -> Iterator[Photo]:
+def _photos_of(seams: Seams, ids: Ids) -> Iterator[Photo]:
     """Yield photos whose root is there."""
     online: dict[str, bool] = {}
     for start in range(0, len(ids), _BATCH):
-        for photo in catalog.get(ids[start : start + _BATCH].tolist()):
+        for photo in seams.catalog.get(ids[start : start + _BATCH].tolist()):
             if photo.root not in online:
-                online[photo.root] = os.path.exists(photo.root)
+                online[photo.root] = seams.sources().is_there(photo.root)
             if online[photo.root]:
                 yield photo
 
@@ -133,7 +138,10 @@ def _hashes(catalog: Catalog, ids: Ids) -> tuple[Ids, Hashes]:
 class _Pixels:
     """Views of photos, decoded ahead; the latest stay."""
 
-    def __init__(self, decoders: Decoders, photos: Mapping[int, Photo], size: Preprocessing, *, most: int) -> None:
+    def __init__(
+        self, decoders: Decoders, sources: Sources, photos: Mapping[int, Photo], size: Preprocessing, *, most: int
+    ) -> None:
+        self._sources = sources
         self._size, self._most = size, most
         self.skipped: dict[int, Skip] = {}
         self._decoders = decoders
@@ -146,7 +154,8 @@ class _Pixels:
             if id_ in self._views:
                 self._views.move_to_end(id_)
             else:
-                self._views[id_] = self._decoders.submit(self._photos[id_].path, self._size)
+                path = self._photos[id_].path
+                self._views[id_] = self._decoders.submit(path, self._size, content=self._sources.content(path))
         while len(self._views) > self._most:
             self._views.popitem(last=False)[1].cancel()
 
@@ -334,8 +343,9 @@ def _same_picture(search: _Search) -> int:
     order = search.best_first(links.ids.tolist(), DuplicateKind.SAME_PICTURE)
     place = {id_: number for number, id_ in enumerate(order)}
     with lend() as decoders, ExitStack() as stack:
-        pixels = _Pixels(decoders, search.photos, _VIEWED, most=_VIEWS)
-        fine = _Pixels(decoders, search.photos, _FINE, most=_FINE_VIEWS)
+        sources = search.seams.sources()
+        pixels = _Pixels(decoders, sources, search.photos, _VIEWED, most=_VIEWS)
+        fine = _Pixels(decoders, sources, search.photos, _FINE, most=_FINE_VIEWS)
         stack.callback(lambda: search.skipped.update(pixels.skipped | fine.skipped))
 
         def confirmed(id_: int, keep: int, same: Same) -> bool:

@@ -14,7 +14,6 @@ from search.errors import UnknownPhoto, UsageError
 from search.labels import NONE_OF_THESE, Classifier, LabelOptions, label_photos
 from search.library.learning import learned
 from search.library.seams import real
-from search.photos.scan import scan
 from search.types import LabelledPhoto, Labelling, Skip, SkipReason
 from search.vectors import normalize
 
@@ -53,7 +52,9 @@ def label(
     known = _label_known(seams, ids, row, classifier)
     others: list[LabelledPhoto] = []
     if strangers:
-        others, unread = label_photos(strangers, classifier, encoder=seams.model.encoder, progress=progress)
+        others, unread = label_photos(
+            strangers, classifier, encoder=seams.model.encoder, sources=seams.sources(), progress=progress
+        )
         skipped += unread
     run, applied = None, 0
     if apply:
@@ -133,11 +134,12 @@ def _whom_to_label(
     def unread(path: str, error: OSError) -> None:
         skipped.append(Skip(path, SkipReason.UNREADABLE, error.strerror or str(error)))
 
+    sources = seams.sources()
     files: dict[str, FileStat] = {}
     for path in (_place(seams, ref) for ref in paths):
-        if not os.path.lexists(path):
+        if not sources.kind(path):
             raise UsageError(f"there is no file or folder {path}")
-        files |= {file.path: file for file in scan(path, on_error=unread)}
+        files |= {file.path: file for file in sources.scan(path, on_error=unread)}
     ids = []
     for photo in _own_photos(seams, list(files), row):
         file = files[photo.path]

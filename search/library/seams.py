@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from search import addresses
+
 if TYPE_CHECKING:
     from search.catalog import Catalog
     from search.library.model import LibraryModel
     from search.live import LiveIndex
+    from search.photos.sources import Sources
     from search.types import Photo
 
 
@@ -20,6 +23,7 @@ class Seams:
     """A library's catalog, the index over it and its model, as they stand now.
 
     lock: held by who brings the index up to date or reads it.   tell: says a sentence to the user, each only once.
+    sources: gives what lists and reads photos that are no files in folders.
     """
 
     catalog: Catalog
@@ -27,6 +31,7 @@ class Seams:
     model: LibraryModel
     lock: threading.Lock
     tell: Callable[[str], None]
+    sources: Callable[[], Sources]
 
     def known(self, ref: int | str | os.PathLike[str]) -> Photo | None:
         """Return the photo of an id or a path, None if there is none."""
@@ -37,9 +42,9 @@ class Seams:
 
 def spellings(path: str | os.PathLike[str]) -> list[str]:
     """The names a photo may be known by: where links lead and, where links were followed, the path as it stands."""
-    return sorted({real(path), os.path.abspath(os.path.expanduser(path))})
+    return sorted({real(path), addresses.absolute(os.fspath(path))})
 
 
 def real(path: str | os.PathLike[str]) -> str:
-    """Return a path as the catalog knows it: absolute, without links."""
-    return os.path.realpath(os.path.expanduser(path))
+    """Return a path as the catalog knows it: absolute, without links; an address as it is written."""
+    return addresses.real(os.fspath(path))

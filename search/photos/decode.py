@@ -128,22 +128,11 @@ def load(
     with _open_regular(path) as file:
         before = _stat(file.fileno())
         beside = sidecars.of(path)
+        found = _file_stat(path, before, beside)
         try:
-            found = _raw(file, max_pixels) if raw.is_raw(path) else None
-            image = found.image if found else _open(file, max_pixels, is_tga=path.lower().endswith(".tga"))
-            if on_header:
-                on_header(image.width * image.height, before.st_size)
-            if found:
-                info = _info_of_raw(found, path, mtime_ns=before.st_mtime_ns, sidecar=sidecars.read(beside))
-                photo = _decode_preview(found, info, min_side=min_side)
-            else:
-                photo = _decode(
-                    cast(ImageFile.ImageFile, image),
-                    max_pixels=max_pixels,
-                    min_side=min_side,
-                    mtime_ns=before.st_mtime_ns,
-                    sidecar=sidecars.read(beside),
-                )
+            photo = _loaded(
+                file, found, max_pixels, min_side=min_side, on_header=on_header, sidecar=sidecars.read(beside)
+            )
             digest = _digest(file)
         except Exception as error:
             _refuse_changed(file, before)  # half a file is no damaged file
@@ -151,25 +140,55 @@ def load(
                 raise
             raise _verdict(error) from error
         _refuse_changed(file, before)
-    return LoadedPhoto(*photo, digest, _file_stat(path, before, beside))
+    return LoadedPhoto(*photo, digest, found)
 
 
 def load_bytes(
-    content: bytes, name: str, *, max_megapixels: float = 200, min_side: int | None = None
+    content: bytes,
+    stat: FileStat,
+    *,
+    max_megapixels: float = 200,
+    min_side: int | None = None,
+    on_header: Callable[[int, int], None] | None = None,
 ) -> LoadedPhoto:
-    """Decode a photo that lies in memory, such as a member of a tar; RAW files are none.
+    """Decode a photo that lies in memory, such as a member of a tar file.
 
-    name: as `stat` is to have it.   max_megapixels, min_side: as in `load`, which raises the same PhotoErrors.
+    stat: of what it was read from; it has no sidecar.   The rest is as in `load`, which raises the same PhotoErrors.
     """
     max_pixels = round(max_megapixels * 1_000_000)
     try:
-        image = _open(io.BytesIO(content), max_pixels, is_tga=False)
-        photo = _decode(image, max_pixels=max_pixels, min_side=min_side, mtime_ns=0, sidecar=b"")
+        photo = _loaded(io.BytesIO(content), stat, max_pixels, min_side=min_side, on_header=on_header, sidecar=b"")
     except PhotoError:
         raise
     except Exception as error:
         raise _verdict(error) from error
-    return LoadedPhoto(*photo, hashlib.sha256(content).digest(), FileStat(name, len(content), 0))
+    return LoadedPhoto(*photo, hashlib.sha256(content).digest(), stat)
+
+
+def _loaded(
+    file: BinaryIO,
+    stat: FileStat,
+    max_pixels: int,
+    *,
+    min_side: int | None,
+    on_header: Callable[[int, int], None] | None,
+    sidecar: bytes,
+) -> tuple[Image.Image, _Box, tuple[int, int], PhotoInfo]:
+    path = stat.path
+    found = _raw(file, max_pixels) if raw.is_raw(path) else None
+    image = found.image if found else _open(file, max_pixels, is_tga=path.lower().endswith(".tga"))
+    if on_header:
+        on_header(image.width * image.height, stat.size_bytes)
+    if found:
+        info = _info_of_raw(found, path, mtime_ns=stat.mtime_ns, sidecar=sidecar)
+        return _decode_preview(found, info, min_side=min_side)
+    return _decode(
+        cast(ImageFile.ImageFile, image),
+        max_pixels=max_pixels,
+        min_side=min_side,
+        mtime_ns=stat.mtime_ns,
+        sidecar=sidecar,
+    )
 
 
 def read_info(path: str, *, max_megapixels: float = 200) -> tuple[PhotoInfo, FileStat]:
@@ -190,6 +209,17 @@ def read_info(path: str, *, max_megapixels: float = 200) -> tuple[PhotoInfo, Fil
             raise _verdict(error) from error
         _refuse_changed(file, before)
     return info, _file_stat(path, before, beside)
+
+
+def read_info_bytes(content: bytes, stat: FileStat, *, max_megapixels: float = 200) -> tuple[PhotoInfo, FileStat]:
+    """Return what a photo that lies in memory says of itself, as `read_info` does, and what it was read from."""
+    max_pixels = round(max_megapixels * 1_000_000)
+    try:
+        return _info(io.BytesIO(content), stat.path, max_pixels, mtime_ns=stat.mtime_ns, sidecar=b""), stat
+    except PhotoError:
+        raise
+    except Exception as error:
+        raise _verdict(error) from error
 
 
 def _info(file: BinaryIO, path: str, max_pixels: int, *, mtime_ns: int, sidecar: bytes) -> PhotoInfo:
@@ -471,8 +501,7 @@ def _refuse_cut_off(file: BinaryIO) -> None:
     The boxes at the top of the container say how long they are (ISO/IEC 14496-12, 4.2). What follows the known
     ones may be a phone's own appendix, and is let pass.
     """
-    end = _stat(file.fileno()).st_size
-    at = 0
+    end, at = file.seek(0, os.SEEK_END), 0
     while at + 8 <= end:
         file.seek(at)
         size, kind = struct.unpack(">I4s", file.read(8))

@@ -232,7 +232,7 @@ class _Walk:
     def _wanted(self, entry: os.DirEntry[str], prefix: str) -> _Entry | None:
         """Return what `_list` does of one entry, None if it is left out."""
         name = entry.name
-        has_suffix = _has_photo_suffix(name)
+        has_suffix = has_photo_suffix(name)
         try:
             # The kind comes with the listing; only what is neither, or a link to follow, costs a look.
             is_folder = entry.is_dir(follow_symlinks=self._options.follow_symlinks)
@@ -260,14 +260,20 @@ class _Walk:
         return False
 
     def _wants(self, name: str, prefix: str) -> bool:
-        folded = name.lower() if name.isascii() else name.casefold()
-        if folded in _JUNK_NAMES or folded.startswith(_JUNK_PREFIXES):
-            return False
-        if name.startswith(".") and not self._options.include_hidden:
-            return False
-        return not any(fnmatch(name, glob) or fnmatch(prefix + name, glob) for glob in self._excluded)
+        return is_wanted(name, prefix, self._excluded, include_hidden=self._options.include_hidden)
 
 
-def _has_photo_suffix(name: str) -> bool:
+def is_wanted(name: str, prefix: str, excluded: Iterable[str] = (), *, include_hidden: bool = False) -> bool:
+    """Whether the walk takes a name in a folder; prefix: the folder below the root, with a / at its end."""
+    folded = name.lower() if name.isascii() else name.casefold()
+    if folded in _JUNK_NAMES or folded.startswith(_JUNK_PREFIXES):
+        return False
+    if name.startswith(".") and not include_hidden:
+        return False
+    return not any(fnmatch(name, glob) or fnmatch(prefix + name, glob) for glob in excluded)
+
+
+def has_photo_suffix(name: str) -> bool:
+    """Whether a name is one that photos have."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and dot + suffix.lower() in PHOTO_SUFFIXES

@@ -23,6 +23,7 @@ from search.decoding import wire
 from search.decoding.wire import Limits
 from search.errors import DamagedShard, EncoderMismatch
 from search.indexer import are_unit
+from search.photos.sources import Sources
 from search.shards import Job, Receipt, Shard, poisoned
 from search.shards.store import Store, open_store, parquet
 from search.types import FileStat, Likeness, PhotoInfo, Skip, SkipReason
@@ -65,18 +66,23 @@ class About:
 
 
 def encode_shard(
-    shard: Shard, job: Job, *, encoder: Encoder | None = None, stop: threading.Event | None = None
+    shard: Shard,
+    job: Job,
+    *,
+    encoder: Encoder | None = None,
+    sources: Sources | None = None,
+    stop: threading.Event | None = None,
 ) -> Receipt:
     """Encode a shard's files and put the result into the store; each file is read once.
 
-    encoder: the job's, where it is loaded already; else this process loads it once, for all its shards.
-    Raises EncoderMismatch, ModelError, StorageError; Stopped once `stop` is set.
+    encoder: the job's, where it is loaded already; else this process loads it once, for all its shards, as it does
+    with `sources`.   Raises EncoderMismatch, ModelError, SourceAway, StorageError; Stopped once `stop` is set.
     """
     encoder = encoder or _kept(job.model, job.offline, job.trust_checkpoint)
     if encoder.fingerprint != job.fingerprint:
         raise EncoderMismatch(f"the weights behind {job.model} are not the same here as where the run began")
     rows = []
-    for row in _encoded(shard.files, job, encoder):
+    for row in _encoded(shard.files, job, encoder, sources or _reached(job.offline)):
         if stop and stop.is_set():
             raise Stopped
         rows.append(row)
@@ -95,19 +101,26 @@ def _kept(model: str, offline: bool, trust_checkpoint: str | None) -> Encoder:
     return load_encoder(model, offline=offline, trust_checkpoint=trust_checkpoint)
 
 
-def _encoded(files: Sequence[FileStat], job: Job, encoder: Encoder) -> Iterator[Row]:
+@functools.lru_cache(maxsize=1)
+def _reached(offline: bool) -> Sources:
+    return Sources(offline=offline)
+
+
+def _encoded(files: Sequence[FileStat], job: Job, encoder: Encoder, sources: Sources) -> Iterator[Row]:
     from search.decoding.pool import ahead, lend
 
     size = job.batch_size or encoder.batch_size
     limits = Limits(memory_bytes=round(job.decoder_gigabytes * 1e9))
     with lend(workers=job.workers, max_megapixels=job.max_megapixels, limits=limits) as decoders:
-        loaded = ahead(_submitting(decoders, encoder), files, 2 * size)
+        loaded = ahead(_submitting(decoders, encoder, sources), files, 2 * size)
         while batch := list(islice(loaded, size)):
             yield from _vectors(batch, encoder)
 
 
-def _submitting(decoders: Decoders, encoder: Encoder) -> Callable[[FileStat], Any]:
-    return lambda file: decoders.submit(file.path, encoder.preprocessing)
+def _submitting(decoders: Decoders, encoder: Encoder, sources: Sources) -> Callable[[FileStat], Any]:
+    return lambda file: decoders.submit(
+        file.path, encoder.preprocessing, content=sources.content(file, whole=True)
+    )
 
 
 def _vectors(batch: Sequence[tuple[FileStat, Decoded | Skip]], encoder: Encoder) -> Iterator[Row]:

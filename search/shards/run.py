@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search.addresses import relative
 from search.adoption.run import record_files
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
 from search.errors import DamagedShard, StorageError
 from search.failpoints import reach
 from search.indexer import SETTLED, IndexOptions, Model, Run, batches
-from search.photos.scan import file_system, scan
+from search.objects import check_permitted
+from search.photos.scan import file_system
 from search.photos.versions import READER
 from search.shards import SIZE, Engine, Job, Shard, encode_all, plan
 from search.shards.encoding import Row, encode_shard, paths, read
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from search.catalog import Turn
     from search.catalog.scan import Scan
     from search.catalog.scopes import Scope
+    from search.photos.sources import Sources
     from search.types import IndexReport
 
 WANTED = (Verdict.NEW, Verdict.SUSPECT, Verdict.CHANGED, Verdict.UNEMBEDDED)
@@ -104,7 +107,7 @@ class Taking(Run):
             if folder not in scopes:
                 scopes[folder] = self._turn.source(folder)
             if scope := scopes[folder]:
-                by_root.setdefault(scope.root_id, []).append(os.path.relpath(row.stat.path, scope.root))
+                by_root.setdefault(scope.root_id, []).append(relative(row.stat.path, scope.root))
         wanted = (file for id_, places in by_root.items() for file in found.at(id_, places, *WANTED))
         return {file.stat.path: file for file in wanted}
 
@@ -151,8 +154,10 @@ class ShardRun(Taking):
         progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
         committed: Callable[[int], None] | None = None,
+        sources: Sources | None = None,
     ) -> None:
-        super().__init__(turn, model, options, progress=progress, stop=stop, committed=committed)
+        super().__init__(turn, model, options, progress=progress, stop=stop, committed=committed, sources=sources)
+        check_permitted(shards.store, offline=offline)
         self._shards = shards
         self._store = open_store(shards.store, model.fingerprint)
         self._job = Job(
@@ -183,7 +188,8 @@ class ShardRun(Taking):
         """Encode what no shard had; what one had that can't be used is written again."""
         engine, task = self._shards.engine, functools.partial(encode_shard, job=self._job)
         if engine.in_process:
-            task = functools.partial(task, encoder=self._model.load(left), stop=self._stop)
+            encoder = self._model.load(left)
+            task = functools.partial(task, encoder=encoder, stop=self._stop, sources=self._sources)
         for receipt in encode_all(self._planned(found), engine, self._job, task=task, stop=self._stop):
             self._count(encoded=self._take(found, receipt.shard, last_word=True))
 
@@ -236,7 +242,7 @@ class Merge(Taking):
         """
         for path in self._paths(name):
             with contextlib.suppress(OSError, ValueError):  # not here, or not to be looked at
-                if file := next(scan(path), None):
+                if file := next(self._sources.scan(path), None):
                     yield file
 
     def _paths(self, name: str) -> list[str]:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
-from search.errors import StorageError, UsageError
+from search import objects
+from search.errors import SourceAway, StorageError, UsageError
 from search.files import atomic_write, sweep
 
 T = TypeVar("T")
@@ -70,23 +71,13 @@ class _Folder:
 
 class _Remote:
     def __init__(self, url: str, fingerprint: str) -> None:
-        try:
-            import fsspec
-        except ImportError:
-            raise UsageError(f"{url} needs fsspec", hint='pip install "search[s3]"') from None
-        try:
-            self._files, prefix = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:  # a protocol that nothing here speaks
-            raise UsageError(
-                f"{url} can't be opened: {error}", hint='s3:// needs pip install "search[s3]"'
-            ) from None
+        self._files, prefix = objects.reach(url)
         self._url, self._prefix = url, f"{prefix.rstrip('/')}/{fingerprint}"
 
     def names(self) -> set[str]:
         with _told(self._url):
-            self._files.invalidate_cache()
             try:
-                found = self._files.ls(self._prefix, detail=False)
+                found = objects.asked(self._url, lambda: self._files.ls(self._prefix, detail=False))
             except FileNotFoundError:
                 return set()
             names = [path.rpartition("/")[2] for path in found]
@@ -94,11 +85,12 @@ class _Remote:
 
     def write(self, name: str, data: bytes) -> None:
         with _told(self._url):
-            self._files.pipe_file(f"{self._prefix}/{name}{_SUFFIX}", data)
+            objects.asked(self._url, lambda: self._files.pipe_file(f"{self._prefix}/{name}{_SUFFIX}", data))
 
     def read(self, name: str) -> bytes:
         with _told(self._url):
-            data: bytes = self._files.cat_file(f"{self._prefix}/{name}{_SUFFIX}")
+            place = f"{self._prefix}/{name}{_SUFFIX}"
+            data: bytes = objects.asked(self._url, lambda: self._files.cat_file(place))
             return data
 
     def part(self, name: str, read: Callable[[BinaryIO], T]) -> T:
@@ -115,6 +107,8 @@ def _told(place: str | os.PathLike[str]) -> Iterator[None]:
     """Say what failed where. What reaches a server raises whatever it likes."""
     try:
         yield
+    except SourceAway as error:
+        raise StorageError(f"shards in {os.fspath(place)}: {error.message}", hint=error.hint) from error
     except Exception as error:
         why = (
             error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"

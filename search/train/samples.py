@@ -29,7 +29,7 @@ from search.evaluate.tables import CAPTION, IMAGE, found, located
 from search.photos.decode import LoadedPhoto, load, load_bytes
 from search.train import shards
 from search.train.recipe import Recipe
-from search.types import Skip, SkipReason
+from search.types import FileStat, Skip, SkipReason
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -125,7 +125,10 @@ class Pairs:
     def load(self, path: str, *, min_side: int) -> LoadedPhoto:
         """Decode one of its photos.   Raises PhotoError."""
         member = self.members.get(path)
-        return load_bytes(member.read(), path, min_side=min_side) if member else load(path, min_side=min_side)
+        if member is None:
+            return load(path, min_side=min_side)
+        content = member.read()
+        return load_bytes(content, FileStat(path, len(content), 0), min_side=min_side)
 
 
 def parquet_columns(source: str) -> list[str]:

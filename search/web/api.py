@@ -175,7 +175,7 @@ async def _similar(request: Request, given: dict[str, Any]) -> Response:
 
 async def _original(request: Request, given: dict[str, Any]) -> Response:
     photo = await _known(request)
-    file = await desk_of(request).look(lambda _: originals.opened(photo))
+    file = await desk_of(request).look(lambda library: originals.opened(photo, library.sources))
     if _has(request, originals.tag(photo)):
         file.close()
         return Response(status_code=304, headers={"ETag": originals.tag(photo)})

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from search import addresses
 from search.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def folder_of(text: str | None, in_base64: str | None) -> str:
         name = os.fsdecode(base64.b64decode(in_base64, validate=True)) if in_base64 else (text or "").strip()
     except ValueError:  # binascii.Error is one, and what is no ASCII is another
         name = ""
+    if addresses.is_remote(name):
+        return addresses.real(name)
     path = os.path.expanduser(name)
     if not os.path.isabs(path) or "\0" in path:
         raise Problem(400, "A folder is named by its absolute path.", more={"parameter": "folder"})
@@ -41,7 +44,8 @@ def check_permitted(folder: str, library: Library, options: ServeOptions) -> Non
             403, "Only folders of the library, and what --index-under names, can be indexed from here.",
             more={"parameter": "folder"},
         )  # fmt: skip
-    if not os.path.isdir(folder) and not _is_in(folder, known):  # one of the library may be away
+    # One of the library may be away, and other addresses than its own nobody may have this machine ask.
+    if not os.path.isdir(folder) and not _is_in(folder, known):
         raise Problem(400, "There is no such folder on the server's machine.", more={"parameter": "folder"})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -11,9 +13,11 @@ from urllib.parse import quote
 from anyio import to_thread
 from starlette.responses import Response, StreamingResponse
 
+from search.errors import PhotoError, SourceAway
 from search.web.problems import Problem
 
 if TYPE_CHECKING:
+    from search.photos.sources import Sources
     from search.types import Photo
 
 _CHUNK = 2**18
@@ -40,14 +44,26 @@ _SAVED = {
 _POLICY = "default-src 'none'; sandbox"
 
 
-def opened(photo: Photo) -> BinaryIO:
+def opened(photo: Photo, sources: Sources) -> BinaryIO:
     """Open the file of a photo for reading. Raises Problem if it is not there, or not what was indexed.
 
-    Size and time are those of the very file that is open: nothing can be put in its place between look and read.
+    Size and time are those of the very file that is open: nothing can be put in its place between look and read. What
+    is no file in a folder is read at once, and told by its content.
     """
     missing = Problem(404, "The photo's file can't be reached; its drive may be away.", more={"reason": "missing"})
+    changed = Problem(
+        409, "The photo's file changed since it was indexed: index its folder again.", more={"reason": "changed"}
+    )
     if photo.gone_at is not None:
         raise missing
+    try:
+        if read := sources.content(photo.path):
+            content = read()[0]
+            if hashlib.sha256(content).hexdigest() != photo.content_hash:
+                raise changed
+            return io.BytesIO(content)
+    except (PhotoError, SourceAway):
+        raise missing from None
     try:
         descriptor = os.open(photo.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except (OSError, ValueError):
@@ -57,9 +73,7 @@ def opened(photo: Photo) -> BinaryIO:
     if stat.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (photo.size_bytes, photo.mtime_ns):
         return file
     file.close()
-    raise Problem(
-        409, "The photo's file changed since it was indexed: index its folder again.", more={"reason": "changed"}
-    )
+    raise changed
 
 
 def tag(photo: Photo) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.addresses import is_remote
 from search.conditions import And
 from search.errors import QueryError
 from search.grammar import parse_query
@@ -174,7 +175,7 @@ def filter_of(given: dict[str, Any]) -> Filter:
     """Return the filter that parameters ask for. Raises QueryError, UsageError."""
     parts: list[Node] = [parse(text) for text in given["where"]]
     if (folder := given["folder"]) is not None:
-        if not os.path.isabs(folder):
+        if not os.path.isabs(folder) and not is_remote(folder):
             raise QueryError("folder is no absolute path")
         parts.append(parse_folder(folder))
     return Filter(

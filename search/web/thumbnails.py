@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from search import files
-from search.errors import UnknownPhoto
+from search.errors import SourceAway, UnknownPhoto
 from search.types import Skip
 from search.web.api import id_of
 from search.web.pages.statics import FOR_GOOD
@@ -112,7 +112,11 @@ class Thumbnails:
 
         width, height = box(photo.info, size)
         wanted = Preprocessing((height, width), resize_mode="squash")
-        found = self._opened().submit(photo.path, wanted).result()
+        try:
+            content = self._library.sources.content(photo.path)
+            found = self._opened().submit(photo.path, wanted, content=content).result()
+        except SourceAway as away:
+            raise Problem(404, "The photo can't be reached now.", more={"reason": "missing"}) from away
         if isinstance(found, Skip):
             raise Problem(404, "The photo can't be read now.", more={"reason": str(found.reason)})
         if found.content_hash.hex() != photo.content_hash:

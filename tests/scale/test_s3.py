@@ -1,14 +1,17 @@
-"""Shards on object storage: moto's server on loopback stands for it."""
+"""Photos and shards on object storage: moto's server on loopback stands for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from object_storage import Place, Wire, environment, moto_server, picture
 
+from search import Library, objects
 from search.engines import LocalEngine
-from search.errors import StorageError
+from search.errors import SearchError, StorageError
 from search.indexer import IndexOptions
+from search.photos import sources
 from search.photos.scan import scan
 from search.shards import Job, Shard, plan
 from search.shards.encoding import done, encode_shard, paths, quarantine, read, remaining
@@ -16,33 +19,51 @@ from search.shards.run import ShardOptions
 from search.shards.store import open_store
 
 pytestmark = pytest.mark.slow
-moto = pytest.importorskip("moto.server")
+pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")
+
+ONE = IndexOptions(workers=1)
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def server() -> Iterator[tuple[str, int]]:
+    with moto_server() as address:
+        yield address
 
 
 @pytest.fixture
-def bucket(address, monkeypatch, request) -> Iterator[str]:
-    for name, value in (
-        ("AWS_ENDPOINT_URL", address),
-        ("AWS_ACCESS_KEY_ID", "nobody"),
-        ("AWS_SECRET_ACCESS_KEY", "nothing"),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-    ):
+def wire(server, monkeypatch) -> Iterator[Wire]:
+    """The way to the server, for the test to cut."""
+    wire = Wire(*server)
+    for name, value in environment(wire.address).items():
         monkeypatch.setenv(name, value)
-    name = f"b{len(request.node.name)}"
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir(name)
-    yield f"s3://{name}/some/where"
-    s3fs.S3FileSystem.clear_instance_cache()
+    monkeypatch.setattr(objects, "_DELAYS_S", (0.01, 0.02, 0.05))
+    objects.forget()
+    yield wire
+    objects.forget()
+    wire.close()
+
+
+@pytest.fixture
+def bucket(wire, request) -> str:
+    name = f"b{abs(hash(request.node.name))}"
+    objects.reach("s3://")[0].mkdir(name)
+    return f"s3://{name}/some/where"
+
+
+@pytest.fixture
+def library(open_library) -> Iterator[Library]:
+    with open_library() as library:
+        library.model.offline = False
+        yield library
+
+
+@pytest.fixture
+def place(bucket) -> Place:
+    """Twenty photos on object storage."""
+    place = Place(f"{bucket}/photos", is_tar=False)
+    place.put(**{f"day{number % 3}_{number:02}": picture(number) for number in range(20)})
+    return place
 
 
 def test_shards_lie_there_as_in_a_folder(album, bucket, tmp_path, counting):
@@ -87,13 +108,112 @@ def test_a_library_is_indexed_by_way_of_it(album, bucket, library, counting):
     assert library.merge(bucket).added == 0
 
 
-def test_a_server_that_is_away_ends_the_run_and_it_goes_on_later(album, bucket, library, counting, monkeypatch):
+def test_a_server_that_is_away_ends_the_run_and_it_goes_on_later(album, bucket, wire, library):
     shards = ShardOptions(LocalEngine(), bucket, 5)
-    s3fs.S3FileSystem.clear_instance_cache()
-    with monkeypatch.context() as away:
-        away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        away.setenv("AWS_MAX_ATTEMPTS", "1")
-        with pytest.raises(StorageError, match="s3://"):
-            library.index([album], shards=shards)
-    s3fs.S3FileSystem.clear_instance_cache()
+    wire.cut()
+    with pytest.raises(StorageError, match="s3://"):
+        library.index([album], shards=shards)
+    wire.mend()
     assert library.index([album], shards=shards).added == 12
+
+
+def test_a_store_that_is_cut_off_in_the_midst_has_each_shard_once(album, bucket, wire, library, counting):
+    shards = ShardOptions(LocalEngine(), bucket, 2, 1)
+    wire.cut(after=20_000)
+    with pytest.raises(StorageError, match="can't be reached"):
+        library.index([album], options=ONE, shards=shards)
+    assert wire.is_cut
+    before = library.catalog.count()
+    assert before < 12
+    wire.mend()
+    assert library.index([album], options=ONE, shards=shards).added == 12 - before
+    everything_once(library, {str(path) for path in album.rglob("*.png")})
+    assert len(open_store(bucket, counting.fingerprint).names()) >= 6
+
+
+# ---- photos there
+
+
+def everything_once(library: Library, paths: set[str]) -> None:
+    found = [photo.path for photo in library.catalog.get(library.catalog.all_ids().tolist())]
+    assert (sorted(found), library.status().encoders[0].photos) == (sorted(paths), len(paths))
+    assert library.check(full=True).ok
+
+
+def paths_of(place: Place) -> set[str]:
+    return {f"{place.root}/{name}" for name in place.members}
+
+
+def index_until_cut(library: Library, place: Place, wire: Wire, bytes_: int, shards: ShardOptions | None) -> int:
+    """Index while the wire is cut after so many bytes; return how many photos came in."""
+    options = IndexOptions(workers=1, batch_size=4)
+    wire.cut(after=bytes_)
+    with pytest.raises(SearchError, match="can't be reached"):
+        library.index([place.root], options=options, shards=shards)
+    assert wire.is_cut
+    wire.mend()
+    return library.catalog.count()
+
+
+@pytest.mark.parametrize("in_shards", [False, True])
+def test_a_source_that_is_cut_off_in_the_midst_is_gone_on_with(
+    in_shards, place, wire, library, counting, tmp_path
+):
+    shards = ShardOptions(LocalEngine(), str(tmp_path / "shards"), 4, 1) if in_shards else None
+    library.index([place.root], options=ONE)  # the model and the way there are warm
+    library.remove([place.root])
+    before = counting.images
+    done = index_until_cut(library, place, wire, 90_000, shards)
+    assert 0 < done < 20
+    report = library.index([place.root], options=IndexOptions(workers=1, batch_size=4), shards=shards)
+    assert (report.added, report.skipped) == (20 - done, ())
+    assert counting.images - before <= 20 + 4  # a batch at most is encoded again
+    everything_once(library, paths_of(place))
+    assert library.index([place.root], options=ONE, shards=shards).unchanged == 20
+
+
+def test_a_tar_file_that_is_cut_off_in_the_midst_is_gone_on_with(bucket, wire, library, monkeypatch):
+    monkeypatch.setattr(sources, "_AT_ONCE", 20_000)
+    place = Place(f"{bucket}/00001.tar", is_tar=True)
+    place.put(**{f"{number:04}": picture(number) for number in range(20)})
+    wire.cut(after=60_000)
+    with pytest.raises(SearchError, match="can't be reached"):
+        library.index([place.root], options=ONE)
+    wire.mend()
+    assert library.index([place.root], options=ONE).added == 20
+    everything_once(library, paths_of(place))
+    assert library.index([place.root], options=ONE).unchanged == 20
+
+
+def test_a_bucket_that_is_away_is_offline_and_nothing_is_gone(place, wire, library, album):
+    library.index([place.root, album], options=ONE)
+    wire.cut()
+    report = library.index([place.root, album], options=ONE)
+    assert (report.offline, report.gone, report.unchanged) == (20, 0, 12)
+    assert [root.online for root in library.status().roots if root.path == place.root] == [False]
+    assert library.check_photos(content=True).offline == 20
+    assert len(library.similar(place.path("day0_00")).hits) == 10
+    wire.mend()
+    assert library.index([place.root], options=ONE).unchanged == 20
+
+
+def test_what_was_deleted_there_is_gone_and_what_changed_is_encoded(place, library, counting):
+    library.index([place.root], options=ONE)
+    before = counting.images
+    place.put(day0_00=None, day1_01=picture(100), day2_20=picture(101))
+    report = library.index([place.root], options=ONE)
+    assert (report.gone, report.updated, report.added, counting.images - before) == (1, 1, 1, 2)
+
+
+def test_a_photo_that_may_not_be_read_is_skipped_and_the_others_are_not(place, library):
+    files, key = objects.reach(place.path("day0_00"))
+    files.pipe_file(key, b"")
+    report = library.index([place.root], options=ONE)
+    assert [(skip.path, skip.reason) for skip in report.skipped] == [(place.path("day0_00"), "empty")]
+    assert report.added == 19
+
+
+def test_photos_and_shards_are_there_and_nothing_is_here(place, bucket, library):
+    shards = ShardOptions(LocalEngine(), f"{bucket}/shards", 7, 1)
+    assert library.index([place.root], options=ONE, shards=shards).encoded == 20
+    everything_once(library, paths_of(place))
