@@ -452,7 +452,7 @@ def test_a_manifest_that_is_none_is_refused(indexed):
     whole = json.loads(path.read_text())
     stranger = {"name": "../../x", "size_bytes": 1, "sha256": ""}
     changes = [
-        {"format": 3},
+        {"format": 4},
         {"format": 0},
         {"format": True},
         {"format": None},

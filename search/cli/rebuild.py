@@ -10,9 +10,10 @@ from search.cli.options import Settings, as_command
 @as_command("rebuild")
 @click.option(
     "--index",
-    type=click.Choice(["auto", "exact", "pq"]),
-    help="The kind of index from now on: exact scores every vector, pq has small codes tell which to score, auto "
-    "takes pq for more than 50,000 vectors. [default: as before]",
+    type=click.Choice(["auto", "exact", "pq", "ivf"]),
+    help="The kind of index from now on: exact scores every vector, pq has small codes tell which to score, ivf has "
+    "codes in lists of which a query reads some, auto takes pq for more than 50,000 vectors and ivf for more than "
+    "2,000,000. [default: as before]",
 )
 def command(settings: Settings, *, index: str | None) -> None:
     """Write the index anew; make a catalog that is damaged or lost anew from its newest copy.

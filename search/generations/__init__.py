@@ -12,6 +12,7 @@ is written by a thread of its own (search.generations.beside).
     ids-<encoder>.i64   (N,) int64, ascending
     vectors-<encoder>.f16   (N, D) float16, the catalog's bytes
     codes-<encoder>.pq      of large libraries: which rows are worth scoring (search.vectors.coarse)
+    codes-<encoder>.ivf     of very large ones: the same in lists, of which a query reads some (search.vectors.lists)
 
 All numbers are little-endian and there are no headers, so that reading them needs no parser that could be led astray.
 """

@@ -445,8 +445,9 @@ class Library:
         """Write the index anew and compact the catalog; make a catalog that is damaged or missing anew from the
         newest sound generation.
 
-        index: its kind from now on: "exact" scores every vector, "pq" has codes tell which to score, "auto" takes
-        codes for more than 50,000 vectors. None: as before.
+        index: its kind from now on: "exact" scores every vector, "pq" has codes tell which to score, "ivf" has them in
+        lists of which a query reads some, "auto" takes codes for more than 50,000 vectors and lists for more than
+        2,000,000. None: as before.
 
         Nothing is encoded. The damaged catalog stays beside the new one; what was committed after the generation
         is only in there, and the next `index` brings those photos in again.
@@ -819,7 +820,8 @@ class Library:
         wanted = manifest.wish if manifest else generations.AUTO
         published = manifest.encoder(row.fingerprint) if manifest and row else None
         if published is not None:
-            return {"kind": published.kind, "bytes": published.size_bytes, "wanted": wanted}
+            lists = {"lists": published.lists, "probe": published.probe} if published.lists else {}
+            return {"kind": published.kind, "bytes": published.size_bytes, "wanted": wanted, **lists}
         return {"kind": EXACT, "bytes": vectors * (4 * row.dim + 8) if row else 0, "wanted": wanted}
 
     def _generation_status(self) -> dict[str, int | None]:
