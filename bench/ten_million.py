@@ -2,9 +2,10 @@
 
     python bench/ten_million.py DIR [--n 10000000] [--dim 512] [--queries 100] [--threads 1] [--only ivf|pq]
 
-DIR keeps the files, which are used again: the vectors (1 KB each), the right answers, and each index. Vectors and queries are those of bench/index.py, right answers are by exact float32. Times are medians
-of process CPU time with one thread, of wall-clock time with more. Cold: the files were dropped from the page cache
-(Linux, files of one's own); what is read then is counted by the system.
+DIR keeps the files, which are used again: the vectors (1 KB each), the right answers, and each index. Vectors and
+queries are those of bench/index.py, right answers are by exact float32. Times are medians of process CPU time with one
+thread, of wall-clock time with more. Cold: the files were dropped from the page cache (Linux, files of one's own); what
+is read then is counted by the system.
 """
 
 from __future__ import annotations

@@ -257,6 +257,8 @@ class Filing:
 
 
 def _one_list(places: Positions, packed: npt.NDArray[np.uint8], mixing: npt.NDArray[np.int64]) -> bytes:
+    if not len(places):
+        return b""
     padded = np.zeros(-(-len(places) // BLOCK) * BLOCK, _PLACE)
     padded[: len(places)] = places
     return interleaved(to_codes(packed), mixing).tobytes() + padded.tobytes()
