@@ -999,9 +999,10 @@ def test_codes_are_kept_until_there_are_twice_as_many(coded, album, make_photo, 
     assert learned == [40]
 
 
-@pytest.mark.parametrize("index", ["pq", "ivf"])
-@pytest.mark.parametrize("how", ["flip", "truncate", "delete", "extend"])
-def test_damaged_codes_cost_time_only(coded, told_of, how, index):
+@pytest.mark.parametrize(
+    ("index", "how"), [("pq", "flip"), ("pq", "truncate"), ("pq", "delete"), ("pq", "extend"), ("ivf", "flip")]
+)
+def test_damaged_codes_cost_time_only(coded, told_of, index, how):
     coded.rebuild(index=index)
     expected = answers(coded)
     spoil(generation(coded) / f"codes-1.{index}", how)
@@ -1040,16 +1041,14 @@ def test_lists_are_kept_until_there_are_twice_as_many_photos(coded, album, make_
     assert learned == [40]
 
 
-@pytest.mark.parametrize(
-    "change", [{"probe": 0}, {"probe": 99}, {"lists": 2**60}, {"lists": -1}, {"kind": "hnsw"}]
-)
-def test_lists_that_can_not_be_are_refused(coded, change):
+def test_lists_that_can_not_be_are_refused(coded):
     coded.rebuild(index="ivf")
     with Generation(generation(coded)) as published:
         manifest = published.manifest
-    changed = dataclasses.replace(manifest, encoders=(dataclasses.replace(manifest.encoders[0], **change),))
-    with pytest.raises(module.Unsound):
-        module.Manifest.parse(changed.to_bytes())
+    for change in ({"probe": 0}, {"probe": 99}, {"lists": 2**60}, {"lists": -1}, {"kind": "hnsw"}):
+        changed = dataclasses.replace(manifest, encoders=(dataclasses.replace(manifest.encoders[0], **change),))
+        with pytest.raises(module.Unsound):
+            module.Manifest.parse(changed.to_bytes())
 
 
 @pytest.fixture

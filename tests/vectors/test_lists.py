@@ -126,6 +126,17 @@ def test_each_row_is_in_the_list_of_its_nearest_centre(halves, book, filed):
     assert np.mean(own == codes) > 0.999
 
 
+def test_many_centres_are_looked_at_in_groups(halves, book, monkeypatch):
+    rows = (halves[:4000].astype(np.float32) - book.code.mean) @ book.code.rotation
+    right = ((book.centres**2).sum(axis=1) - 2 * rows @ book.centres.T).argmin(axis=1)
+    monkeypatch.setattr(module, "_FEW", 16)
+    dealer = module.Dealer(book.centres)
+    assert len(dealer._members) == 16
+    assert np.mean(dealer.deal(rows) == right) > 0.9
+    monkeypatch.setattr(module, "_LOOKED", 16)
+    assert np.mean(dealer.deal(rows) == right) > 0.999
+
+
 def test_parts_of_any_size_come_to_the_same_file(halves, book, filed, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 1000)
     monkeypatch.setattr(module, "_GATHERED", 64)
