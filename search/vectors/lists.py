@@ -133,6 +133,15 @@ class ListBook:
         code = Codebook.of(rows, mean)
         return cls(code, centres @ code.rotation)
 
+    def ways(self) -> tuple[Vectors, npt.NDArray[np.float32]]:
+        """Return which way each centre lies from the origin, (L, W), and how far, (L,).
+
+        Which lists promise most is told by the way alone: centres of rows that are much alike are farther off, which
+        says nothing of a query. By centres as they are, half as many lists again have to be read.
+        """
+        whole = self.centres + self.code.mean @ self.code.rotation
+        return normalize(whole), np.linalg.norm(whole, axis=1).astype(np.float32)
+
     def to_bytes(self) -> bytes:
         return self.code.to_bytes() + np.ascontiguousarray(self.centres, FLOAT).tobytes()
 
@@ -175,7 +184,7 @@ class Trial:
         """Return how many lists must be read for REACHED of what was found."""
         if not self._places.size:
             return len(book.centres)
-        scores = self.queries @ book.code.rotation @ book.centres.T  # (Q, L)
+        scores = self.queries @ book.code.rotation @ book.ways()[0].T  # (Q, L)
         own = np.take_along_axis(scores, dealt[self._places].astype(np.int64), 1)  # (Q, 10)
         before = (scores[:, None, :] > own[:, :, None]).sum(axis=2)
         return int(np.quantile(before, REACHED, method="higher")) + 1
@@ -393,24 +402,42 @@ class Lists:
         import faiss
 
         rotated = np.ascontiguousarray(query[None] @ self.book.code.rotation, np.float32)
+        lists, offsets = self._near(rotated[0], probe)
         options: dict[str, Any] = {"nprobe": probe}
         if permitted is not None:
             options["sel"] = faiss.IDSelectorBitmap(np.ascontiguousarray(permitted))  # type: ignore[call-arg, arg-type]
-        places: Positions = self._index.search(rotated, count, params=faiss.SearchParametersIVF(**options))[1][0]
+        params: Any = faiss.SearchParametersIVF(**options)
+        places, scores = np.full(count, -1, np.int64), np.empty(count, np.float32)
+        given, taken = (faiss.swig_ptr(array) for array in (lists, offsets)), (scores, places)
+        self._index.search_preassigned_c(
+            1, faiss.swig_ptr(rotated), count, *given, *(faiss.swig_ptr(array) for array in taken), False, params
+        )
         return places[(places >= 0) & (places < self._layout.count)]
+
+    def _near(self, rotated: Vectors, probe: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Return the lists that promise most for a query, best first, and what its rows' scores have in common."""
+        ways, lengths = self._ways
+        toward = ways @ rotated
+        near = np.argpartition(-toward, probe - 1)[:probe]
+        near = near[np.argsort(-toward[near], kind="stable")].astype(np.int64)
+        return near, toward[near] * lengths[near]
+
+    @cached_property
+    def _ways(self) -> tuple[Vectors, npt.NDArray[np.float32]]:
+        return self.book.ways()
 
     @cached_property
     def _index(self) -> Any:
+        """An inverted file over the mapped one, which is told what lists to read."""
         import faiss
 
-        layout, book = self._layout, self.book
-        centre = faiss.IndexFlatIP(layout.code.width)
-        centre.add(np.ascontiguousarray(book.centres))
+        layout, centroids = self._layout, np.ascontiguousarray(self.book.code.centroids)
+        none = faiss.IndexFlatIP(layout.code.width)
         index: Any = faiss.IndexIVFPQFastScan(
-            centre, layout.code.width, layout.lists, layout.code.groups, 4, faiss.METRIC_INNER_PRODUCT
+            none, layout.code.width, layout.lists, layout.code.groups, 4, faiss.METRIC_INNER_PRODUCT
         )
         index.by_residual = True
-        faiss.copy_array_to_vector(np.ascontiguousarray(book.code.centroids).reshape(-1), index.pq.centroids)
+        faiss.copy_array_to_vector(centroids.reshape(-1), index.pq.centroids)
         lists = self._inverted()
         weakref.finalize(self, let_go, lists, self._content)
         index.replace_invlists(lists, False)
