@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from search.vectors.coarse import Codes
     from search.vectors.scan import Bits, Positions
 
-REACHED = 0.985
+REACHED = 0.97
 """Of the ten best rows of text-like queries, the share that lies in the lists that are read."""
 
 _PLACE = np.dtype("<i8")
