@@ -94,7 +94,7 @@ THIRD_PARTIES = {
     },
     "alembic": {"catalog/upgrades"},
     "psutil": {"catalog/places", "decoding/budget"},
-    "faiss": {"vectors/scan", "vectors/coarse", "vectors/pairs", "vectors/flat"},
+    "faiss": {"vectors/scan", "vectors/coarse", "vectors/lists", "vectors/pairs", "vectors/flat"},
     "imagehash": {"photos/likeness"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"}
     | {"train/samples"},

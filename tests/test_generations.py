@@ -452,7 +452,7 @@ def test_a_manifest_that_is_none_is_refused(indexed):
     whole = json.loads(path.read_text())
     stranger = {"name": "../../x", "size_bytes": 1, "sha256": ""}
     changes = [
-        {"format": 3},
+        {"format": 4},
         {"format": 0},
         {"format": True},
         {"format": None},
@@ -949,15 +949,23 @@ def test_large_libraries_get_codes_and_small_ones_none(coded, monkeypatch):
     assert kind(coded) == ("pq", "auto")
     assert sorted(os.listdir(generation(coded))) == sorted([*FILES, "codes-1.pq"])
     assert coded._generations.problems(coded.catalog, full=True) == []
+    monkeypatch.setattr("search.generations.manifest.CODES_UP_TO", 19)
+    coded.rebuild()
+    assert kind(coded) == ("ivf", "auto")
+    assert sorted(os.listdir(generation(coded))) == sorted([*FILES, "codes-1.ivf"])
+    assert coded.status().index["lists"] >= coded.status().index["probe"] > 0
+    assert coded._generations.problems(coded.catalog, full=True) == []
     coded.rebuild(index="exact")
     assert kind(coded) == ("exact", "exact")
     assert sorted(os.listdir(generation(coded))) == FILES
 
 
-def test_codes_change_no_answer(coded):
+@pytest.mark.parametrize("index", ["pq", "ivf"])
+def test_codes_change_no_answer(coded, index):
+    coded.rebuild(index=index)
     expected = brute(coded)
     assert answers(coded) == expected
-    assert coded._live.of(coded.model.answering()).kind == "pq"
+    assert coded._live.of(coded.model.answering()).kind == index
 
 
 def test_the_kind_asked_for_is_followed_by_later_generations(coded, album, make_photo):
@@ -991,18 +999,56 @@ def test_codes_are_kept_until_there_are_twice_as_many(coded, album, make_photo, 
     assert learned == [40]
 
 
-@pytest.mark.parametrize("how", ["flip", "truncate", "delete", "extend"])
-def test_damaged_codes_cost_time_only(coded, told_of, how):
+@pytest.mark.parametrize(
+    ("index", "how"), [("pq", "flip"), ("pq", "truncate"), ("pq", "delete"), ("pq", "extend"), ("ivf", "flip")]
+)
+def test_damaged_codes_cost_time_only(coded, told_of, index, how):
+    coded.rebuild(index=index)
     expected = answers(coded)
-    spoil(generation(coded) / "codes-1.pq", how)
+    spoil(generation(coded) / f"codes-1.{index}", how)
     assert answers(coded) == expected
     assert coded._live.of(coded.model.answering()).kind == "exact"
     assert told_of(coded) == []
     [problem] = coded._generations.problems(coded.catalog, full=True)
-    assert "codes-1.pq" in problem
+    assert f"codes-1.{index}" in problem
     assert coded.check(repair=True).ok
     assert answers(coded) == expected
-    assert coded._live.of(coded.model.answering()).kind == "pq"
+    assert coded._live.of(coded.model.answering()).kind == index
+
+
+def test_lists_are_kept_until_there_are_twice_as_many_photos(coded, album, make_photo, monkeypatch):
+    from search.vectors.lists import ListBook
+
+    coded.rebuild(index="ivf")
+    learned = []
+    real = ListBook.learn.__func__
+    monkeypatch.setattr(
+        ListBook,
+        "learn",
+        classmethod(lambda cls, rows, lists: learned.append(len(rows)) or real(cls, rows, lists)),
+    )
+    make_photo(album / "late.png", 900)
+    make_photo(album / "later.png", 901)
+    coded.index([album])
+    assert learned == []
+    with Generation(generation(coded)) as published:
+        [row] = published.manifest.encoders
+        assert (row.kind, row.count, row.learned_from) == ("ivf", 22, 20)
+    assert answers(coded) == brute(coded)
+    for number in range(18):
+        make_photo(album / f"yet_more{number}.png", 200 + number)
+    coded.index([album])
+    assert learned == [40]
+
+
+def test_lists_that_can_not_be_are_refused(coded):
+    coded.rebuild(index="ivf")
+    with Generation(generation(coded)) as published:
+        manifest = published.manifest
+    for change in ({"probe": 0}, {"probe": 99}, {"lists": 2**60}, {"lists": -1}, {"kind": "hnsw"}):
+        changed = dataclasses.replace(manifest, encoders=(dataclasses.replace(manifest.encoders[0], **change),))
+        with pytest.raises(module.Unsound):
+            module.Manifest.parse(changed.to_bytes())
 
 
 @pytest.fixture
@@ -1038,7 +1084,15 @@ def test_a_manifest_of_format_1_is_read_and_what_follows_it_is_new(indexed, albu
     make_photo(album / "late.png", 900)
     indexed.index([album])
     with Generation(generation(indexed)) as published:
-        assert (published.manifest.format, published.manifest.previous) == (2, 1)
+        assert (published.manifest.format, published.manifest.previous) == (3, 1)
+
+
+def test_a_manifest_of_format_2_is_read(coded):
+    coded.rebuild(index="pq")
+    with Generation(generation(coded)) as old:
+        content = dataclasses.replace(old.manifest, format=2).to_bytes()
+        assert "probe" not in json.loads(content)["encoders"][0]
+        assert module.Manifest.parse(content).encoders == old.manifest.encoders
 
 
 def test_the_first_search_after_publishing_reads_no_file_to_check_it(coded, monkeypatch):

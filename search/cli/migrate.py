@@ -7,12 +7,18 @@ from dataclasses import replace
 import click
 
 from search.cli.options import Settings, as_command, completed_by
+from search.cli.rebuild import kind_of_index
 
 
 @as_command("migrate")
 @click.argument("source", metavar="SOURCE", shell_complete=completed_by("folders"))
 @click.argument("destination", metavar="DEST", shell_complete=completed_by("folders"))
-@click.option("--index", metavar="KIND", help="The kind of index DEST gets, as `search rebuild --index` has it.")
+@click.option(
+    "--index",
+    metavar="KIND|URL",
+    callback=kind_of_index,
+    help="The kind of index that DEST gets, as `search rebuild --index` has it. [default: auto]",
+)
 def command(settings: Settings, *, source: str, destination: str, index: str | None) -> None:
     """Copy a library to another place: a folder, or the URL of a database server.
 

@@ -7,13 +7,25 @@ import click
 from search.cli.options import Settings, as_command
 
 
+_KINDS = ("auto", "exact", "pq", "ivf", "pgvector")
+
+
+def kind_of_index(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return a kind of index or the URL of one on a server; anything else is wrong usage."""
+    if value is not None and "://" not in value and value not in _KINDS:
+        raise click.BadParameter(f"{value} is no kind of index: {', '.join(_KINDS)}, or a URL")
+    return value
+
+
 @as_command("rebuild")
 @click.option(
     "--index",
     metavar="KIND|URL",
-    help="The kind of index from now on: exact scores every vector, pq has small codes tell which to score, auto "
-    "takes pq for more than 50,000 vectors; milvus://HOST:PORT/COLLECTION and postgresql://USER@HOST/DATABASE are on "
-    "a server, which is filled. [default: as before]",
+    callback=kind_of_index,
+    help="The kind of index from now on: exact scores every vector, pq has small codes tell which to score, ivf has "
+    "codes in lists of which a query reads some, auto takes pq for more than 50,000 vectors and ivf for more than "
+    "2,000,000; milvus://HOST:PORT/COLLECTION and postgresql://USER@HOST/DATABASE are on a server, which is filled. "
+    "[default: as before]",
 )
 def command(settings: Settings, *, index: str | None) -> None:
     """Write the index anew; make a catalog that is damaged or lost anew from its newest copy.
@@ -28,8 +40,6 @@ def command(settings: Settings, *, index: str | None) -> None:
     """
     from search.cli.output import emit_json, printable
 
-    if index is not None and "://" not in index and index not in ("auto", "exact", "pq", "pgvector"):
-        raise click.UsageError(f"{index} is no kind of index: auto, exact, pq, or a URL")
     with settings.open_library() as library:
         report = library.rebuild(index=index)
     if settings.json:

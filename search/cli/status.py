@@ -29,8 +29,12 @@ def command(settings: Settings) -> None:
         for root in status.roots
     ]
     rows += [("model", f"{e.name} ({e.photos} photos, {e.dim} dimensions)") for e in status.encoders]
+    lists = f", {status.index['probe']} of {status.index['lists']} lists read" if "lists" in status.index else ""
     rows += [
-        ("index", f"{status.index['kind']}, {status.index['vectors']} vectors, {status.index['bytes']} bytes")
+        (
+            "index",
+            f"{status.index['kind']}, {status.index['vectors']} vectors, {status.index['bytes']} bytes{lists}",
+        )
     ]
     if "url" in status.index:
         rows[-1] = ("index", f"{status.index['kind']}, {status.index['vectors']} vectors")

@@ -40,9 +40,9 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class IndexEvaluation:
-    """index: its kind, vectors and bytes.   rows: what was measured."""
+    """index: its kind, vectors and bytes; its lists and how many are read, if any.   rows: what was measured."""
 
-    index: Mapping[str, int | str]
+    index: Mapping[str, int | str | None]
     rows: tuple[Measured, ...]
 
 
@@ -66,7 +66,10 @@ def evaluate_index(
         if within is not None and not len(within):
             continue
         rows += [_measured(index, name, vectors, share, within) for name, vectors in kinds.items() if len(vectors)]
-    return IndexEvaluation({"kind": index.kind, "vectors": len(index), "bytes": index.size_bytes}, tuple(rows))
+    told = library.status().index
+    lists = {name: told[name] for name in ("lists", "probe") if name in told}
+    described = {"kind": index.kind, "vectors": len(index), "bytes": index.size_bytes, **lists}
+    return IndexEvaluation(described, tuple(rows))
 
 
 def _measured(

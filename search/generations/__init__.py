@@ -12,6 +12,7 @@ is written by a thread of its own (search.generations.beside).
     ids-<encoder>.i64   (N,) int64, ascending
     vectors-<encoder>.f16   (N, D) float16, the catalog's bytes
     codes-<encoder>.pq      of large libraries: which rows are worth scoring (search.vectors.coarse)
+    codes-<encoder>.ivf     of very large ones: the same in lists, of which a query reads some (search.vectors.lists)
 
 All numbers are little-endian and there are no headers, so that reading them needs no parser that could be led astray.
 """
@@ -35,14 +36,14 @@ from search.errors import StorageError
 from search.failpoints import reach
 from search.files import atomic_write, fsync_folder
 from search.generations.generation import Generation, rename_unheld
-from search.generations.manifest import AUTO, MANIFEST, ROWS, EncoderFiles, Manifest, Unsound
+from search.generations.manifest import AUTO, MANIFEST, ROWS, WISHES, EncoderFiles, Manifest, Unsound
 from search.generations.writing import Draft
 
 if TYPE_CHECKING:
     from search.catalog import Catalog, Writer
     from search.types import Publication
 
-__all__ = ["AUTO", "MOST_CHANGES", "Generation", "Generations", "Manifest", "Unsound", "Written"]
+__all__ = ["AUTO", "MOST_CHANGES", "WISHES", "Generation", "Generations", "Manifest", "Unsound", "Written"]
 
 MOST_CHANGES = 50_000
 """Changed photos that are read one by one beside a generation before the next one is due."""

@@ -15,8 +15,9 @@ import numpy as np
 
 from search.files import sha256
 from search.generations.manifest import GONE, HALF, ID, MANIFEST, ROWS, EncoderFiles, File, Manifest, Unsound
-from search.vectors import CODES
-from search.vectors.coarse import Coarse
+from search.vectors import EXACT
+from search.vectors.coarse import Coarse, Layout
+from search.vectors.lists import Lists
 
 if TYPE_CHECKING:
     from search.types import Halves, Ids, Publication
@@ -94,16 +95,19 @@ class Generation:
         halves: Halves = np.memmap(path, HALF, mode="r", shape=(row.count, row.dim))
         return self._read_ids(row.ids), halves
 
-    def codes(self, encoder_id: int) -> Coarse | None:
+    def codes(self, encoder_id: int) -> Coarse | Lists | None:
         """Return the codes of an encoder's vectors, mapped; None if there are none, or none that can be used."""
         row = next((row for row in self.manifest.encoders if row.id == encoder_id), None)
-        if row is None or row.kind != CODES or row.codes in self.useless:
+        if row is None or row.kind == EXACT or row.codes in self.useless:
             return None
         try:
             content = np.memmap(self.folder / row.codes, np.uint8, mode="r")
+            if len(content) != row.codes_bytes:
+                return None
+            layout = row.layout
+            return Coarse(content, layout) if isinstance(layout, Layout) else Lists(content, layout, row.probe)
         except (OSError, ValueError):
             return None
-        return Coarse(content, row.layout) if len(content) == row.layout.size_bytes else None
 
     def _read_ids(self, name: str) -> Ids:
         path = self.folder / name

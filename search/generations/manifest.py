@@ -8,16 +8,19 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from search.vectors import CODES, EXACT
+from search.vectors import CODES, EXACT, LISTS
 from search.vectors.coarse import LEAST, Layout
+from search.vectors.lists import ListLayout
 
-FORMAT = 2
-"""1 had no codes, and no word about what kind of index was wanted."""
+FORMAT = 3
+"""1 had no codes, and no word about what kind of index was wanted; 2 had no lists."""
 AUTO = "auto"
 """The kind of index is chosen by size."""
-WISHES = (AUTO, EXACT, CODES)
+WISHES = (AUTO, EXACT, CODES, LISTS)
 EXACT_UP_TO = 50_000
 """Vectors up to which scoring every row takes a few milliseconds, so that codes gain nothing."""
+CODES_UP_TO = 2_000_000
+"""Vectors up to which all codes are read: that finds a little more, and takes some ten milliseconds."""
 MANIFEST, ROWS, GONE = "MANIFEST.json", "rows.db", "gone.i64"
 HALF, ID = np.dtype("<f2"), np.dtype("<i8")
 
@@ -40,6 +43,7 @@ class EncoderFiles:
     """An encoder that has vectors in a generation, and how many.
 
     kind: of the index over them.   learned_from: how many there were when its code was learned, 0 without one.
+    lists, probe: how many lists its codes are in and how many of them a query reads, 0 where they are in none.
     """
 
     id: int
@@ -49,6 +53,8 @@ class EncoderFiles:
     count: int
     kind: str = EXACT
     learned_from: int = 0
+    lists: int = 0
+    probe: int = 0
 
     @property
     def ids(self) -> str:
@@ -60,24 +66,30 @@ class EncoderFiles:
 
     @property
     def codes(self) -> str:
-        return f"codes-{self.id}.pq"
+        return f"codes-{self.id}.{self.kind}"
 
     @property
-    def layout(self) -> Layout:
+    def codes_bytes(self) -> int:
+        """How long the file of its codes is, 0 without one."""
+        return 0 if self.kind == EXACT else self.layout.size_bytes
+
+    @property
+    def layout(self) -> Layout | ListLayout:
         """Where things are in its codes."""
+        if self.kind == LISTS:
+            return ListLayout(self.count, self.dim, self.lists)
         return Layout(self.count, self.dim)
 
     @property
     def size_bytes(self) -> int:
         """What a search may touch."""
-        codes = self.layout.size_bytes if self.kind == CODES else 0
-        return self.count * (self.dim * HALF.itemsize + ID.itemsize) + codes
+        return self.count * (self.dim * HALF.itemsize + ID.itemsize) + self.codes_bytes
 
     @property
     def sizes(self) -> dict[str, int]:
         """The files it has, and how long each is."""
         own = {self.ids: self.count * ID.itemsize, self.vectors: self.count * self.dim * HALF.itemsize}
-        return own | ({self.codes: self.layout.size_bytes} if self.kind == CODES else {})
+        return own | ({self.codes: self.codes_bytes} if self.codes_bytes else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +118,10 @@ class Manifest:
         fields = asdict(self)
         if self.format == 1:
             del fields["wish"]
-            for row in fields["encoders"]:
-                del row["kind"], row["learned_from"]
+        later = {1: ("kind", "learned_from", "lists", "probe"), 2: ("lists", "probe")}
+        for row in fields["encoders"]:
+            for name in later.get(self.format, ()):
+                del row[name]
         check = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
         return json.dumps({**fields, "check": check}, indent=1).encode()
 
@@ -139,6 +153,7 @@ class Manifest:
         numbers = [self.number, self.seq, self.previous or 0, self.lacks, *self.keeps]
         numbers += [file.size_bytes for file in self.files]
         numbers += [n for row in self.encoders for n in (row.id, row.dim, row.count, row.learned_from)]
+        numbers += [n for row in self.encoders for n in (row.lists, row.probe)]
         texts = [
             self.catalog,
             self.created_at,
@@ -146,8 +161,10 @@ class Manifest:
         ]
         if not all(type(n) is int and 0 <= n < 2**62 for n in numbers) or not all(type(t) is str for t in texts):
             raise Unsound("has a manifest that can't be understood")
-        if self.wish not in WISHES or any(row.kind not in (EXACT, CODES) for row in self.encoders):
+        if self.wish not in WISHES or any(row.kind not in (EXACT, CODES, LISTS) for row in self.encoders):
             raise Unsound("wants an index that this version does not know")
+        if not all((0 < row.probe <= row.lists) == (row.kind == LISTS) for row in self.encoders):
+            raise Unsound("has lists that can't be")
         sizes = {file.name: file.size_bytes for file in self.files}
         wanted = {name: size for row in self.encoders for name, size in row.sizes.items()}
         fixed = {ROWS: sizes.get(ROWS), GONE: sizes.get(GONE)}
@@ -159,4 +176,4 @@ def kind_for(wish: str, count: int) -> str:
     """Return the kind of index that so many vectors get.   wish: one of WISHES."""
     if count < LEAST or wish == EXACT or (wish == AUTO and count <= EXACT_UP_TO):
         return EXACT
-    return CODES
+    return CODES if wish == CODES or (wish == AUTO and count <= CODES_UP_TO) else LISTS

@@ -23,14 +23,17 @@ from search.generations.manifest import (
     Manifest,
     kind_for,
 )
-from search.vectors import CODES
-from search.vectors.coarse import Codebook, Previous, encode
+from search.vectors import EXACT, LISTS
+from search.vectors.coarse import Coarse, Codebook, Previous, encode
+from search.vectors.lists import Filing, ListBook, Lists, PreviousLists, lists_for
 
 if TYPE_CHECKING:
     from search.catalog import EncoderRow
     from search.catalog.snapshot import Snapshot
     from search.generations.generation import Generation
     from search.types import Halves, Ids
+
+    _Old = tuple[Ids, Halves, Coarse | Lists]
 
 
 @dataclass(slots=True)
@@ -84,15 +87,27 @@ class Draft:
 
     def _write_codes(self, row: EncoderFiles) -> EncoderFiles:
         """Write the codes of an encoder's vectors, if it gets some."""
-        if kind_for(self.wish, row.count) != CODES:
+        row = replace(row, kind=kind_for(self.wish, row.count))
+        if row.kind == EXACT:
             return row
         ids: Ids = np.memmap(self.folder / row.ids, ID, mode="r")
         halves: Halves = np.memmap(self.folder / row.vectors, HALF, mode="r", shape=(row.count, row.dim))
         with self.previous() or nullcontext() as before:
-            previous, learned_from = _still_fitting(before, row)
+            old, learned_from = _still_fitting(before, row)
+            row = replace(row, learned_from=learned_from)
+            if row.kind == LISTS:
+                return self._write_lists(row, ids, halves, old)
+            previous = Previous(*old[:2], old[2]) if old and isinstance(old[2], Coarse) else None
             book = previous.codes.book if previous else Codebook.learn(halves)
             self._write(row.codes, encode(ids, halves, book, previous=previous))
-        return replace(row, kind=CODES, learned_from=learned_from)
+        return row
+
+    def _write_lists(self, row: EncoderFiles, ids: Ids, halves: Halves, old: _Old | None) -> EncoderFiles:
+        previous = PreviousLists(*old[:2], old[2]) if old and isinstance(old[2], Lists) else None
+        book = previous.codes.book if previous else ListBook.learn(halves, lists_for(row.count))
+        filing = Filing(ids, halves, book, previous)
+        self._write(row.codes, filing.parts(self.folder))
+        return replace(row, lists=filing.layout.lists, probe=filing.probe)
 
     def _write(self, name: str, parts: Iterable[bytes]) -> None:
         digest = hashlib.sha256()
@@ -110,13 +125,13 @@ class Draft:
             self.files.append(File(name, size, digest.hexdigest()))
 
 
-def _still_fitting(before: Generation | None, row: EncoderFiles) -> tuple[Previous | None, int]:
-    """The codes of the generation before, and how many vectors theirs was learned from.
+def _still_fitting(before: Generation | None, row: EncoderFiles) -> tuple[_Old | None, int]:
+    """The codes of the generation before with their vectors, and how many vectors theirs was learned from.
 
     A code fits until there are twice as many vectors as it was learned from; then a new one is learned from all.
     """
     old = before.encoder(row.fingerprint) if before else None
-    fits = old is not None and old.dim == row.dim and row.count < 2 * old.learned_from
+    fits = old is not None and (old.dim, old.kind) == (row.dim, row.kind) and row.count < 2 * old.learned_from
     if before and old and fits and (codes := before.codes(old.id)):
-        return Previous(*before.vectors(old.id), codes), old.learned_from
+        return (*before.vectors(old.id), codes), old.learned_from
     return None, row.count

@@ -30,7 +30,7 @@ from search.errors import (
 from search.generations import Generations
 from search.library import answering
 from search.library.browsing import Browsing
-from search.library.mirroring import LOCAL, ON_CATALOG, Mirroring
+from search.library.mirroring import ON_CATALOG, Mirroring
 from search.library.model import AUTO, LibraryModel
 from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
@@ -508,8 +508,9 @@ class Library:
         """Write the index anew and compact the catalog; make a catalog that is damaged or missing anew from the
         newest sound generation.
 
-        index: its kind from now on: "exact" scores every vector, "pq" has codes tell which to score, "auto" takes
-        codes for more than 50,000 vectors; a URL is of a server (docs/scale.md), which is filled anew. None: as before.
+        index: its kind from now on: "exact" scores every vector, "pq" has codes tell which to score, "ivf" has them in
+        lists of which a query reads some, "auto" takes codes for more than 50,000 vectors and lists for more than
+        2,000,000; a URL is of a server (docs/scale.md), which is filled anew. None: as before.
 
         Nothing is encoded. The damaged catalog stays beside the new one; what was committed after the generation
         is only in there, and the next `index` brings those photos in again.
@@ -518,14 +519,14 @@ class Library:
         from search.inspection import rebuild
 
         started = perf_counter()
-        if index is not None and index not in LOCAL:
+        if index is not None and index not in generations.WISHES:
             self._mirroring.checked(index)
         self.close()  # what answers may be a copy, what was read may be damaged
         chosen = self._choose(index)  # before the generation: it is to know
         if self._generations is None:
             report = RebuildReport(self.catalog.count(), None)
         else:
-            report = rebuild(self.catalog, self._generations, wish=index if index in LOCAL else None)
+            report = rebuild(self.catalog, self._generations, wish=index if index in generations.WISHES else None)
         if not chosen:
             self._choose(index)
         return replace(report, seconds=perf_counter() - started)
@@ -902,7 +903,8 @@ class Library:
         wanted = manifest.wish if manifest else said.index_url or generations.AUTO
         published = manifest.encoder(row.fingerprint) if manifest and row else None
         if published is not None:
-            return {"kind": published.kind, "bytes": published.size_bytes, "wanted": wanted}
+            lists = {"lists": published.lists, "probe": published.probe} if published.lists else {}
+            return {"kind": published.kind, "bytes": published.size_bytes, "wanted": wanted, **lists}
         return {"kind": EXACT, "bytes": vectors * (4 * row.dim + 8) if row else 0, "wanted": wanted}
 
     def _generation_status(self) -> dict[str, int | None]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from search.errors import IndexMismatch, IndexUnavailable, UsageError
+from search.generations.manifest import AUTO, WISHES
+from search.vectors import CODES, EXACT, LISTS
 
 if TYPE_CHECKING:
     from search.catalog import Catalog, Writer
     from search.mirror import Mirror
-
-LOCAL = ("auto", "exact", "pq")
-"""The kinds of index that a library has in its own folder, or in memory."""
 
 ON_CATALOG = "pgvector"
 """The index that lies in the database where the catalog is."""
@@ -58,7 +57,7 @@ class Mirroring:
 
         self.behind = ""
         if self._is_undecided():
-            return self.choose(writer, "auto")
+            return self.choose(writer, AUTO)
         said, row = self._catalog.publication(), self._catalog.encoder()
         if not said.on_server or row is None or not is_due(self._catalog):
             return ""
@@ -73,16 +72,16 @@ class Mirroring:
     def choose(self, writer: Writer, index: str | None) -> str:
         """Have the index be of another kind from now on, or the same one filled anew; return what there is to tell.
 
-        index: one of LOCAL, a URL, "pgvector" for the catalog's own database, None: as before. Where the catalog is on
+        index: one of WISHES, a URL, "pgvector" for the catalog's own database, None: as before. Where the catalog is on
         a server, "auto" stands for pgvector if it can be had.
         Raises UsageError, IndexUnavailable, IndexMismatch; then the library goes by the name it had.
         """
         said = self._catalog.publication()
         wanted = said.index_url if index is None else index
-        if wanted in (None, "auto", "pq") and self._catalog.folder is None:
+        if wanted in (None, AUTO, CODES, LISTS) and self._catalog.folder is None:
             return self._try_own(writer)
-        if wanted in LOCAL:
-            wanted = "exact" if self._catalog.folder is None else None
+        if wanted in WISHES:
+            wanted = EXACT if self._catalog.folder is None else None
         self._fill(writer, wanted)
         return ""
 
@@ -93,7 +92,7 @@ class Mirroring:
         try:
             self._fill(writer, ON_CATALOG)
         except (IndexUnavailable, IndexMismatch) as error:
-            self._fill(writer, "exact")
+            self._fill(writer, EXACT)
             return (
                 f"{error}; until then every query reads all vectors ('search rebuild --index' makes another index)"
             )
@@ -101,7 +100,7 @@ class Mirroring:
 
     def _fill(self, writer: Writer, wanted: str | None) -> None:
         row = self._catalog.encoder()
-        if wanted is not None and wanted != "exact":
+        if wanted is not None and wanted != EXACT:
             self.checked(wanted)
             if row is not None:
                 self.mirror(wanted).bring(writer, row, anew=True)

@@ -7,6 +7,7 @@ catalog keeps the vectors, and any index can be rebuilt from them.
     mapped.py   float16 rows where they lie on the disk, with changes in memory on top
     scan.py     every row of such a file, exactly
     coarse.py   4-bit codes of such a file, which say which rows are worth looking at
+    lists.py    such codes in lists of rows that are near one another, of which a search reads some
     pairs.py    all rows against one another, by lists of near ones
     stored.py   rows that a database server keeps (stores/), with changes in memory on top
 """
@@ -96,8 +97,9 @@ class VectorIndex(Protocol):
         """
 
 
-EXACT, CODES = "exact", "pq"
-"""The kinds of index over a library: every row is scored, or 4-bit codes tell which rows are."""
+EXACT, CODES, LISTS = "exact", "pq", "ivf"
+"""The kinds of index over a library: every row is scored; 4-bit codes tell which rows are; so do codes in lists, of
+which only some are read."""
 
 
 def normalize(vectors: npt.ArrayLike) -> Vectors:

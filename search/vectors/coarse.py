@@ -25,10 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from search.vectors import CODES
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.types import Halves, Ids, Vectors
+    from search.vectors.lists import PreviousLists
     from search.vectors.scan import Bits, Positions
 
     Codes = npt.NDArray[np.uint8]
@@ -37,19 +40,14 @@ if TYPE_CHECKING:
 LEAST = 256
 """Vectors below which there is nothing to learn a code from."""
 
-_BLOCK = 32  # rows that are interleaved
+BLOCK = 32  # rows that are interleaved
 _GROUP = 4  # dimensions to a code
 _CENTROIDS = 16
 _SAMPLE = 16_384  # rows the code is learned from
 _CHUNK = 8192  # rows coded at a time; whole blocks
 _LEAST_DEPTH, _DEPTH = 1000, 250  # at least, and one row of so many
 _WARM = 3  # searches after which the codes are worth copying into memory
-_FLOAT = np.dtype("<f4")
-
-
-def depth(count: int, k: int) -> int:
-    """Return how many of `count` rows to score exactly for the k best ones."""
-    return max(_LEAST_DEPTH, count // _DEPTH) + 8 * k
+FLOAT = np.dtype("<f4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Layout:
     @property
     def rows(self) -> int:
         """Rows there is room for: whole blocks."""
-        return -(-self.count // _BLOCK) * _BLOCK
+        return -(-self.count // BLOCK) * BLOCK
 
     @property
     def codes_bytes(self) -> int:
@@ -82,8 +80,12 @@ class Layout:
 
     @property
     def size_bytes(self) -> int:
+        return self.book_start + self.book_bytes
+
+    @property
+    def book_bytes(self) -> int:
         floats = self.dim + self.dim * self.width + self.groups * _CENTROIDS * _GROUP
-        return self.book_start + floats * _FLOAT.itemsize
+        return floats * FLOAT.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +99,21 @@ class Codebook:
     @classmethod
     def learn(cls, halves: Halves) -> Codebook:
         """Learn a code from rows taken evenly.   halves: (N, D), N ≥ LEAST."""
-        import faiss
-
         rows = halves[:: -(-len(halves) // _SAMPLE)].astype(np.float32)
         mean = rows.mean(axis=0)
-        rows -= mean
+        return cls.of(rows - mean, mean)
+
+    @classmethod
+    def of(cls, rows: Vectors, mean: Vectors) -> Codebook:
+        """Learn a code for rows from which something was taken away.   rows: (N, D).   mean: to be kept with it."""
+        import faiss
+
         rotation = _rotation(rows)
         quantizer = faiss.ProductQuantizer(rotation.shape[1], rotation.shape[1] // _GROUP, 4)
         quantizer.cp.min_points_per_centroid = 1  # it would complain of few rows to its output
         quantizer.cp.max_points_per_centroid = _SAMPLE // _CENTROIDS
         quantizer.cp.niter = 12
-        quantizer.train(rows @ rotation)
+        quantizer.train(rows[:: -(-len(rows) // _SAMPLE)] @ rotation)
         centroids = faiss.vector_to_array(quantizer.centroids).reshape(-1, _CENTROIDS, _GROUP)
         return cls(mean, rotation, centroids)
 
@@ -121,13 +127,13 @@ class Codebook:
 
     def to_bytes(self) -> bytes:
         return b"".join(
-            np.ascontiguousarray(a, _FLOAT).tobytes() for a in (self.mean, self.rotation, self.centroids)
+            np.ascontiguousarray(a, FLOAT).tobytes() for a in (self.mean, self.rotation, self.centroids)
         )
 
     @classmethod
     def parse(cls, content: npt.NDArray[np.uint8], layout: Layout) -> Codebook:
         """Read it from the bytes at the end of a file."""
-        floats = content.view(_FLOAT)
+        floats = content.view(FLOAT)
         ends = [layout.dim, layout.dim * (1 + layout.width)]
         mean, rotation, centroids = np.split(floats, ends)
         return cls(mean, rotation.reshape(layout.dim, -1), centroids.reshape(-1, _CENTROIDS, _GROUP))
@@ -167,22 +173,24 @@ def encode(ids: Ids, halves: Halves, book: Codebook, *, previous: Previous | Non
     previous: made with the same `book`; the codes of rows that are as they were are taken from there.
     """
     layout = Layout(*halves.shape)
-    quantizer, order = book.quantizer(), _interleaving(layout.groups)
+    quantizer, order = book.quantizer(), interleaving(layout.groups)
     for start in range(0, len(ids), _CHUNK):
         part = slice(start, start + _CHUNK)
         rows = halves[part]
         codes = np.zeros((len(rows), layout.groups), np.uint8)
-        known, at = _known(ids[part], rows, previous)
+        known, at = known_rows(ids[part], rows, previous)
         if previous is not None and known.any():
             codes[known] = previous.codes.codes(at)
         if not known.all():
             codes[~known] = _coded(rows[~known].astype(np.float32), book, quantizer)
-        yield _interleaved(codes, order).tobytes()
+        yield interleaved(codes, order).tobytes()
     yield np.arange(layout.rows, dtype="<i8").tobytes()
     yield book.to_bytes()
 
 
-def _known(ids: Ids, rows: Halves, previous: Previous | None) -> tuple[npt.NDArray[np.bool_], Positions]:
+def known_rows(
+    ids: Ids, rows: Halves, previous: Previous | PreviousLists | None
+) -> tuple[npt.NDArray[np.bool_], Positions]:
     """Which rows are in the previous file bit for bit, and where."""
     known = np.zeros(len(ids), bool)
     if previous is None or not len(previous.ids):
@@ -198,7 +206,7 @@ def _coded(rows: Vectors, book: Codebook, quantizer: Any) -> Codes:
     return np.stack([packed & 15, packed >> 4], axis=2).reshape(len(rows), -1)
 
 
-def _interleaving(groups: int) -> npt.NDArray[np.int64]:
+def interleaving(groups: int) -> npt.NDArray[np.int64]:
     """Where FAISS keeps the code of each row and group in a block: (32 · M,), as it tells itself.
 
     A block is filled with numbers of its places, one hexadecimal digit at a time, and taken apart.
@@ -207,33 +215,33 @@ def _interleaving(groups: int) -> npt.NDArray[np.int64]:
 
     index: Any = faiss.IndexPQFastScan(groups * _GROUP, groups, 4, faiss.METRIC_INNER_PRODUCT)
     packer = index.get_CodePacker()
-    places = np.arange(_BLOCK * groups)
-    found = np.zeros(_BLOCK * groups, np.int64)
+    places = np.arange(BLOCK * groups)
+    found = np.zeros(BLOCK * groups, np.int64)
     for digit in range(0, 16, 4):
-        block = _to_bytes(((places >> digit) & 15).astype(np.uint8))
-        flat = np.zeros(_BLOCK * groups // 2, np.uint8)
+        block = to_bytes(((places >> digit) & 15).astype(np.uint8))
+        flat = np.zeros(BLOCK * groups // 2, np.uint8)
         packer.unpack_all(faiss.swig_ptr(block), faiss.swig_ptr(flat))
-        found |= _to_codes(flat).astype(np.int64) << digit
+        found |= to_codes(flat).astype(np.int64) << digit
     return found
 
 
-def _interleaved(codes: Codes, order: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+def interleaved(codes: Codes, order: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Codes in FAISS's layout; the last block is filled up with zeros."""
-    blocks = -(-len(codes) // _BLOCK)
-    flat = np.zeros((blocks * _BLOCK, codes.shape[1]), np.uint8)
+    blocks = -(-len(codes) // BLOCK)
+    flat = np.zeros((blocks * BLOCK, codes.shape[1]), np.uint8)
     flat[: len(codes)] = codes
     mixed = np.empty((blocks, len(order)), np.uint8)
     mixed[:, order] = flat.reshape(blocks, -1)
-    return _to_bytes(mixed)
+    return to_bytes(mixed)
 
 
-def _to_bytes(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def to_bytes(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Two codes to a byte, the first in its lower half."""
     packed: npt.NDArray[np.uint8] = codes[..., ::2] | codes[..., 1::2] << np.uint8(4)
     return packed
 
 
-def _to_codes(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def to_codes(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
 
 
@@ -242,6 +250,10 @@ def _to_codes(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 class Coarse:
     """A file of codes, mapped. Searching it gives places in the file of vectors, best first by a rough score."""
+
+    kind = CODES
+    worth = 20_000
+    """Permitted rows from which a search here is faster than scoring each."""
 
     def __init__(self, content: npt.NDArray[np.uint8], layout: Layout) -> None:
         """content: the file, (layout.size_bytes,), contiguous; it may be mapped and stays where it is."""
@@ -258,18 +270,22 @@ class Coarse:
         """How its codes were made."""
         return Codebook.parse(self._content[self._layout.book_start :], self._layout)
 
+    def depth(self, count: int, k: int) -> int:
+        """Return how many of `count` rows to score exactly for the k best ones."""
+        return max(_LEAST_DEPTH, count // _DEPTH) + 8 * k
+
     def codes(self, at: Positions) -> Codes:
         """Return the codes of rows, (len(at), M)."""
         layout = self._layout
-        blocks = self._content[: layout.codes_bytes].reshape(-1, _BLOCK * layout.groups // 2)
-        needed, which = np.unique(at // _BLOCK, return_inverse=True)
-        flat = _to_codes(blocks[needed])[:, self._order].reshape(len(needed) * _BLOCK, layout.groups)
-        codes: Codes = flat[which * _BLOCK + at % _BLOCK]
+        blocks = self._content[: layout.codes_bytes].reshape(-1, BLOCK * layout.groups // 2)
+        needed, which = np.unique(at // BLOCK, return_inverse=True)
+        flat = to_codes(blocks[needed])[:, self._order].reshape(len(needed) * BLOCK, layout.groups)
+        codes: Codes = flat[which * BLOCK + at % BLOCK]
         return codes
 
     @cached_property
     def _order(self) -> npt.NDArray[np.int64]:
-        return _interleaving(self._layout.groups)
+        return interleaving(self._layout.groups)
 
     def search(self, query: Vectors, count: int, *, permitted: Bits | None = None) -> Positions:
         """Return the places of up to `count` rows that promise most.
@@ -303,7 +319,7 @@ class Coarse:
         lists.read_only, lists.prefetch_nthread = True, 0  # nobody reads ahead of the one who reads
         lists.totsize = len(self._content)
         lists.ptr = faiss.swig_ptr(self._content)
-        weakref.finalize(self, _let_go, lists, self._content)
+        weakref.finalize(self, let_go, lists, self._content)
         centre = faiss.IndexFlatIP(layout.width)
         centre.add(np.zeros((1, layout.width), np.float32))
         index = faiss.IndexIVFPQFastScan(centre, layout.width, 1, layout.groups, 4, faiss.METRIC_INNER_PRODUCT)
@@ -326,7 +342,7 @@ class Coarse:
         return index
 
 
-def _let_go(lists: Any, content: npt.NDArray[np.uint8]) -> None:
+def let_go(lists: Any, content: npt.NDArray[np.uint8]) -> None:
     """Take the mapping away from FAISS, which would unmap what numpy has mapped and will unmap itself."""
     lists.ptr = None
     lists.totsize = 0

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.vectors import CODES, EXACT, best, check_width, cosines, normalize, pairs, scan
-from search.vectors.coarse import depth
+from search.vectors import EXACT, best, check_width, cosines, normalize, pairs, scan
 from search.vectors.exact import ExactIndex
 from search.vectors.pairs import places_of
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from search.types import Filter, Halves, Ids, Vectors
     from search.vectors.coarse import Coarse
+    from search.vectors.lists import Lists
     from search.vectors.pairs import Pairs
     from search.vectors.scan import Bits, Positions
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _SPARE = 32  # candidates beyond k: float16 rows are unit only to their precision, which may swap near ties
 _MOST_DROPPED = 8  # one in so many candidates may be buried before they are looked for anew
-_WORTH_CODES = 20_000  # permitted rows from which codes are faster than scoring each
 
 
 class MappedIndex:
@@ -33,10 +32,10 @@ class MappedIndex:
     A score is the cosine of the row as it is kept, scaled to length 1 in float32, whichever part it comes from.
     """
 
-    def __init__(self, ids: Ids, halves: Halves, coarse: Coarse | None = None) -> None:
+    def __init__(self, ids: Ids, halves: Halves, coarse: Coarse | Lists | None = None) -> None:
         """ids: (N,), ascending.   halves: (N, D), contiguous; both may be mapped and are only read.
 
-        coarse: codes of these rows; without, every row is scored.
+        coarse: codes of these rows, all together or in lists; without, every row is scored.
         """
         self.dim = halves.shape[1]
         self._ids = ids
@@ -47,7 +46,7 @@ class MappedIndex:
 
     @property
     def kind(self) -> str:
-        return EXACT if self._coarse is None else CODES
+        return EXACT if self._coarse is None else self._coarse.kind
 
     def __len__(self) -> int:
         alive = len(self._ids) if self._alive is None else int(np.count_nonzero(self._alive))
@@ -152,14 +151,14 @@ class MappedIndex:
             near = scan.top(self._halves[places], vectors, count)
             return [places[some] for some in near]
         bits = _bits(_mask(places, len(self._ids)))
-        if self._coarse is None or len(places) < _WORTH_CODES:
+        if self._coarse is None or len(places) < self._coarse.worth:
             return scan.top(self._halves, vectors, count, permitted=bits)
-        wanted = min(depth(len(places), count), len(places))
+        wanted = min(self._coarse.depth(len(places), count), len(places))
         return [self._by_permitted_codes(v, count, self._coarse, wanted, bits) for v in vectors]
 
-    def _by_codes(self, vector: Vectors, count: int, coarse: Coarse) -> Positions:
+    def _by_codes(self, vector: Vectors, count: int, coarse: Coarse | Lists) -> Positions:
         """Everything permitted; rows that are buried are left out afterwards, which is faster where they are few."""
-        wanted = min(depth(len(self._ids), count), len(self._ids))
+        wanted = min(coarse.depth(len(self._ids), count), len(self._ids))
         places = coarse.search(vector, wanted)
         if self._alive is None:
             return self._refined(vector, places, count, wanted, None)
@@ -173,7 +172,7 @@ class MappedIndex:
         return self._by_permitted_codes(vector, count, coarse, min(deeper, alive), _bits(self._alive))
 
     def _by_permitted_codes(
-        self, vector: Vectors, count: int, coarse: Coarse, wanted: int, bits: Bits | None
+        self, vector: Vectors, count: int, coarse: Coarse | Lists, wanted: int, bits: Bits | None
     ) -> Positions:
         places = coarse.search(vector, wanted, permitted=bits) if wanted else np.empty(0, np.int64)
         return self._refined(vector, places, count, wanted, bits)

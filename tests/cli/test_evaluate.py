@@ -31,9 +31,10 @@ def test_texts_may_come_from_a_file(indexed, tmp_path):
 def test_codes_that_miss_are_told(library, album, make_photo, monkeypatch):
     from search.evaluate.index import evaluate_index
     from search.vectors import mapped
+    from search.vectors.coarse import Coarse
 
     monkeypatch.setattr("search.generations.manifest.LEAST", 20)
-    monkeypatch.setattr(mapped, "depth", lambda *_: 3)  # far too few
+    monkeypatch.setattr(Coarse, "depth", lambda *_: 3)  # far too few
     monkeypatch.setattr(mapped, "_SPARE", 0)
     for number in range(12):
         make_photo(album / f"more{number}.png", 100 + number)

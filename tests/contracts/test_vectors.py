@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import gettempdir
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -10,14 +13,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from stores import Pushed, embedded
 
 from search.errors import DimensionError
-from search.vectors import best, cosines, mapped, normalize, scan
+from search.vectors import best, cosines, normalize, scan
 from search.vectors.coarse import LEAST, Coarse, Codebook, Layout, encode
 from search.vectors.exact import ExactIndex
+from search.vectors.lists import Filing, ListBook, Lists, lists_for
 from search.vectors.mapped import MappedIndex
 from search.vectors.stores import open_store
 
 DIM = 16
-KINDS = ["memory", "mapped", "scanned", "codes"]
+KINDS = ["memory", "mapped", "scanned", "codes", "lists"]
 STORES = ["milvus-lite", "pgvector", pytest.param("milvus", marks=pytest.mark.milvus)]
 STRANGERS = np.arange(10_000, 10_300)  # ids of what lies in a base and is gone
 
@@ -63,13 +67,21 @@ def over(ids: np.ndarray, vectors: np.ndarray, kind: str, monkeypatch) -> Mapped
     halves = vectors.astype(np.float16)
     if kind != "mapped":
         monkeypatch.setattr(scan, "FEW", 0)
-        monkeypatch.setattr(mapped, "_WORTH_CODES", 30)
-    return MappedIndex(ids, halves, codes(ids, halves) if kind == "codes" else None)
+        monkeypatch.setattr(Coarse, "worth", 30)
+        monkeypatch.setattr(Lists, "worth", 30)
+    made = {"codes": codes, "lists": lists}.get(kind)
+    return MappedIndex(ids, halves, made(ids, halves) if made else None)
 
 
 def codes(ids: np.ndarray, halves: np.ndarray) -> Coarse:
     content = b"".join(encode(ids, halves, Codebook.learn(halves)))
     return Coarse(np.frombuffer(content, np.uint8), Layout(*halves.shape))
+
+
+def lists(ids: np.ndarray, halves: np.ndarray) -> Lists:
+    filing = Filing(ids, halves, ListBook.learn(halves, lists_for(len(ids))))
+    content = b"".join(filing.parts(Path(gettempdir())))
+    return Lists(np.frombuffer(content, np.uint8), filing.layout, filing.layout.lists)  # all are read: exact
 
 
 def unit(n: int, seed: int = 0) -> np.ndarray:
