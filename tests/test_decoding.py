@@ -484,7 +484,7 @@ FINE = [
 ]
 
 
-FIELDS = "width height orientation latitude format taken_at info hash rating keywords".split()
+FIELDS = ["width", "height", "orientation", "latitude", "format", "taken_at", "info", "hash", "rating", "keywords"]
 WORDS = (None, True, -1, 0, 2**70, 1.5, float("nan"), "x" * 5000, [], {}, "\x00")
 
 
