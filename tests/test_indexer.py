@@ -275,6 +275,7 @@ def test_very_many_files_can_be_named(library, tmp_path, make_photo):
     assert library.index(files).unchanged == 1200
 
 
+@pytest.mark.slow
 def test_very_many_folders_can_be_named(library, tmp_path, make_photo):
     make_photo(tmp_path / "many" / "root.png", 0, size=(8, 8))
     library.index([tmp_path / "many"])

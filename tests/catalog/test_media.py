@@ -132,6 +132,7 @@ search check
 """
 
 
+@pytest.mark.slow
 @with_mounts
 def test_f43_a_full_disk_keeps_what_was_committed_and_the_next_run_goes_on(tmp_path, make_photo, shell):
     for seed in range(100):

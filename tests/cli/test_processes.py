@@ -25,7 +25,9 @@ def wait_for(condition, timeout_s: float = GUARD_S) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_a_run_in_good_order(spawn, place, tmp_path, make_photo, open_library, number, code):
     folder = tmp_path / "many"
     for seed in range(400):

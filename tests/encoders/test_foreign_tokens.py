@@ -278,6 +278,7 @@ print(sorted({{"torch", "open_clip", "transformers", "huggingface_hub"}} & set(s
     assert done.stdout == "3\n[]\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_whose_image_half_was_exported_has_its_foreign_text_half_exported(foreign_model, tmp_path):
     pytest.importorskip("openvino")
     encoder = load_encoder(foreign_model(), runtime="openvino")
@@ -296,6 +297,7 @@ def test_a_replaced_tokenizer_is_noticed(siglip, tmp_path):
     assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is None
 
 
+@pytest.mark.slow
 def test_a_siglip_whose_image_half_was_exported_keeps_its_tokenizer(siglip, tmp_path):
     pytest.importorskip("openvino")
     encoder = load_encoder(siglip, runtime="openvino")
@@ -330,6 +332,7 @@ def test_a_foreign_text_half_is_exported_once_the_runtime_is_there(foreign_model
     assert recipes.open_text(tmp_path / "kept", encoder.fingerprint) is None
 
 
+@pytest.mark.slow
 def test_a_foreign_text_half_whose_files_are_gone_is_exported_again(foreign_model, tmp_path):
     pytest.importorskip("openvino")
     encoder = load_encoder(foreign_model(), device="cpu", runtime="torch")

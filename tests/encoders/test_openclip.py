@@ -79,7 +79,13 @@ def siglip(files: Path) -> tuple[Encoder, torch.nn.Module, Path]:
     return load_encoder(f"dir:{folder}", device="cpu", precision="float32"), model, folder
 
 
-@pytest.mark.parametrize("arch", ["ViT-B-32", "RN50", pytest.param("MobileCLIP2-S0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "arch",
+    [
+        pytest.param("ViT-B-32"),
+        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("RN50", "MobileCLIP2-S0")),
+    ],
+)
 def test_vectors_equal_open_clips(
     arch: str, files: Path, pictures: list[Image.Image], assert_equal_vectors: Callable[..., None]
 ) -> None:

@@ -149,7 +149,9 @@ def test_a_model_is_exported_once(exported: Encoder, steady_model: str) -> None:
 
 
 @needs_runtime
-@pytest.mark.parametrize("suffix", [".xml", ".bin", ".json"])
+@pytest.mark.parametrize(
+    "suffix", [".xml", *(pytest.param(suffix, marks=pytest.mark.slow) for suffix in (".bin", ".json"))]
+)
 def test_a_damaged_export_is_made_again(exported: Encoder, steady_model: str, cache: Path, suffix: str) -> None:
     [file] = cache.glob(f"*{suffix}")
     content = bytearray(file.read_bytes())
@@ -161,6 +163,7 @@ def test_a_damaged_export_is_made_again(exported: Encoder, steady_model: str, ca
     assert sorted(path.suffix for path in cache.iterdir()) == [".bin", ".json", ".xml"]
 
 
+@pytest.mark.slow
 @needs_runtime
 def test_other_weights_under_the_same_name_are_another_model(
     tiny_model: str, tiny_model_again: Callable[[], None]
@@ -171,6 +174,7 @@ def test_other_weights_under_the_same_name_are_another_model(
     assert load_encoder(tiny_model, runtime="openvino").fingerprint != exported.fingerprint
 
 
+@pytest.mark.slow
 @needs_runtime
 def test_weights_replaced_since_they_were_loaded_are_not_recorded_as_exported(
     tiny_model: str, cache: Path, tiny_model_again: Callable[[], None]
