@@ -6,7 +6,6 @@ import click
 
 from search.cli.options import Settings, as_command
 
-
 _KINDS = ("auto", "exact", "pq", "ivf", "pgvector")
 
 
