@@ -86,8 +86,16 @@ THIRD_PARTIES = {
     },
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
-        *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/tagging"),
+        *(
+            "catalog/scan",
+            "catalog/schema",
+            "catalog/seals",
+            "catalog/server",
+            "catalog/snapshot",
+            "catalog/tagging",
+        ),
         "catalog/transaction",
+        "catalog/transfer",
         *("catalog/upgrades", "catalog/writer"),
         "interop/immich",  # another program's database
         "catalog/storage",  # its types; what it imports at once is told below

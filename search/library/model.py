@@ -223,5 +223,9 @@ class LibraryModel:
 
     @property
     def _recipes(self) -> Path:
-        """The folder of recipes: beside the catalog, for one on a server this user's own."""
-        return self.catalog.folder / "encoders" if self.catalog.folder else recipes.default_cache()
+        """The folder of recipes: beside the catalog; for one on a server in the user's cache, `search/encoders`."""
+        if self.catalog.folder:
+            return self.catalog.folder / "encoders"
+        from platformdirs import user_cache_path
+
+        return user_cache_path("search", appauthor=False) / "encoders"
