@@ -64,7 +64,7 @@ PHOTOGRAPHS = {
 }
 
 ITS_OWN = {"seconds", "images_per_second", "library", "index", "job", "started_at", "created_at", "generation"}
-ITS_OWN |= {"facts", "photos_per_second", "milliseconds", "schema", "kinds", "backup", "path"}
+ITS_OWN |= {"facts", "photos_per_second", "milliseconds", "schema", "kinds", "backup", "path", "sqlite"}
 """What may differ between two runs or two stacks."""
 
 
