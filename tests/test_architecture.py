@@ -79,6 +79,7 @@ THIRD_PARTIES = {
     "platformdirs": {
         "banks",
         "cli/viewer",
+        "encoders/recipes",
         "library",
         "evaluate/pictures",
         "encoders/conversion",
@@ -91,11 +92,11 @@ THIRD_PARTIES = {
             "catalog/schema",
             "catalog/seals",
             "catalog/server",
+            "catalog/transfer",
             "catalog/snapshot",
             "catalog/tagging",
         ),
         "catalog/transaction",
-        "catalog/transfer",
         *("catalog/upgrades", "catalog/writer"),
         "interop/immich",  # another program's database
         "catalog/storage",  # its types; what it imports at once is told below
@@ -138,7 +139,7 @@ THIRD_PARTIES = {
     "fsspec": {"objects"},
     "ray": {"engines"},
     "pymilvus": {"vectors/stores/milvus"},
-    "psycopg": {"vectors/stores/pgvector"},
+    "psycopg": {"catalog/server", "vectors/stores/pgvector"},
     "scipy": {"heads"},
     "regex": {"encoders/tokens"},
     "tokenizers": {"encoders/foreign_tokens"},
