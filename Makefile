@@ -22,9 +22,10 @@ test-clients: $(VENV)/installed  ## run other programs' own clients against a se
 test-browser: $(VENV)/installed  ## look at the pages in Chromium, and with axe-core; AXE=axe.min.js where npm can't fetch it
 	$(BIN)/python -m pytest tests/web/test_browser.py tests/web/test_browser_work.py tests/web/test_accessible.py $(if $(AXE),--axe "$(AXE)")
 
-test-scale: $(VENV)/installed ## run the tests that need Ray and object storage, without a network where that can be
+test-scale: $(VENV)/installed ## run the tests that need Ray, object storage or a server, without a network where that can be
 	$(BIN)/pip install -q -c constraints.txt --group scale
 	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m slow tests/scale tests/contracts/test_engines.py
+	$(BIN)/python -m pytest -m "not slow" --database postgresql tests/test_library.py tests/test_tags.py tests/test_reviewing.py tests/test_browsing.py
 
 test-milvus: $(VENV)/installed ## run the tests of an index on Milvus against a real server, without a network where that can be
 	$(BIN)/pip install -q -c constraints.txt --no-deps milvus==2.3.5

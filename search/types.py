@@ -421,6 +421,7 @@ class Stage(StrEnum):
     WRITE = "writing"  # sidecars
     ADOPT = "taking over"  # vectors that other software made
     UNPACK = "unpacking"
+    COPY = "copying"  # a catalog's rows
     EXPORT = "exporting"
 
 
@@ -588,6 +589,22 @@ class RebuildReport:
     generation: int | None
     recovered: int | None = None
     backup: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What `migrate` moved and compared.
+
+    rows: how many of each table, every one held against its original.   compared: photos whose nearest ones were asked
+    for on both sides.   agreement: the share of those that the destination's index finds too, None with none compared.
+    """
+
+    photos: int
+    vectors: int
+    rows: Mapping[str, int]
+    compared: int
+    agreement: float | None
     seconds: float = 0.0
 
 

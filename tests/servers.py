@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import socket
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,6 +68,9 @@ class Server:
         self.hang_up(name)
         self.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public", database=name)
 
+    def socket(self) -> Path:
+        return Path(self._server.get_postmaster_info().socket_path)
+
     def run(self, statement: str, *, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run a statement as the server's owner."""
         import psycopg
@@ -111,6 +116,61 @@ class Server:
             bin_path=self._server.bin_path,
             user=self._server.system_user,
         )
+
+
+class Relay:
+    """Stands between a client and a server's socket, and cuts the line at the worst moment.
+
+    The first message after `cut_after` that holds its bytes still arrives; the answer does not.
+    """
+
+    def __init__(self, server: Server, folder: Path) -> None:
+        self.folder = folder
+        self.has_cut = False
+        self._cut: bytes | None = None
+        self._target = server.socket()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / self._target.name))
+        self._listener.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @classmethod
+    @contextmanager
+    def to(cls, server: Server) -> Iterator[Relay]:
+        with TemporaryDirectory(prefix="search-relay-") as folder:
+            relay = cls(server, Path(folder))
+            yield relay
+            relay.close()
+
+    def url(self, database: str) -> str:
+        return f"postgresql+psycopg://postgres@/{database}?host={self.folder}"
+
+    def cut_after(self, message: bytes) -> None:
+        self._cut = message
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._relay, args=(client,), daemon=True).start()
+
+    def _relay(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server, suppress(OSError):
+            server.connect(str(self._target))
+            while True:
+                ready, _, _ = select.select([client, server], [], [])
+                for side in ready:
+                    data = side.recv(65536)
+                    if not data:
+                        return
+                    (server if side is client else client).sendall(data)
+                    if side is client and self._cut is not None and self._cut in data:
+                        self._cut, self.has_cut = None, True
+                        server.recv(65536)  # it has done what it was told, and nobody learns of it
+                        return
 
 
 @contextmanager

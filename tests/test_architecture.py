@@ -79,7 +79,14 @@ THIRD_PARTIES = {
     },
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
-        *("catalog/scan", "catalog/schema", "catalog/seals", "catalog/snapshot", "catalog/tagging"),
+        *(
+            "catalog/scan",
+            "catalog/schema",
+            "catalog/seals",
+            "catalog/server",
+            "catalog/snapshot",
+            "catalog/tagging",
+        ),
         "catalog/transaction",
         *("catalog/upgrades", "catalog/writer"),
         "interop/immich",  # another program's database
@@ -123,7 +130,7 @@ THIRD_PARTIES = {
     "fsspec": {"shards/store"},
     "ray": {"engines"},
     "pymilvus": {"vectors/stores/milvus"},
-    "psycopg": {"vectors/stores/pgvector"},
+    "psycopg": {"catalog/server", "vectors/stores/pgvector"},
     "scipy": {"heads"},
     "regex": {"encoders/tokens"},
     "tokenizers": {"encoders/foreign_tokens"},

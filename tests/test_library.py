@@ -357,21 +357,21 @@ def test_an_unknown_id_is_an_error(pictures, id_):
 
 
 def test_vectors_that_another_model_outdated_are_dropped_by_open_sessions(
-    pictures, tmp_path, tiny_model, make_photo
+    pictures, tmp_path, tiny_model, make_photo, location
 ):
     own = make_photo(tmp_path / "own" / "x.png", seed=3)
     pictures.index([own])
     assert len(pictures.search("anything")) == 5
     make_photo(own, seed=4, size=(40, 40))
-    with Library.open(tmp_path / "library", model=tiny_model) as other:
+    with Library.open(location, model=tiny_model) as other:
         assert other.index([own], reencode=True).not_encoded == 4
     assert len(pictures.search("anything")) == 4
 
 
-def test_a_broken_photo_does_not_put_a_new_model_off_for_ever(library, album, tmp_path, tiny_model):
+def test_a_broken_photo_does_not_put_a_new_model_off_for_ever(library, album, location, tiny_model):
     library.index([album])
     (album / "day0" / "photo00.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with Library.open(tmp_path / "library", model=tiny_model) as other:
+    with Library.open(location, model=tiny_model) as other:
         report = other.index([album], reencode=True)
         assert (report.encoded, report.not_encoded) == (11, 0)
     assert library.catalog.encoder().name == tiny_model
@@ -391,8 +391,8 @@ def test_status_counts(pictures, tmp_path):
     assert all(root.online for root in status.roots)
 
 
-def test_another_model_is_refused_until_the_library_is_reencoded(pictures, tmp_path, tiny_model):
-    with Library.open(tmp_path / "library", model=tiny_model) as other:
+def test_another_model_is_refused_until_the_library_is_reencoded(pictures, tmp_path, tiny_model, location):
+    with Library.open(location, model=tiny_model) as other:
         with pytest.raises(EncoderMismatch, match="--reencode"):
             other.search("a cat")
         with pytest.raises(EncoderMismatch, match="indexed with builtin"):
@@ -400,34 +400,34 @@ def test_another_model_is_refused_until_the_library_is_reencoded(pictures, tmp_p
     assert names(pictures.search("a cat", k=1)) == ["chelsea"]
 
 
-def test_reencoding_lives_beside_and_takes_over_when_complete(pictures, tmp_path, tiny_model, photographs):
-    with Library.open(tmp_path / "library", model=tiny_model) as other:
+def test_reencoding_lives_beside_and_takes_over_when_complete(pictures, location, tiny_model, photographs):
+    with Library.open(location, model=tiny_model) as other:
         report = other.index([photographs["cat"]], reencode=True)
         assert report.encoded == 1
-        with Library.open(tmp_path / "library") as auto:
+        with Library.open(location) as auto:
             assert auto.catalog.encoder().name == "builtin"
         other.index(list(photographs.values()), reencode=True)
         assert len(other.search("a cat")) == 4
-    with Library.open(tmp_path / "library") as auto:
+    with Library.open(location) as auto:
         assert auto.answer("a cat").encoder == tiny_model
     assert {e.name for e in pictures.status().encoders} == {"builtin", tiny_model}
 
 
-def test_weights_that_changed_behind_a_name_are_noticed(album, tmp_path, tiny_model, tiny_model_again):
-    with Library.open(tmp_path / "library", model=tiny_model) as library:
+def test_weights_that_changed_behind_a_name_are_noticed(album, location, tiny_model, tiny_model_again):
+    with Library.open(location, model=tiny_model) as library:
         library.index([album])
     tiny_model_again()
-    with Library.open(tmp_path / "library", model=tiny_model) as library:
+    with Library.open(location, model=tiny_model) as library:
         with pytest.raises(EncoderMismatch, match="weights behind"):
             library.search("a cat")
         assert library.index([album], reencode=True).encoded == 12
         assert len(library.search("a cat", k=50)) == 12
 
 
-def test_labels_by_the_text_half_alone_are_the_whole_models(library, album, tmp_path):
+def test_labels_by_the_text_half_alone_are_the_whole_models(library, album, location):
     library.index([album])
     expected = library.label(["a red wall", "a green field"])
-    with Library.open(tmp_path / "library", offline=True) as other:
+    with Library.open(location, offline=True) as other:
         found = other.label(["a red wall", "a green field"])
         partly = other.label(["a red wall", "a green field"], paths=[album / "day0"])
         assert other.model.loaded is None
@@ -440,10 +440,10 @@ def test_labels_by_the_text_half_alone_are_the_whole_models(library, album, tmp_
     assert partly.photos == tuple(photo for photo in found.photos if "day0" in photo.path)
 
 
-def test_a_stranger_is_labelled_by_the_whole_model(library, album, make_photo, tmp_path):
+def test_a_stranger_is_labelled_by_the_whole_model(library, album, make_photo, tmp_path, location):
     library.index([album])
     stranger = make_photo(tmp_path / "elsewhere" / "x.png", 99)
-    with Library.open(tmp_path / "library", offline=True) as other:
+    with Library.open(location, offline=True) as other:
         found = other.label(["a red wall", "a green field"], paths=[album / "day0" / "photo00.png", stranger])
         assert other.model.loaded is not None
     assert [photo.id is None for photo in found.photos] == [False, True]

@@ -69,6 +69,9 @@ def upgrade() -> None:
         sa.Column("vector", sa.LargeBinary, nullable=False),
         sa.Column("crc", sa.BigInteger, nullable=False),
     )
+    if op.get_context().dialect.name == "postgresql":
+        op.create_index("embedding_photo", "embeddings", ["photo_id"])
+        op.execute("ALTER TABLE embeddings ALTER COLUMN vector SET STORAGE EXTERNAL")
     op.create_table(
         "skips",
         sa.Column("root_id", sa.Integer, sa.ForeignKey("roots.id"), primary_key=True),

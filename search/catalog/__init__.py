@@ -6,7 +6,7 @@ looking for damage import SQLAlchemy when they are wanted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from search.catalog.scopes import Scope
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.turn import Turn
 from search.errors import (
+    DamagedLibrary,
     LibraryBusy,
     LibraryError,
     LibraryNotFound,
@@ -90,6 +91,26 @@ class Catalog(CatalogReader):
         """Let readers use this generation from now on. Raises StorageError."""
         with storage_errors(self.shown):
             writer.switch_generation(number, seq=seq, manifest_hash=manifest_hash)
+
+    def copy_into(self, other: Catalog, *, told: Callable[[int, int], None]) -> dict[str, int]:
+        """Give another catalog, made if need be, all rows of this one, or none; return how many by table.
+
+        Nobody else writes to either meanwhile.   told: how many rows were written, of how many.
+        Raises UsageError if the other holds something, DamagedLibrary if this one is damaged, and as `writing`.
+        """
+        from search.catalog.check import find_problems
+        from search.catalog.transfer import transfer
+
+        self._check()
+        with self._storage.locked(), self._storage.examining() as source:
+            if problem := next(find_problems(source, full=True, copy=None, location=self.shown), None):
+                raise DamagedLibrary(
+                    f"{self.shown} is damaged: {problem.detail}", hint="run 'search check --repair' first"
+                )
+            other.create()
+            other._check()
+            with other._storage.writing() as target:
+                return transfer(source, target, told=told)
 
     # ---- damage
 

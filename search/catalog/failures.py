@@ -100,9 +100,10 @@ def _of_server(error: BaseException, cause: BaseException, library: str) -> Libr
     """Tell by the code of the SQL standard, where the server came to say one, what is wrong."""
     code = str(getattr(cause, "sqlstate", None) or "")
     said = " ".join(str(cause).splitlines()[:1])
-    if code.startswith(_AWAY) or (not code and _is_lost(error)):
+    refused = code.startswith(_REFUSED) or (not code and "FATAL: " in said and "the database system" not in said)
+    if code.startswith(_AWAY) or (not code and not refused and _is_lost(error)):
         return LibraryUnreachable.lost(library, said)
-    if code.startswith(_REFUSED):
+    if refused:
         return LibraryError(f"the database server of {library} refuses: {said}", hint=_RIGHTS)
     if code in _CROWDED:
         return LibraryBusy(f"{library} is locked by another program: {said}", hint="try again")

@@ -86,8 +86,8 @@ class Changes:
 class CatalogReader(TagReader):
     """Answers what a catalog can be asked, each question from one consistent state.
 
-    location: a folder or a SQLAlchemy URL; `shown` is it without a password.   notify: told, in a sentence, what the user should know.
-    copy: a SQLite file to read in place of the folder's own.
+    location: a folder or a SQLAlchemy URL; `shown` is it without a password.
+    notify: told, in a sentence, what the user should know.   copy: a SQLite file to read in place of the folder's own.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ Every row has a checksum, `crc`. Changing a row empties it, and the commit that 
 from __future__ import annotations
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     false,
     null,
     text,
@@ -160,6 +162,13 @@ embeddings = Table(
     Column("vector", LargeBinary, nullable=False),  # (D,) little-endian float16
     Column("crc", BigInteger, nullable=False),  # CRC-32 over photo id, encoder id and vector
 )
+
+# A server looks for what belongs to a photo that is deleted, and would try in vain to make vectors smaller.
+for statement in (
+    "CREATE INDEX embedding_photo ON embeddings (photo_id)",
+    "ALTER TABLE embeddings ALTER COLUMN vector SET STORAGE EXTERNAL",
+):
+    event.listen(embeddings, "after_create", DDL(statement).execute_if(dialect="postgresql"))
 
 pictures = Table(
     "pictures",

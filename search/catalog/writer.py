@@ -82,9 +82,7 @@ class Writer(TagWriter):
         try:
             yield
         except BaseException as error:
-            with suppress(
-                SQLAlchemyError, LibraryError
-            ):  # a full disk, a lost server: what went wrong first matters more
+            with suppress(SQLAlchemyError, LibraryError):  # a full disk, a server away: what was first matters
                 self.finish_job(JobState.FAILED if isinstance(error, Exception) else JobState.INTERRUPTED)
             raise
         self.finish_job(JobState.DONE)

@@ -92,7 +92,7 @@ _SHARED = (
         metavar="PATH",
         envvar="SEARCH_LIBRARY",
         shell_complete=completed_by("folders"),
-        help="The library's folder. [default: yours]",
+        help="The library: a folder, or a URL such as postgresql://user@host/database. [default: yours]",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors."),

@@ -63,7 +63,18 @@ if TYPE_CHECKING:
     from search.library.browsing import Browsed, Facets
     from search.library.tags import Tags
     from search.shards.run import ShardOptions
-    from search.types import AdoptReport, Ids, IndexReport, Passport, Photo, Pixels, Progress, Vector, Vectors
+    from search.types import (
+        AdoptReport,
+        Ids,
+        IndexReport,
+        MigrationReport,
+        Passport,
+        Photo,
+        Pixels,
+        Progress,
+        Vector,
+        Vectors,
+    )
     from search.vectors import VectorIndex
 
 Committed: TypeAlias = Callable[[int], None]
@@ -936,6 +947,20 @@ class Library:
         return look_at_photos(
             self.catalog, content=content, max_duration_s=max_duration_s, progress=progress, stop=stop
         )
+
+    def migrate(
+        self, target: Library, *, index: str | None = None, progress: Callable[[Progress], None] | None = None
+    ) -> MigrationReport:
+        """Give a library that holds nothing, on a disk or a database server, all that this one knows; this one stays.
+
+        All rows arrive, each held against its original, or none does; then the index is made, and asked for the photos
+        nearest to a sample.   index: as in `rebuild`.
+        Raises UsageError for a library that holds something, DamagedLibrary if this one is damaged, LibraryBusy,
+        StorageError; LibraryError if what arrived or is found is not the same.
+        """
+        from search.library import migrating
+
+        return migrating.migrate(self, target, index=index, progress=progress or (lambda _: None))
 
     def upgrade(self) -> str:
         """Bring a library of an older version to this one; returns the schema it had."""
