@@ -72,6 +72,7 @@ THIRD_PARTIES = {
     "platformdirs": {
         "banks",
         "cli/viewer",
+        "encoders/recipes",
         "library",
         "evaluate/pictures",
         "encoders/conversion",
@@ -84,6 +85,7 @@ THIRD_PARTIES = {
             "catalog/schema",
             "catalog/seals",
             "catalog/server",
+            "catalog/transfer",
             "catalog/snapshot",
             "catalog/tagging",
         ),

@@ -168,7 +168,7 @@ for statement in (
     "CREATE INDEX embedding_photo ON embeddings (photo_id)",
     "ALTER TABLE embeddings ALTER COLUMN vector SET STORAGE EXTERNAL",
 ):
-    event.listen(embeddings, "after_create", DDL(statement).execute_if(dialect="postgresql"))
+    event.listen(embeddings, "after_create", DDL(statement).execute_if(dialect="postgresql"))  # type: ignore[no-untyped-call]
 
 pictures = Table(
     "pictures",
