@@ -101,7 +101,9 @@ def main() -> None:
                 found, there_ms = answers(index, queries, within=within, where=where)
                 recall = np.mean([np.isin(a, b).mean() for a, b in zip(right, found, strict=True)])
                 short = int((found < 0).any(axis=1).sum())
-                print(f"  {share:>5}: recall@{K} {recall:.3f}, {short} short, {there_ms / here_ms:.2f} × exact here")
+                print(
+                    f"  {share:>5}: recall@{K} {recall:.3f}, {short} short, {there_ms / here_ms:.2f} × exact here"
+                )
         finally:
             index.store.drop()
             index.store.close()

@@ -131,7 +131,9 @@ def _tell(node: Node, cameras: Sequence[str]) -> _Told | None:
         case conditions.IsFormat():
             return _Told(OneOf("format", tuple(map(_text, node.names))), True)
         case conditions.Measured("rating", operator, value):
-            return _Told(Every((Compared("rating", operator, float(value)), Compared("rating", ">", _UNRATED))), True)
+            return _Told(
+                Every((Compared("rating", operator, float(value)), Compared("rating", ">", _UNRATED))), True
+            )
         case conditions.Taken():
             return _taken(node)
         case conditions.Near():
