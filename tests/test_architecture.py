@@ -79,7 +79,6 @@ THIRD_PARTIES = {
     "platformdirs": {
         "banks",
         "cli/viewer",
-        "encoders/recipes",
         "library",
         "evaluate/pictures",
         "encoders/conversion",

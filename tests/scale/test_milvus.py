@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from servers import Milvus
-from stores import Pushed
 
 from search.errors import IndexUnavailable
 from search.types import Filter
 from search.vectors import normalize
 from search.vectors.stores import open_store
+from stores import Pushed
 
 pytestmark = pytest.mark.milvus
 
@@ -46,6 +46,10 @@ def test_what_was_pushed_survives_a_kill_and_a_start(milvus_server: Milvus, open
     assert [some[0] for some in store.search(vectors[:5], 1)] == [0, 1, 2, 3, 4]
     store.close()
     with open_library() as library:
+        with library.catalog.writing() as writer:
+            writer.note_index(
+                url=f"{server.url}/album"
+            )  # the port may be another: the old one is not free at once
         assert library.check(full=True).ok
         assert [(hit.photo.id, hit.score) for hit in library.search("a wall", 12)] == before
         library.remove([album / "day1"])

@@ -24,7 +24,7 @@ Value: TypeAlias = int | float | str
 
 COLUMNS: dict[str, Kind] = {
     "taken_at": "integer",  # microseconds of wall-clock time since 1970
-    "rating": "integer",
+    "rating": "real",  # it may be compared with half a star
     "latitude": "real",
     "longitude": "real",
     "camera": "text",  # its name after "=", nothing where there is none
@@ -35,7 +35,7 @@ COLUMNS: dict[str, Kind] = {
 MOST_BYTES = 1000
 """Of a text in a store; longer ones are cut, and so is what they are compared with."""
 _MOST_NAMES = 200  # in one condition
-_NEVER, _UNRATED, _NOWHERE = -(2**62), -100, 1000.0
+_NEVER, _UNRATED, _NOWHERE = -(2**62), -100.0, 1000.0
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (a wall clock's)
 _DAY = timedelta(days=1)  # no place is further from UTC than that
 _KM_PER_DEGREE = EARTH_RADIUS_KM * math.pi / 180
@@ -100,7 +100,7 @@ def row_of(info: PhotoInfo) -> tuple[Value, ...]:
     placed = info.latitude is not None and info.longitude is not None
     return (
         _NEVER if taken is None else _microseconds(taken),
-        _UNRATED if info.rating is None else info.rating,
+        _UNRATED if info.rating is None else float(info.rating),
         float(info.latitude) if placed and info.latitude is not None else _NOWHERE,
         float(info.longitude) if placed and info.longitude is not None else _NOWHERE,
         "" if info.camera is None else _text("=" + info.camera),
@@ -131,7 +131,9 @@ def _tell(node: Node, cameras: Sequence[str]) -> _Told | None:
         case conditions.IsFormat():
             return _Told(OneOf("format", tuple(map(_text, node.names))), True)
         case conditions.Measured("rating", operator, value):
-            return _Told(Every((Compared("rating", operator, value), Compared("rating", ">", _UNRATED))), True)
+            return _Told(
+                Every((Compared("rating", operator, float(value)), Compared("rating", ">", _UNRATED))), True
+            )
         case conditions.Taken():
             return _taken(node)
         case conditions.Near():

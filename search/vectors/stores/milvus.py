@@ -302,7 +302,16 @@ def _is_milvus(error: BaseException) -> bool:
 def _is_passing(error: Exception) -> bool:
     """Whether it may be otherwise in a moment: the server is not reached, starts, or has too much to do."""
     text = f"{type(error).__name__} {error}".lower()
-    signs = ("unavailable", "deadline", "not ready", "rate limit", "timeout", "fail connecting", "unhealthy")
+    signs = (
+        "unavailable",
+        "deadline",
+        "timed out",
+        "timeout",
+        "not ready",
+        "rate limit",
+        "connecting",
+        "unhealthy",
+    )
     return _is_milvus(error) and any(sign in text for sign in signs)
 
 

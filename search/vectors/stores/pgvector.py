@@ -33,7 +33,7 @@ _WAIT_S, _ASK_MS, _WRITE_MS = 10, 30_000, 3_600_000
 _TRIES, _PAUSE_S = 3, 0.3
 _EXACT = 10_000  # rows up to which the graph is left aside
 _DEEPEST = 16_000
-_LEAST_EF, _MOST_EF = 100, 1000  # the greatest that pgvector takes
+_LEAST_EF, _MOST_EF = 250, 1000  # the greatest that pgvector takes
 _MOST_SCANNED = 200_000  # rows of the graph looked at for one search; then another way is tried
 
 
