@@ -150,15 +150,16 @@ def cluster(nodes: int) -> Iterator[str | None]:
 
 
 def print_rows(took: dict[tuple[str, int], list[Took]], few: int, many: int) -> None:
-    """Print what a run begins with, a photo's share, and both held against the plain run's."""
-    head = ("", f"{many} photos, CPU s", "of which before the first", "CPU ms a photo", "throughput a CPU second")
-    print("| " + " | ".join((*head, f"{many} photos, s by the clock")) + " |\n" + "|---" * 6 + "|")
+    """Print what a run takes, what of it comes before the first photo, a photo's share, and throughput beside plain."""
+    head = ("", "CPU s", "CPU s before the first photo", "CPU ms a photo")
+    head += ("throughput", "throughput without the start", "s by the clock")
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     plain = None
     for name in dict.fromkeys(name for name, _ in took):
         whole, part = (median(run.cpu_s for run in took[name, photos]) for photos in (many, few))
         share = (whole - part) / (many - few)
-        plain = plain or (share, whole)
-        ratios = f"{plain[1] / whole:.2f} of plain; without the start {plain[0] / share:.2f}"
+        plain = plain or (whole, share)
+        ratios = f"{plain[0] / whole:.2f} | {plain[1] / share:.2f}"
         wall = median(run.wall_s for run in took[name, many])
         print(f"| {name} | {whole:.1f} | {part - few * share:.1f} | {1000 * share:.1f} | {ratios} | {wall:.0f} |")
 
