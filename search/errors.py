@@ -16,6 +16,7 @@
     ├── UntrustedVectors      vectors from elsewhere are not what the model makes of the photos
     ├── SourceAway            photos on object storage can't be reached now
     ├── DamagedShard          a shard's file is not what was written
+    ├── ClusterLost           the machines that were to do the work can't be reached, or no more
     ├── DimensionError        vectors of another width than the index holds
     └── LibraryError          the library itself
         ├── LibraryNotFound   there is none at that place
@@ -121,6 +122,10 @@ class SourceAway(SearchError):
 
 class DamagedShard(SearchError):
     """A shard's file is not what was written: cut off, changed, or of another version."""
+
+
+class ClusterLost(SearchError):
+    """The machines that were to do the work can't be reached, or no more."""
 
 
 class DimensionError(SearchError):

@@ -127,6 +127,9 @@ def library(open_library):
 
 def write_model(folder: Path, seed: int, context_length: int = 77) -> None:
     """A CLIP of the smallest size with random weights, in open_clip's layout."""
+    from search.encoders.torchvision_ops import ensure_torchvision
+
+    ensure_torchvision()
     import open_clip
     import torch
     from safetensors.torch import save_file

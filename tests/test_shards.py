@@ -260,6 +260,20 @@ def test_merging_brings_each_photo_in_once(album, library, job, counting, make_p
     assert library.check(full=True).ok
 
 
+def test_merging_reads_each_shard_once_whole(album, library, job, counting, monkeypatch):
+    whole: list[str] = []
+
+    def noted(store, name: str, fingerprint: str):
+        whole.append(name)
+        return read(store, name, fingerprint)
+
+    monkeypatch.setattr("search.shards.run.read", noted)
+    for shard in plan(scan(str(album)), job, size=5):
+        encode_shard(shard, job, encoder=counting)
+    assert library.merge(job.store).added == 12
+    assert sorted(whole) == sorted(done(job))
+
+
 def test_a_merge_that_is_cut_short_goes_on(album, library, job, counting):
     for shard in plan(scan(str(album)), job, size=5):
         encode_shard(shard, job, encoder=counting)

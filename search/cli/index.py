@@ -59,7 +59,7 @@ _SHOWN = 20  # skipped files named in the report
 )
 @click.option("--shard-size", type=click.IntRange(1, 100_000), help="Photos a shard. [default: 512]")
 @click.option("--gpus", type=Number(min=0), help="GPUs that a shard takes with ray; a part of one is shared.")
-@click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster that runs. [default: one on this machine]")
+@click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster that runs. [default: one on this machine]")
 @click.option("--wait", is_flag=True, help="Wait while another process writes to the library.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if anything was skipped.")
 def command(

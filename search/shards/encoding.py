@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -220,6 +220,17 @@ def read(store: Store, name: str, fingerprint: str) -> tuple[About, list[Row]]:
         raise
     except Exception as error:  # Parquet's reader raises what it likes over damage, and so does checking a word
         raise DamagedShard(f"shard {name} is damaged: {' '.join(str(error).split())[:200]}") from error
+
+
+def paths(store: Store, name: str) -> list[str]:
+    """Return the files that a shard tells of, without its vectors and unchecked.   Raises StorageError."""
+    arrow = parquet()
+
+    def column(file: BinaryIO) -> list[bytes]:
+        found: list[bytes] = arrow.parquet.read_table(file, columns=["path_bytes"])["path_bytes"].to_pylist()
+        return found
+
+    return [os.fsdecode(path) for path in store.part(name, column)]
 
 
 def _check(about: dict[str, Any], name: str, fingerprint: str, digest: str) -> None:

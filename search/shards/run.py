@@ -19,14 +19,14 @@ import numpy as np
 from search.addresses import relative
 from search.adoption.run import record_files
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
-from search.errors import DamagedShard
+from search.errors import DamagedShard, StorageError, UsageError
 from search.failpoints import reach
 from search.indexer import SETTLED, IndexOptions, Model, Run, batches
 from search.objects import check_permitted
 from search.photos.scan import file_system
 from search.photos.versions import READER
 from search.shards import SIZE, Engine, Job, Shard, encode_all, plan
-from search.shards.encoding import Row, encode_shard, read
+from search.shards.encoding import Row, encode_shard, paths, read
 from search.shards.store import Store, open_store
 from search.types import FileStat, JobState, Progress, Skip, SkipReason, Stage
 
@@ -235,11 +235,21 @@ class Merge(Taking):
         return self._reported()
 
     def _present(self, name: str) -> Iterator[FileStat]:
-        """Yield the files of a shard that are here, as they are now."""
-        for row in self._rows(name)[1]:
-            with contextlib.suppress(OSError, ValueError):  # not here, or not to be looked at
-                if file := next(self._sources.scan(row.stat.path), None):
+        """Yield the files of a shard that are here, as they are now.
+
+        All are looked at before any is taken in: a photo that moved is told from new ones by all that is there. Their
+        names are a small part of a shard, and the rest of it is fetched when it is due.
+        """
+        for path in self._paths(name):
+            with contextlib.suppress(OSError, ValueError, UsageError):  # not here, or no place to look at
+                if file := next(self._sources.scan(path), None):
                     yield file
+
+    def _paths(self, name: str) -> list[str]:
+        try:
+            return paths(self._store, name)
+        except StorageError:  # it may be damaged, which is told from a store that is away by reading all of it
+            return [row.stat.path for row in self._rows(name)[1]]
 
     def _encode(self, found: Scan) -> None:
         self._begin(_count_wanted(found))

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from search import objects
 from search.errors import SourceAway, StorageError, UsageError
 from search.files import atomic_write, sweep
+
+T = TypeVar("T")
 
 _SUFFIX = ".parquet"
 
@@ -30,6 +32,9 @@ class Store(Protocol):
 
     def read(self, name: str) -> bytes:
         """Return an object.   Raises StorageError."""
+
+    def part(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        """Return what `read` makes of an object; only what it reads is fetched.   Raises StorageError if it can't."""
 
 
 def open_store(url: str, fingerprint: str) -> Store:
@@ -59,6 +64,10 @@ class _Folder:
         with _told(self._folder):
             return (self._folder / f"{name}{_SUFFIX}").read_bytes()
 
+    def part(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        with _told(self._folder), (self._folder / f"{name}{_SUFFIX}").open("rb") as file:
+            return read(file)
+
 
 class _Remote:
     def __init__(self, url: str, fingerprint: str) -> None:
@@ -83,6 +92,10 @@ class _Remote:
             place = f"{self._prefix}/{name}{_SUFFIX}"
             data: bytes = objects.asked(self._url, lambda: self._files.cat_file(place))
             return data
+
+    def part(self, name: str, read: Callable[[BinaryIO], T]) -> T:
+        with _told(self._url), self._files.open(f"{self._prefix}/{name}{_SUFFIX}", cache_type="none") as file:
+            return read(file)
 
 
 def _is_whole(name: str) -> bool:

@@ -15,7 +15,7 @@ import pytest
 import scale_tasks
 
 from search.engines import LocalEngine, RayEngine, RayOptions
-from search.errors import SearchError
+from search.errors import ClusterLost, SearchError, UsageError
 from search.photos.scan import scan
 from search.shards import Engine, Failure, Job, Shard, encode_all, plan
 from search.shards.encoding import encode_shard, read, remaining
@@ -114,3 +114,27 @@ def test_ray_that_others_may_reach_already_is_not_started(album, job, monkeypatc
     monkeypatch.setitem(sys.modules, "ray", object())
     with pytest.raises(SearchError, match="imported before"):
         list(RayEngine().run(functools.partial(scale_tasks.failing, of=""), plan(scan(str(album)), job)))
+
+
+@pytest.mark.parametrize(
+    ("options", "machine", "fitting"),
+    [
+        (RayOptions(), {"CPU": 4.0, "memory": 9e9}, 4),
+        (RayOptions(cpus=3), {"CPU": 8.0}, 2),
+        (RayOptions(gpus=0.5), {"CPU": 16.0, "GPU": 2.0}, 4),
+        (RayOptions(gpus=0.7), {"CPU": 16.0, "GPU": 4.0}, 4),  # what is left of one is no use
+        (RayOptions(gpus=1 / 3), {"CPU": 16.0, "GPU": 1.0}, 3),
+        (RayOptions(gpus=0.25), {"CPU": 2.0, "GPU": 1.0}, 2),
+        (RayOptions(gpus=1), {"CPU": 16.0}, 0),
+    ],
+)
+def test_so_many_shards_as_a_machine_has_room_for(options, machine, fitting):
+    assert options.fitting(machine) == fitting
+
+
+def test_what_can_not_be_meant_is_told_before_ray_starts(job):
+    for wrong in ({"gpus": 1.5}, {"cpus": 0}, {"address": "auto"}, {"address": "ray://10.0.0.5:10001"}):
+        with pytest.raises(UsageError):
+            RayOptions(**wrong)
+    with pytest.raises(ClusterLost, match="no Ray cluster answers"):
+        RayEngine(RayOptions(address="127.0.0.1:9")).run(scale_tasks.slow, [])

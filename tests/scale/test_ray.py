@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_the_file_that_workers_die_of_is_left_out_alone(engine, album, job, tmp_
     assert (Path(skip.path).name, skip.reason) == ("photo07.png", SkipReason.QUARANTINED)
     assert sorted(map(int, deaths.read_text().split()), reverse=True)[:4] == [6, 6, 6, 3]
     assert deaths.read_text().split()[-2:] == ["1", "1"]
+
+
+def test_a_worker_that_lacks_what_it_needs_has_not_died(engine, album, job, monkeypatch):
+    here_alone = types.ModuleType("here_alone")
+    exec("def task(shard): pass", here_alone.__dict__)
+    monkeypatch.setitem(sys.modules, "here_alone", here_alone)
+    (outcome,) = engine.run(here_alone.task, plan(scan(str(album)), job), retries=0)
+    assert isinstance(outcome, Failure)
+    assert not outcome.died
+    assert "here_alone" in outcome.reason
 
 
 def test_a_task_that_never_ends_is_given_up(album, job, engine):

@@ -13,8 +13,8 @@ from search.errors import SearchError, StorageError
 from search.indexer import IndexOptions
 from search.photos import sources
 from search.photos.scan import scan
-from search.shards import Job, plan
-from search.shards.encoding import done, encode_shard, read, remaining
+from search.shards import Job, Shard, plan
+from search.shards.encoding import done, encode_shard, paths, quarantine, read, remaining
 from search.shards.run import ShardOptions
 from search.shards.store import open_store
 
@@ -82,6 +82,22 @@ def test_shards_lie_there_as_in_a_folder(album, bucket, tmp_path, counting):
     assert remaining(shards, there) == []
     with pytest.raises(StorageError, match="s3://"):
         read(open_store(bucket, counting.fingerprint), "none", counting.fingerprint)
+
+
+def test_of_a_shard_no_more_is_fetched_than_the_names(album, bucket, counting, monkeypatch):
+    job = Job("builtin", counting.fingerprint, bucket, "x", workers=1)
+    (file,) = scan(str(album / "day0" / "photo00.png"))
+    shard = Shard.of([file._replace(path=f"{file.path}{number}") for number in range(2000)], job)
+    quarantine(shard, job, "a reason that takes some room" * 10)
+    store = open_store(bucket, counting.fingerprint)
+    sizes = []
+    monkeypatch.setattr(
+        s3fs.core.S3File,
+        "_fetch_range",
+        lambda *a, f=s3fs.core.S3File._fetch_range: sizes.append(a[2] - a[1]) or f(*a),
+    )
+    assert paths(store, shard.name) == [one.path for one in shard.files]
+    assert sum(sizes) < len(store.read(shard.name)) / 3
 
 
 def test_a_library_is_indexed_by_way_of_it(album, bucket, library, counting):
