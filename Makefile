@@ -5,13 +5,13 @@ RIVALS = against_rclip against_clip_retrieval
 BENCHES = encoders pipeline memory index filters labels incremental decoding quality reliability serving
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-slow test-clients test-browser test-scale torture lint format bench docs wheel clean
+.PHONY: demo test test-slow test-clients test-browser test-scale test-milvus torture lint format bench docs wheel clean
 
 demo: $(VENV)/installed       ## index real photographs, search and label them; PHOTOS=DIR for your own
 	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: $(VENV)/installed       ## run the tests
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -m "not slow and not milvus" -n auto --maxprocesses 4
 
 test-slow: $(VENV)/installed  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
@@ -25,6 +25,10 @@ test-browser: $(VENV)/installed  ## look at the pages in Chromium, and with axe-
 test-scale: $(VENV)/installed ## run the tests that need Ray and object storage, without a network where that can be
 	$(BIN)/pip install -q -c constraints.txt --group scale
 	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m slow tests/scale tests/contracts/test_engines.py
+
+test-milvus: $(VENV)/installed ## run the tests of an index on Milvus against a real server, without a network where that can be
+	$(BIN)/pip install -q -c constraints.txt --no-deps milvus==2.3.5
+	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m milvus tests/contracts/test_vectors.py tests/scale/test_milvus.py
 
 torture: $(VENV)/installed    ## kill, starve and unplug it for an hour; SEED=n PART=0.1
 	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1) --torture-part $(or $(PART),1)

@@ -159,6 +159,7 @@ def report_document(report: IndexReport, library: str) -> dict[str, Any]:
         "images_per_second": report.images_per_second,
         "interrupted": report.interrupted,
         "not_published": report.not_published,
+        "index_behind": report.index_behind,
     }
 
 

@@ -18,12 +18,15 @@
     ├── DamagedShard          a shard's file is not what was written
     ├── ClusterLost           the machines that were to do the work can't be reached, or no more
     ├── DimensionError        vectors of another width than the index holds
+    ├── IndexMismatch         a collection on a server is not this library's index
+    ├── IndexUnavailable      the server that has the index does not answer
     └── LibraryError          the library itself
         ├── LibraryNotFound   there is none at that place
         ├── OldLibrary        made by an older version; `search upgrade` brings it up to date
         ├── NewerLibrary      made by a newer version; nothing was touched
         ├── DamagedLibrary    the catalog can't be read; `search rebuild` makes it anew from its newest copy
         ├── LibraryBusy       another process is writing to it
+        ├── LibraryUnreachable  the database server that keeps the catalog is away, or went away
         └── StorageError      the disk is full or not writable
 
 `hint` says what to do next; it is part of the text and also a field of its own.
@@ -132,6 +135,14 @@ class DimensionError(SearchError):
     """Vectors have another width than the index holds."""
 
 
+class IndexMismatch(SearchError):
+    """What lies where an index should be on a server is of another library, or no index."""
+
+
+class IndexUnavailable(SearchError):
+    """The server that has the index does not answer, or can't answer this; the catalog has every vector."""
+
+
 class LibraryError(SearchError):
     """The library itself is the trouble."""
 
@@ -154,6 +165,16 @@ class DamagedLibrary(LibraryError):
 
 class LibraryBusy(LibraryError):
     """Another process is writing to the library."""
+
+
+class LibraryUnreachable(LibraryError):
+    """The database server that keeps the catalog can't be reached, or the connection was lost."""
+
+    @classmethod
+    def lost(cls, library: str, cause: str = "the connection was lost") -> LibraryUnreachable:
+        """Return the error for a server that is away.   library: without a password.   cause: in its own words."""
+        hint = "see that it runs, then do it again: everything committed before is kept"
+        return cls(f"the database server of {library} can't be reached: {cause}", hint=hint)
 
 
 class StorageError(LibraryError):

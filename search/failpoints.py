@@ -23,6 +23,7 @@ NAMES = (
     "compact.purged",  # old tombstones are gone, the catalog not yet compacted
     "upgrade.backed_up",  # the copy is there, the schema still old
     "upgrade.migrated",  # the schema is new, not committed
+    "transfer.compared",  # every row of a library is in its new place, not committed
     "repair.backed_up",  # the copy is there, nothing repaired
     "repair.restored",  # repaired, not committed
     "train.stepped",  # the weights have changed, nothing of it is saved

@@ -19,6 +19,7 @@ from search.errors import (
     LibraryBusy,
     LibraryError,
     LibraryNotFound,
+    LibraryUnreachable,
     PhotoError,
     SourceAway,
     StorageError,
@@ -70,7 +71,9 @@ def inspect(
             problems.append(Problem(ProblemKind.GENERATION_DAMAGED, wrong, loss))
     if whole and more is not None and not problems:
         problems += more()
-    facts: dict[str, int | str] = {"level": "full" if whole else "quick", "sqlite": SQLITE_VERSION}
+    facts: dict[str, int | str] = {"level": "full" if whole else "quick"}
+    if catalog.folder is not None:
+        facts["sqlite"] = SQLITE_VERSION
     if low := catalog.low_space():
         facts["space"] = low
     if readable:
@@ -91,7 +94,7 @@ def repair(
     try:
         with _copy(catalog, generations) as copy:
             repaired, backup = catalog.repair(copy)
-    except (LibraryBusy, StorageError):
+    except (LibraryBusy, LibraryUnreachable, StorageError):
         raise
     except LibraryError:
         return 0, None  # what remains is told by the inspection that follows

@@ -1,13 +1,15 @@
-"""The vector index that answers: the published generation where it lies, and the catalog's commits since on top."""
+"""The vector index that answers: the published generation where it lies, or a server's, with later commits on top."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search.errors import IndexMismatch, IndexUnavailable
 from search.generations.manifest import Unsound
 from search.relevance import BACKGROUND
 from search.types import Problem, ProblemKind
@@ -19,28 +21,39 @@ if TYPE_CHECKING:
     from search.catalog import Catalog, Changes, EncoderRow
     from search.generations import Generation, Generations
     from search.generations.manifest import EncoderFiles
-    from search.types import Vectors
+    from search.mirror import Mirror
+    from search.types import Publication, Vectors
     from search.vectors import VectorIndex
 
 _SAMPLE = 1000  # vectors searched to see that each finds itself
 _MOST_LAID_OVER = 10_000  # vectors in memory from which a newer generation, where they lie in files, is moved to
+_PATIENCE_S = 60.0  # without a server that failed, before it is asked again
 _TIE = 1e-3  # cosines closer than that are as good as equal
 
 
 class LiveIndex:
     """The index of one model's vectors, as of the catalog's last commit. Not for two threads at a time.
 
-    tell: told, in a sentence, what the user should know.
+    tell: told, in a sentence, what the user should know.   mirror: opens an index on a server by its URL.
     """
 
-    def __init__(self, catalog: Catalog, generations: Generations | None, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        generations: Generations | None,
+        tell: Callable[[str], None],
+        mirror: Callable[[str], Mirror] | None = None,
+    ) -> None:
         self._catalog = catalog
         self._generations = generations
         self._tell = tell
+        self._mirror = mirror
+        self._away_until = 0.0  # when the server of an index is to be asked again
         self._index: VectorIndex | None = None
         self._reflects = (0, -1)  # encoder and commit
         self._photos = 0  # present at that commit
-        self._over: int | None = None  # the generation published when the index was filled
+        self._over: tuple[int | None, str | None, str] = None, None, ""  # what was published when it was filled
+        self._pushed = -1  # the commit that a server had then
         self._background: Vectors | None = None
 
     def of(self, row: EncoderRow) -> VectorIndex:
@@ -49,11 +62,16 @@ class LiveIndex:
         Who lives long moves to a newer generation once many vectors came since its own: they need not stay in memory.
         """
         said = self._catalog.publication()
+        if self._away_until and monotonic() > self._away_until:
+            self._index, self._away_until = None, 0.0
         if self._index is None or self._reflects != (row.id, said.seq):
-            index = self._topped_up(row)
-            if index is None or (said.number != self._over and index.laid_over >= _MOST_LAID_OVER):
-                self._over = said.number
-                index = self._filled(row)
+            over = (said.number, said.on_server, said.index_mark.partition(" ")[0])
+            moved = over[1:] != self._over[1:]  # to a server, from it, or filled anew there
+            index = None if moved else self._topped_up(row)
+            newer = (over, said.index_seq) != (self._over, self._pushed)
+            if index is None or (newer and index.laid_over >= _MOST_LAID_OVER):
+                self._over, self._pushed = over, said.index_seq
+                index = self._filled(row, said)
             self._index = index
             self._background = None
             if without := self._photos - len(self._index):
@@ -61,6 +79,13 @@ class LiveIndex:
                     f"{without} photos have no sound vector by {row.name} and are left out; run 'search check'"
                 )
         return self._index
+
+    def degrade(self) -> bool:
+        """Go on without the server for a while, after it failed; False where there is nothing to go on with."""
+        if self._away_until or self._generations is None or not self._catalog.publication().on_server:
+            return False
+        self._index, self._away_until = None, monotonic() + _PATIENCE_S
+        return True
 
     def background(self, row: EncoderRow) -> Vectors:
         """Return photos taken evenly over the library, (M, D), to know what an unrelated photo scores."""
@@ -90,10 +115,13 @@ class LiveIndex:
         index = self._index
         if index is None or encoder_id != row.id:
             return None
-        with self._catalog.changes(row, seq) as changes:
-            if changes.rebuild:
-                return None
-            self._apply(changes, index, row)
+        try:
+            with self._catalog.changes(row, seq) as changes:
+                if changes.rebuild:
+                    return None
+                self._apply(changes, index, row)
+        except IndexUnavailable:
+            return None
         return index
 
     def _apply(self, changes: Changes, index: VectorIndex, row: EncoderRow) -> None:
@@ -102,7 +130,23 @@ class LiveIndex:
             index.add(ids, normalize(vectors))
         self._reflects, self._photos = (row.id, changes.seq), changes.photos
 
-    def _filled(self, row: EncoderRow) -> VectorIndex:
+    def _filled(self, row: EncoderRow, said: Publication) -> VectorIndex:
+        """Lay what was committed since over what a server has, else the published generation, else nothing."""
+        if self._mirror and said.on_server and not self._away_until and self._catalog.encoder() == row:
+            try:
+                return self._on_server(row, self._mirror(said.on_server))
+            except (IndexUnavailable, IndexMismatch) as error:
+                if not self.degrade():
+                    raise
+                self._tell(f"{error.message}; answering from the index in the library's folder")
+        return self._local(row)
+
+    def _on_server(self, row: EncoderRow, mirror: Mirror) -> VectorIndex:
+        index, changes = mirror.index(row)
+        self._reflects, self._photos = (row.id, changes.seq), changes.photos
+        return index
+
+    def _local(self, row: EncoderRow) -> VectorIndex:
         """Lay what was committed since over the published generation, else over nothing."""
         with self._base() as base:
             since = base.manifest.seq if base else -1

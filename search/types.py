@@ -421,6 +421,7 @@ class Stage(StrEnum):
     WRITE = "writing"  # sidecars
     ADOPT = "taking over"  # vectors that other software made
     UNPACK = "unpacking"
+    COPY = "copying"  # a catalog's rows
     EXPORT = "exporting"
 
 
@@ -451,7 +452,8 @@ class IndexReport:
     their content is as it was; each counts elsewhere, too.
     not_encoded: after re-encoding, photos that have no vector by the new model yet; while there are any, the old
     model answers.   not_published: why the index generation that was due could not be written, "" if it was; the
-    photos are committed and found all the same.
+    photos are committed and found all the same.   index_behind: why an index on a server could not be brought up to
+    date.
     """
 
     encoder: str
@@ -471,6 +473,7 @@ class IndexReport:
     seconds: float = 0.0
     interrupted: bool = False
     not_published: str = ""
+    index_behind: str = ""
 
     @property
     def images_per_second(self) -> float:
@@ -555,6 +558,8 @@ class Publication:
 
     seq, purge_seq: its last commit, and the last that deleted photos for good.   generation_seq: the commit that
     the generation reflects.   manifest_hash: SHA-256 of its manifest.
+    index_url: of the index on a server; "exact" for none at all, None where nobody said.   index_mark tells that it is
+    ours, index_seq the commit that was brought there last, -1 if it is to be filled.
     """
 
     uuid: str
@@ -563,6 +568,14 @@ class Publication:
     number: int | None
     generation_seq: int
     manifest_hash: str
+    index_url: str | None = None
+    index_mark: str = ""
+    index_seq: int = -1
+
+    @property
+    def on_server(self) -> str | None:
+        """The URL of the index on a server, None if there is none."""
+        return None if self.index_url in (None, "exact") else self.index_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -576,6 +589,22 @@ class RebuildReport:
     generation: int | None
     recovered: int | None = None
     backup: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What `migrate` moved and compared.
+
+    rows: how many of each table, every one held against its original.   compared: photos whose nearest ones were asked
+    for on both sides.   agreement: the share of those that the destination's index finds too, None with none compared.
+    """
+
+    photos: int
+    vectors: int
+    rows: Mapping[str, int]
+    compared: int
+    agreement: float | None
     seconds: float = 0.0
 
 

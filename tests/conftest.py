@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from PIL import Image
+from servers import Milvus, Server, milvus, postgresql
 from sqlalchemy import Engine, create_engine
 
 from search import Library, load_encoder
@@ -33,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--clients-python", help="an interpreter with clip-retrieval in its environment; else one is made"
     )
     parser.addoption("--axe", help="axe.min.js of axe-core; else npm fetches it")
+    parser.addoption(
+        "--database", choices=["sqlite", "postgresql"], default="sqlite", help="where libraries keep their catalog"
+    )
     parser.addoption("--torture-part", type=float, default=1.0, help="which part of its long runs' trials to make")
 
 
@@ -71,6 +75,38 @@ def compiled_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server for whoever asks; tests that stop or kill it start one of their own (tests/servers.py)."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres: Server) -> str:
+    return postgres.database()
+
+
+@pytest.fixture
+def database(postgres: Server, shared_database: str) -> Iterator[str]:
+    """The name of an empty database on that server, for this test alone; `postgres.database()` makes more."""
+    yield shared_database
+    postgres.empty(shared_database)
+
+
+@pytest.fixture
+def database_url(postgres: Server, database: str) -> str:
+    """What `--library` takes for that database."""
+    return postgres.url(database)
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Milvus]:
+    """A real Milvus server, for the tests with that mark."""
+    with milvus(tmp_path_factory.mktemp("milvus-server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def builtin():
     return load_encoder("builtin")
 
@@ -103,7 +139,15 @@ def album(tmp_path: Path, make_photo) -> Path:
 
 
 @pytest.fixture
-def open_library(tmp_path: Path, counting, monkeypatch) -> Callable[[], Library]:
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where the test's library is: a folder, or with `--database postgresql` a database of its own."""
+    if request.config.getoption("--database") == "sqlite":
+        return str(tmp_path / "library")
+    return request.getfixturevalue("database_url")
+
+
+@pytest.fixture
+def open_library(location: str, counting, monkeypatch) -> Callable[[], Library]:
     """Open the test's library with the model loaded once for all tests, as another process would find it."""
     load = LibraryModel.load
 
@@ -111,7 +155,7 @@ def open_library(tmp_path: Path, counting, monkeypatch) -> Callable[[], Library]
         return counting if name == "builtin" else load(self, name, photos=photos)
 
     def open_() -> Library:
-        library = Library.open(tmp_path / "library", model="builtin", offline=True)
+        library = Library.open(location, model="builtin", offline=True)
         library.model.loaded = counting
         return library
 

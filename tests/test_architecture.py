@@ -30,6 +30,7 @@ LAYERS = (
         "inspection",
         "generations",
         "live",
+        "mirror",
         "duplicates",
     },
     {"library"},
@@ -64,6 +65,8 @@ SIBLINGS = {
     ("train", "evaluate"),  # how data are read and a model is measured is the same before and after training
     ("cli", "web"),  # `search serve` starts it; web knows nothing of the command line
     ("live", "generations"),  # what an index starts from
+    ("live", "mirror"),  # or what lies on a server, for its type
+    ("mirror", "generations"),  # how many changes are worth writing down
 }
 
 THIRD_PARTIES = {
@@ -126,6 +129,8 @@ THIRD_PARTIES = {
     "pyarrow": {"train/samples", "interop", "shards/store"},
     "fsspec": {"objects"},
     "ray": {"engines"},
+    "pymilvus": {"vectors/stores/milvus"},
+    "psycopg": {"vectors/stores/pgvector"},
     "scipy": {"heads"},
     "regex": {"encoders/tokens"},
     "tokenizers": {"encoders/foreign_tokens"},
@@ -149,6 +154,7 @@ THIRD_PARTIES = {
         "heads",
         "generations",
         "live",
+        "mirror",
         "duplicates",
         "adoption",
         "shards",

@@ -6,6 +6,8 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
@@ -37,7 +39,7 @@ def upgrade() -> None:
         sa.Column("taken_at", sa.DateTime, nullable=True),
         sa.Column("taken_offset_s", sa.Integer, nullable=True),
         sa.Column("taken_at_source", sa.String(8), nullable=True),
-        sa.Column("camera", sa.Text, nullable=True),
+        sa.Column("camera", NAME, nullable=True),
         sa.Column("lens", sa.Text, nullable=True),
         sa.Column("latitude", sa.Float, nullable=True),
         sa.Column("longitude", sa.Float, nullable=True),

@@ -8,6 +8,8 @@ down_revision = "0005"
 
 LABEL_COLUMNS = ("photo_id", "label", "source", "encoder_id", "probability", "score", "created_at")
 
+NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     lite = op.get_context().dialect.name == "sqlite"
@@ -27,7 +29,7 @@ def upgrade() -> None:
     op.create_table(
         "verdicts",
         sa.Column("photo_id", sa.Integer, sa.ForeignKey("photos.id"), primary_key=True),
-        sa.Column("label", sa.Text, primary_key=True),
+        sa.Column("label", NAME, primary_key=True),
         sa.Column("run_id", sa.Integer, sa.ForeignKey("runs.id"), primary_key=True),
         sa.Column("accepted", sa.Boolean, nullable=False),
         sa.Column("created_at", sa.DateTime, nullable=False),
@@ -47,7 +49,7 @@ def upgrade() -> None:
     op.create_table(
         "heads",
         sa.Column("encoder_id", sa.Integer, sa.ForeignKey("encoders.id"), primary_key=True),
-        sa.Column("label", sa.Text, primary_key=True),
+        sa.Column("label", NAME, primary_key=True),
         sa.Column("weights", sa.LargeBinary, nullable=False),
         sa.Column("bias", sa.Float, nullable=False),
         sa.Column("threshold", sa.Float, nullable=True),

@@ -6,7 +6,7 @@ looking for damage import SQLAlchemy when they are wanted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,16 @@ from search.catalog.rows import EncoderRow, KnownFile
 from search.catalog.scopes import Scope
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.turn import Turn
-from search.errors import LibraryBusy, LibraryError, LibraryNotFound, NewerLibrary, OldLibrary, StorageError
+from search.errors import (
+    DamagedLibrary,
+    LibraryBusy,
+    LibraryError,
+    LibraryNotFound,
+    LibraryUnreachable,
+    NewerLibrary,
+    OldLibrary,
+    StorageError,
+)
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
@@ -41,7 +50,7 @@ class Catalog(CatalogReader):
 
     def create(self) -> None:
         """Make the catalog unless it is there; one whose making was cut short is made anew."""
-        if self.folder is not None and self.is_begun():
+        if self.is_begun():
             return
         from search.catalog import upgrades
 
@@ -80,8 +89,28 @@ class Catalog(CatalogReader):
 
     def switch_generation(self, writer: Writer, number: int, *, seq: int, manifest_hash: str) -> None:
         """Let readers use this generation from now on. Raises StorageError."""
-        with storage_errors(self.location):
+        with storage_errors(self.shown):
             writer.switch_generation(number, seq=seq, manifest_hash=manifest_hash)
+
+    def copy_into(self, other: Catalog, *, told: Callable[[int, int], None]) -> dict[str, int]:
+        """Give another catalog, made if need be, all rows of this one, or none; return how many by table.
+
+        Nobody else writes to either meanwhile.   told: how many rows were written, of how many.
+        Raises UsageError if the other holds something, DamagedLibrary if this one is damaged, and as `writing`.
+        """
+        from search.catalog.check import find_problems
+        from search.catalog.transfer import transfer
+
+        self._check()
+        with self._storage.locked(), self._storage.examining() as source:
+            if problem := next(find_problems(source, full=True, copy=None, location=self.shown), None):
+                raise DamagedLibrary(
+                    f"{self.shown} is damaged: {problem.detail}", hint="run 'search check --repair' first"
+                )
+            other.create()
+            other._check()
+            with other._storage.writing() as target:
+                return transfer(source, target, told=told)
 
     # ---- damage
 
@@ -91,7 +120,7 @@ class Catalog(CatalogReader):
         copy: where a repair would take sound rows from.   Raises OldLibrary, NewerLibrary; damage is a problem.
         """
         from search.catalog.check import find_problems, is_small
-        from search.catalog.damage import REBUILD
+        from search.catalog.damage import REBUILD, RESTORE
 
         if not self.exists():
             raise self._not_found()
@@ -100,12 +129,13 @@ class Catalog(CatalogReader):
                 raise self._not_found()
             with self._storage.examining() as connection:
                 whole = is_small(connection) if full is None else full
-                found = find_problems(connection, full=whole, copy=copy, location=self.location)
+                found = find_problems(connection, full=whole, copy=copy, location=self.shown)
                 return list(found), whole
-        except (LibraryBusy, LibraryNotFound, NewerLibrary, OldLibrary, StorageError):
+        except (LibraryBusy, LibraryNotFound, LibraryUnreachable, NewerLibrary, OldLibrary, StorageError):
             raise
         except (LibraryError, UnicodeDecodeError) as error:
-            return [Problem(ProblemKind.CATALOG_DAMAGED, str(error), REBUILD)], bool(full)
+            loss = REBUILD if self.folder else RESTORE
+            return [Problem(ProblemKind.CATALOG_DAMAGED, str(error), loss)], bool(full)
 
     def low_space(self) -> str:
         """Say, in words, if there is little room left for what a library needs beside its catalog; else ''."""
@@ -128,6 +158,6 @@ class Catalog(CatalogReader):
             with self._storage.writing() as connection:
                 repaired = Writer(connection).repair(backup, copy)
         except UnicodeDecodeError as error:  # SQLite's message quotes damaged text
-            raise LibraryError(f"the catalog of {self.location} can't be read", hint=REBUILD) from error
+            raise LibraryError(f"the catalog of {self.shown} can't be read", hint=REBUILD) from error
         self.close()  # what was read before does not hold
         return repaired, backup if repaired else None

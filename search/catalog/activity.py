@@ -27,17 +27,19 @@ def last_job(session: Session, folder: Path | None) -> JobStatus | None:
         return None
     kind, outcome, started_at, heartbeat_at, finished_at, done, total, pid, host, boot = row
     state = JobState(outcome) if finished_at else JobState.RUNNING
-    if state is JobState.RUNNING and not _lives(pid, host, boot, folder):
+    if state is JobState.RUNNING and not _lives(session, folder, pid=pid, host=host, boot=boot):
         state = JobState.INTERRUPTED
     started, heartbeat = to_utc(started_at), to_utc(heartbeat_at)
     assert started is not None and heartbeat is not None
     return JobStatus(kind, state, started, heartbeat, done, total, pid, host)
 
 
-def _lives(pid: int, host: str, boot: str, folder: Path | None) -> bool:
-    """Whether the process of a job without an end is there still; of another host only a server would know."""
-    if folder is None and host != socket.gethostname():
-        return True
+def _lives(session: Session, folder: Path | None, *, pid: int, host: str, boot: str) -> bool:
+    """Whether the process of a job without an end is there still; a server knows of every host's."""
+    if folder is None:
+        from search.catalog import server
+
+        return server.is_held(session)
     if host != socket.gethostname() or boot != boot_id():
         return False
-    return is_alive(pid) and (folder is None or is_held(folder))
+    return is_alive(pid) and is_held(folder)

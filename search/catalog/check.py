@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from search.catalog import versions
-from search.catalog.damage import REBUILD, damaged_rows, readable, revisions
+from search.catalog.damage import REBUILD, RESTORE, damaged_rows, readable, revisions
 from search.catalog.engines import EngineSession
 from search.catalog.repair import Copy, Remedy, Source, remedies, without_vector
 from search.catalog.schema import encoders, in_flight, jobs, photos, roots, state
@@ -48,6 +48,8 @@ def find_problems(
     full: every row, vector and structure.   copy: where a repair would take sound rows from.
     """
     yield from readable(lambda: _revision(connection, location), "its schema's revision")
+    if connection.dialect.name == "postgresql":
+        yield from readable(lambda: _damaged_pages(connection), "what its server knows of damage")
     yield from _everything(connection, copy) if full else _essentials(connection)
 
 
@@ -63,6 +65,13 @@ def _essentials(connection: Connection) -> Iterator[Problem]:
     yield from map(_problem, readable(lambda: without_vector(connection), "its vectors"))
 
 
+def _damaged_pages(connection: Connection) -> Iterator[Problem]:
+    """Pages whose checksum did not hold when the server read them, as far as it has checksums and read them."""
+    query = "SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database()"
+    if failures := connection.execute(text(query)).scalar():
+        yield Problem(ProblemKind.CATALOG_DAMAGED, f"its server found {failures} damaged pages", RESTORE)
+
+
 def _problem(found: Remedy | Problem) -> Problem:
     return found.problem if isinstance(found, Remedy) else found
 
@@ -71,7 +80,8 @@ def _revision(connection: Connection, location: str) -> Iterator[Problem]:
     session = EngineSession(connection)
     found = versions.revision(session)
     if found is None:
-        yield Problem(ProblemKind.CATALOG_DAMAGED, "its tables are gone", REBUILD)
+        loss = REBUILD if connection.dialect.name == "sqlite" else RESTORE
+        yield Problem(ProblemKind.CATALOG_DAMAGED, "its tables are gone", loss)
     elif connection.dialect.name != "sqlite" or versions.HISTORY[-1] not in revisions(connection):
         versions.check(session, found, location)
 

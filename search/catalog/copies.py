@@ -36,10 +36,10 @@ class CatalogCopy(Catalog):
 
     def publication(self) -> Publication:
         """Say that nothing is published: there is nothing beside this copy to read."""
-        return replace(super().publication(), number=None)
+        return replace(super().publication(), number=None, index_url=None)
 
     @contextmanager
-    def changes(self, encoder: EncoderRow, since: int) -> Iterator[Changes]:
+    def changes(self, encoder: EncoderRow, since: int, *, keep: bool = False) -> Iterator[Changes]:
         """Yield all vectors at first, nothing afterwards: a copy does not change."""
         now = self.sequence()
         none = np.empty(0, np.int64)

@@ -48,6 +48,7 @@ COUNTED = (photos, jobs, runs)
 """Tables whose ids are never given twice."""
 
 REBUILD = "can't be repaired here; run 'search rebuild'"
+RESTORE = "can't be repaired here; restore the database from a backup of its server (docs/scale.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,15 @@ class BadVector:
 
 
 def readable(part: Callable[[], Iterator[Any]], what: str) -> Iterator[Any]:
-    """Yield what a part of the check finds; where the database gives up, a problem ends it."""
+    """Yield what a part of the check finds; where the database gives up, a problem ends it. A lost server is none."""
     try:
         yield from part()
     except UNREADABLE as error:
+        if getattr(error, "connection_invalidated", False):
+            raise
         cause = getattr(error, "orig", error)
-        yield Problem(ProblemKind.CATALOG_DAMAGED, f"{what} can't be read: {cause}", REBUILD)
+        loss = RESTORE if hasattr(cause, "sqlstate") else REBUILD
+        yield Problem(ProblemKind.CATALOG_DAMAGED, f"{what} can't be read: {cause}", loss)
 
 
 # ---- structure

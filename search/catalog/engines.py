@@ -1,4 +1,4 @@
-"""Connections of SQLAlchemy: to database servers, and to SQLite where a catalog is written, copied or taken apart.
+"""Connections of SQLAlchemy to SQLite, where a catalog is written, copied or taken apart.
 
 Whoever only asks a SQLite catalog needs none of this (search.catalog.lite).
 """
@@ -11,14 +11,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from search.catalog import lite, seals
 from search.catalog.places import make_file
-from search.catalog.rows import plain
 from search.catalog.session import Row, Session, Values, lite_values
-from search.errors import LibraryError
 from search.files import fsync_file, fsync_folder
 
 # 16 KiB pages hold float16 vectors with the least waste.
@@ -28,8 +25,6 @@ _SCRATCH_PRAGMAS = (
     "PRAGMA journal_mode = OFF",
     "PRAGMA synchronous = OFF",
 )
-# Where a transaction would otherwise see what others commit meanwhile.
-_UNSTEADY = {"postgresql", "mysql", "mariadb"}
 
 
 class EngineSession(Session):
@@ -37,41 +32,22 @@ class EngineSession(Session):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._lite = connection.dialect.name == "sqlite"
+        self.dialect = connection.dialect.name
 
     def rows(self, statement: str, values: Values | None = None) -> list[Row]:
-        result = self._connection.execute(text(statement), self._values(values or {}))
-        return [plain(row) for row in result]
+        return [tuple(row) for row in self._connection.execute(text(statement), self._values(values or {}))]
 
     def parts(self, statement: str, values: Values, *, size: int) -> Iterator[list[Row]]:
         options = {"yield_per": size}
         result = self._connection.execute(text(statement), self._values(values), execution_options=options)
         for part in result.partitions():
-            yield [plain(row) for row in part]
+            yield [tuple(row) for row in part]
 
     def has_table(self, name: str) -> bool:
         return inspect(self._connection).has_table(name)
 
     def _values(self, values: Values) -> dict[str, object]:
-        return dict(lite_values(values) if self._lite else values)
-
-
-def server(url: str, *, reading: bool = False) -> Engine:
-    """Open a database by URL. Raises LibraryError for a URL or driver that is not there.
-
-    reading: see one state from a transaction's first question to its last.
-    """
-    try:
-        engine = create_engine(url)
-    except (ArgumentError, ImportError) as error:
-        raise LibraryError(
-            f"can't open a database at {url}: {error}", hint="check the URL and its driver"
-        ) from error
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda connection, _: seals.register(connection))
-    if reading and engine.dialect.name in _UNSTEADY:
-        return engine.execution_options(isolation_level="REPEATABLE READ")
-    return engine
+        return dict(lite_values(values) if self.dialect == "sqlite" else values)
 
 
 def sqlite_reader(path: Path, mode: str) -> Engine:

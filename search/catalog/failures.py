@@ -10,12 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from search.errors import DamagedLibrary, LibraryBusy, LibraryError, StorageError
+from search.catalog.places import is_url
+from search.errors import DamagedLibrary, LibraryBusy, LibraryError, LibraryUnreachable, StorageError
 
 _DISK = {
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY),
     *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL),  # the last: a lock was refused
 }
+# What a server says, as SQLSTATE or the class that it begins with.
+_AWAY = ("08", "57P", "25P03", "57014")  # no connection; shut down, crashed or starting; the session timed out
+_REFUSED = ("28", "3D", "3F", "42501", "53300")  # who, which database, which schema, rights, too many connections
+_CROWDED = {"40001", "40P01", "55P03", "55006"}
+_READ_ONLY, _FULL = "25006", "53100"
+_CORRUPT = ("XX", "58", "42P01", "42703")  # pages; files; a table or column that every catalog has
+_RIGHTS = "check user, password, database and rights (docs/scale.md)"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LACKS = ("no such table", "no such column")  # a catalog of this revision has them all
@@ -29,7 +37,7 @@ _ANY = {*_FORBIDDEN, errno.EIO, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno
 def storage_errors(library: str) -> Iterator[None]:
     """Turn what goes wrong with a library's files or database into LibraryErrors.
 
-    library: the folder, or a server's URL.
+    library: the folder, or a server's URL as messages show it.
     """
     try:
         yield
@@ -40,13 +48,17 @@ def storage_errors(library: str) -> Iterator[None]:
     except Exception as error:
         if not is_of_database(error) or _is_mistake(error):
             raise
-        raise _named(getattr(error, "orig", None) or error, library) from error
+        raise _named(error, library) from error
 
 
 def is_of_database(error: BaseException) -> bool:
     """Whether a database complains, to its own driver or through SQLAlchemy."""
     through = _sqlalchemy()
-    return isinstance(error, sqlite3.Error) or (through is not None and isinstance(error, through.DBAPIError))
+    if isinstance(error, sqlite3.Error):
+        return True
+    return through is not None and isinstance(
+        error, through.DBAPIError | through.PendingRollbackError | through.TimeoutError
+    )
 
 
 def _is_mistake(error: BaseException) -> bool:
@@ -70,7 +82,10 @@ def _primary_code(cause: BaseException | None) -> int:
     return int(getattr(cause, "sqlite_errorcode", -1)) & 0xFF
 
 
-def _named(cause: BaseException, library: str) -> LibraryError:
+def _named(error: BaseException, library: str) -> LibraryError:
+    cause = getattr(error, "orig", None) or error
+    if is_url(library) and not isinstance(cause, sqlite3.Error):
+        return _of_server(error, cause, library)
     code = _primary_code(cause)
     if code in _DISK:
         return _disk_error(library, str(cause), code == sqlite3.SQLITE_READONLY)
@@ -79,6 +94,35 @@ def _named(cause: BaseException, library: str) -> LibraryError:
     if code in _DAMAGED or any(lack in str(cause) for lack in _LACKS):
         return damaged(library, str(cause))
     return LibraryError(f"the catalog of {library} failed: {cause}")
+
+
+def _of_server(error: BaseException, cause: BaseException, library: str) -> LibraryError:
+    """Tell by the code of the SQL standard, where the server came to say one, what is wrong."""
+    code = str(getattr(cause, "sqlstate", None) or "")
+    said = " ".join(str(cause).splitlines()[:1])
+    refused = code.startswith(_REFUSED) or (not code and "FATAL: " in said and "the database system" not in said)
+    if code.startswith(_AWAY) or (not code and not refused and _is_lost(error)):
+        return LibraryUnreachable.lost(library, said)
+    if refused:
+        return LibraryError(f"the database server of {library} refuses: {said}", hint=_RIGHTS)
+    if code in _CROWDED:
+        return LibraryBusy(f"{library} is locked by another program: {said}", hint="try again")
+    if code == _READ_ONLY:
+        return StorageError(f"the library {library} is read-only here: {said}", hint="name the server that writes")
+    if code == _FULL:
+        hint = "free some space on its server and try again; everything committed before is kept"
+        return StorageError(f"can't write to the library {library}: {said}", hint=hint)
+    if code.startswith(_CORRUPT):
+        hint = "restore the database from a backup (docs/scale.md)"
+        return DamagedLibrary(f"the catalog of {library} is damaged: {said}", hint=hint)
+    return LibraryError(f"the catalog of {library} failed: {said}")
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether a connection could not be had, or broke: then no server says why."""
+    through = _sqlalchemy()
+    lost = through.OperationalError | through.PendingRollbackError | through.TimeoutError
+    return isinstance(error, lost) or bool(getattr(error, "connection_invalidated", False))
 
 
 def damaged(library: str, cause: str) -> DamagedLibrary:

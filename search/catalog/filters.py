@@ -89,6 +89,12 @@ def select(session: Session, wanted: Node) -> Ids | None:
     return passed
 
 
+def cameras(session: Session) -> list[str]:
+    """Return the names of all cameras."""
+    query = _DISTINCT.format(table="photos", column="camera", seen="camera IS NOT NULL")
+    return [name for (name,) in session.rows(query)]
+
+
 def _joined(wanted: Node) -> Iterable[Node]:
     """The conditions that must all hold."""
     if isinstance(wanted, conditions.And):

@@ -32,7 +32,7 @@ _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors(
 
 
 class Look:
-    """The walk of some scopes held against a SQLite catalog.
+    """The walk of some scopes held against the catalog.
 
     encoder_id: the model whose vectors are wanted.   settled: skips not to try again.
     """

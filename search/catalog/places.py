@@ -1,4 +1,4 @@
-"""Where a library may lie: on a disk of this machine, in a folder that nobody else writes to."""
+"""Where a library may lie: on a disk of this machine, in a folder that nobody else writes to; or behind a URL."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ class Mount:
 
     point: str
     kind: str
+
+
+def is_url(library: str) -> bool:
+    """Tell a SQLAlchemy URL from a folder."""
+    return "://" in library
+
+
+def shown(library: str) -> str:
+    """Return a library's location as messages have it: a URL without its password."""
+    if not is_url(library):
+        return library
+    hidden = re.sub(r"(://[^:/?#]*):.*@", r"\1:***@", library)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", hidden)
 
 
 def refuse_network(folder: Path, mounts: Sequence[Mount] | None = None) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from search.addresses import is_inside, relative
 from search.catalog import versions
+from search.catalog.places import is_url, shown
 from search.catalog.rows import (
     OWN_KEYWORD,
     PHOTO_COLUMNS,
@@ -36,7 +37,7 @@ from search.catalog.rows import (
 )
 from search.catalog.session import listed
 from search.catalog.sql import EMBEDDED, within
-from search.catalog.storage import Storage, is_url
+from search.catalog.storage import Storage
 from search.catalog.tags import TagReader
 from search.errors import LibraryNotFound, NewerLibrary
 from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip, TakenAtSource
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from search.catalog.overview import Overview
     from search.catalog.scopes import Scope
     from search.catalog.session import Row, Session
-    from search.types import Filter, Ids, Photo, Vectors
+    from search.types import Filter, Ids, Photo, PhotoInfo, Vectors
 
 _CHUNK = 4096  # rows read at a time
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001, a wall clock's
@@ -85,14 +86,15 @@ class Changes:
 class CatalogReader(TagReader):
     """Answers what a catalog can be asked, each question from one consistent state.
 
-    location: a folder or a SQLAlchemy URL.   notify: told, in a sentence, what the user should know.
-    copy: a SQLite file to read in place of the folder's own.
+    location: a folder or a SQLAlchemy URL; `shown` is it without a password.
+    notify: told, in a sentence, what the user should know.   copy: a SQLite file to read in place of the folder's own.
     """
 
     def __init__(
         self, location: str, *, notify: Callable[[str], None] | None = None, copy: Path | None = None
     ) -> None:
         self.location = location if is_url(location) else os.path.abspath(location)
+        self.shown = shown(self.location)
         self._notify = notify or (lambda _: None)
         self._storage = Storage(self.location, copy=copy)
         self._checked = False
@@ -110,8 +112,8 @@ class CatalogReader(TagReader):
         return self._newer is not None
 
     def exists(self) -> bool:
-        """Whether there is a library; a database server is taken at its word."""
-        return self._storage.exists()
+        """Whether there is a library, on a server one that is begun. Raises LibraryUnreachable."""
+        return self._storage.exists() and (self.folder is not None or self._checked or self.is_begun())
 
     def is_begun(self) -> bool:
         """Whether there is a catalog; a file whose making was cut short is none. Raises DamagedLibrary."""
@@ -133,15 +135,15 @@ class CatalogReader(TagReader):
             found = versions.revision(session)
             if found is None:
                 raise self._not_found()
-            self._newer = versions.check(session, found, self.location)
+            self._newer = versions.check(session, found, self.shown)
         self._checked = True
         if self._newer is not None:
-            self._notify(f"{self.location} was made by a newer version: it can be searched, not changed")
+            self._notify(f"{self.shown} was made by a newer version: it can be searched, not changed")
 
     def _not_found(self) -> LibraryNotFound:
         if self.has_copies():
-            return LibraryNotFound(f"the catalog of {self.location} is missing", hint="run 'search rebuild'")
-        return LibraryNotFound(f"there is no library at {self.location}", hint="make one with 'search index DIR'")
+            return LibraryNotFound(f"the catalog of {self.shown} is missing", hint="run 'search rebuild'")
+        return LibraryNotFound(f"there is no library at {self.shown}", hint="make one with 'search index DIR'")
 
     def has_copies(self) -> bool:
         """Whether generations lie beside the catalog, from which it may be made anew."""
@@ -152,6 +154,17 @@ class CatalogReader(TagReader):
         self._check()
         with self._storage.reading() as session:
             yield session
+
+    def is_written_to(self) -> bool:
+        """Whether some process holds the library for writing."""
+        from search.catalog import lock
+
+        if self.folder is not None:
+            return lock.is_held(self.folder)
+        from search.catalog import server
+
+        with self._storage.reading() as session:
+            return server.is_held(session)
 
     # ---- photos
 
@@ -235,8 +248,8 @@ class CatalogReader(TagReader):
     def publication(self) -> Publication:
         """Return where the catalog stands and which generation it published last."""
         query = (
-            "SELECT uuid, seq, purge_seq, generation, coalesce(generation_seq, -1), coalesce(generation_hash, '') "
-            "FROM state"
+            "SELECT uuid, seq, purge_seq, generation, coalesce(generation_seq, -1), coalesce(generation_hash, ''), "
+            "index_url, coalesce(index_mark, ''), coalesce(index_seq, -1) FROM state"
         )
         with self._reading() as session:
             return Publication(*session.one(query))
@@ -271,15 +284,19 @@ class CatalogReader(TagReader):
     # ---- vectors
 
     @contextmanager
-    def changes(self, encoder: EncoderRow, since: int) -> Iterator[Changes]:
-        """Yield what happened to an encoder's vectors after commit `since`, in one consistent view."""
+    def changes(self, encoder: EncoderRow, since: int, *, keep: bool = False) -> Iterator[Changes]:
+        """Yield what happened to an encoder's vectors after commit `since`, in one consistent view.
+
+        keep: where photos were forgotten for good since, only what else happened; `rebuild` tells that some were.
+        """
         with self._reading() as session:
             now, purged = session.one("SELECT seq, purge_seq FROM state")
-            since = since if since >= purged else -1
+            forgotten = since < purged
+            since = -1 if forgotten and not keep else since
             without = f"SELECT id FROM photos WHERE seq > :since AND (gone_at IS NOT NULL OR NOT {EMBEDDED})"  # noqa: S608
             yield Changes(
                 seq=now,
-                rebuild=since < 0,
+                rebuild=forgotten or since < 0,
                 gone=session.ids(without, {"since": since, "encoder": encoder.id}),
                 added=_all_vectors(session, encoder) if since < 0 else _new_vectors(session, encoder, since),
                 photos=_number(session, _COUNT),
@@ -293,6 +310,31 @@ class CatalogReader(TagReader):
         found, vectors = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.argsort(found)
         return found[order], vectors[order]
+
+    def embedded(self, encoder: EncoderRow) -> Ids:
+        """Return the ids of all photos present that have a vector by this model, ascending."""
+        query = "SELECT photo_id FROM embeddings WHERE encoder_id = :encoder"
+        with self._reading() as session:
+            return _present(session, session.ids(query, {"encoder": encoder.id}))
+
+    def infos(self, ids: Sequence[int]) -> dict[int, PhotoInfo]:
+        """Return what is known of photos' pictures and what they say of themselves, without labels, by id."""
+        query = f"SELECT {PHOTO_COLUMNS} FROM photos JOIN roots ON roots.id = root_id WHERE photos.id IN "  # noqa: S608
+        with self._reading() as session:
+            rows = [row for chunk in chunks(ids) for row in _among(session, query, chunk)]
+        return {row[0]: to_photo(row).info for row in rows}
+
+    def cameras(self) -> list[str]:
+        """Return the names of all cameras."""
+        from search.catalog import filters
+
+        with self._reading() as session:
+            return filters.cameras(session)
+
+    def last_id(self) -> int:
+        """Return the highest id of a photo, 0 where there is none."""
+        with self._reading() as session:
+            return _number(session, "SELECT coalesce(max(id), 0) FROM photos")
 
     # ---- pictures
 

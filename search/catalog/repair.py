@@ -459,6 +459,7 @@ def _made_state(connection: Connection, found: dict[str, Any], spare: dict[str, 
         "purge_seq": seq,
         "encoder_id": answering,
         "schema_crc": spare.get("schema_crc") or schema_checksum(connection),
+        "index_url": spare.get("index_url"),  # what lies there is filled anew
     }
 
 

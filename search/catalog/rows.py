@@ -15,7 +15,7 @@ import numpy as np
 from search.types import Photo, PhotoInfo, TakenAtSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -181,11 +181,6 @@ def to_photo(row: Sequence[Any], labels: tuple[str, ...] = (), keywords: tuple[s
         labels=labels,
         gone_at=to_utc(gone_at),
     )
-
-
-def plain(row: Iterable[Any]) -> tuple[Any, ...]:
-    """Return a row as SQLite hands it over: some drivers give bytes as views of memory."""
-    return tuple(bytes(value) if isinstance(value, memoryview) else value for value in row)
 
 
 def time_text(value: Any) -> Any:

@@ -51,6 +51,12 @@ _MANY_MISSING_SHARE = 0.2  # of those looked for: more than both is no tidying u
 _PROBED = 500  # photos of a root outside the run that are looked for before one of them may move
 _MAX_TERMS = 200  # scopes in one statement: SQLite allows an expression no more than 1,000 levels
 
+# One statement for thousands of files, where each by itself would be told to a server.
+_NOTE_ALL = text(
+    "INSERT INTO scanned (root_id, path, size_bytes, mtime_ns, ctime_ns) SELECT :root_id, * FROM unnest("
+    "CAST(:path AS bytea[]), CAST(:size_bytes AS bigint[]), CAST(:mtime_ns AS bigint[]), CAST(:ctime_ns AS bigint[])) "
+    "ON CONFLICT DO NOTHING"
+)
 # What a copy of a photo takes over with its content.
 _CONTENT = (
     photos.c.content_hash,
@@ -126,15 +132,21 @@ class Scan:
         with self._connection.begin():
             for table, rows in known.items():
                 found = f"SELECT root_id, {FILE} FROM {table} WHERE {rows.sql} AND path <= :last"  # noqa: S608
-                into = text(f"INSERT OR IGNORE INTO scanned (root_id, {FILE}) {found}")
-                self._connection.execute(into, {**rows.values, "last": matched.last})
+                into = f"INSERT INTO scanned (root_id, {FILE}) {found} ON CONFLICT DO NOTHING"
+                self._connection.execute(text(into), {**rows.values, "last": matched.last})
 
     def _insert(self, root_id: int, rows: Sequence[tuple[Any, ...]]) -> None:
         names = ("root_id", "path", "size_bytes", "mtime_ns", "ctime_ns")
-        values = [dict(zip(names, (root_id, *row), strict=True)) for row in rows]
-        if values:
-            with self._connection.begin():
-                self._connection.execute(insert(scanned).prefix_with("OR IGNORE", dialect="sqlite"), values)
+        if not rows:
+            return
+        with self._connection.begin():
+            if self._connection.dialect.name == "postgresql":
+                columns = zip(*rows, strict=True)
+                values = dict(zip(names, (root_id, *map(list, columns)), strict=True))
+                self._connection.execute(_NOTE_ALL, values)
+                return
+            found = [dict(zip(names, (root_id, *row), strict=True)) for row in rows]
+            self._connection.execute(insert(scanned).prefix_with("OR IGNORE", dialect="sqlite"), found)
 
     def free_places(self) -> None:
         """Let a file that stands where a gone photo was be a photo of its own; by content it may still be that one.
@@ -171,6 +183,8 @@ class Scan:
         """Count the files by verdict, as things stand now."""
         query = select(self._classified.c.verdict, func.count()).group_by(self._classified.c.verdict)
         with self._connection.begin():
+            if self._connection.dialect.name == "postgresql":
+                self._connection.execute(text("ANALYZE scanned"))  # nobody else counts a temporary table's rows
             found = {Verdict(verdict): count for verdict, count in self._connection.execute(query)}
         return {verdict: found.get(verdict, 0) for verdict in Verdict}
 

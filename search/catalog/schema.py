@@ -34,6 +34,10 @@ from sqlalchemy import (
 metadata = MetaData()
 
 
+NAME = Text().with_variant(Text(collation="C"), "postgresql")
+"""A text that is sorted as Python and SQLite sort: by code points, whatever the server's language is."""
+
+
 def _seal() -> Column[int]:
     """A row's checksum: empty after every change, until the commit fills it in."""
     return Column("crc", BigInteger, nullable=True, onupdate=null())
@@ -66,6 +70,11 @@ state = Table(
     Column("generation", Integer, nullable=True),
     Column("generation_seq", BigInteger, nullable=True),
     Column("generation_hash", String(64), nullable=True),
+    # The index on a server, if there is one: its URL, by what one knows that what lies there is ours and as we left
+    # it, and the last commit that was brought there (search.mirror).
+    Column("index_url", Text, nullable=True),
+    Column("index_mark", Text, nullable=True),
+    Column("index_seq", BigInteger, nullable=True),
     # CRC-32 over the statements that made tables and indexes.
     Column("schema_crc", BigInteger, nullable=True),
     _seal(),
@@ -100,7 +109,7 @@ photos = Table(
     Column("taken_at", DateTime, nullable=True),
     Column("taken_offset_s", Integer, nullable=True),
     Column("taken_at_source", String(8), nullable=True),
-    Column("camera", Text, nullable=True),
+    Column("camera", NAME, nullable=True),
     Column("lens", Text, nullable=True),
     Column("latitude", Float, nullable=True),
     Column("longitude", Float, nullable=True),
@@ -201,7 +210,7 @@ labels = Table(
     "labels",
     metadata,
     Column("photo_id", Integer, ForeignKey("photos.id"), primary_key=True),
-    Column("label", Text, primary_key=True),
+    Column("label", NAME, primary_key=True),
     Column("source", String(16), primary_key=True),  # zero-shot, user, import; file: its own keywords
     Column("encoder_id", Integer, ForeignKey("encoders.id"), nullable=True),
     Column("probability", Float, nullable=True),
@@ -221,7 +230,7 @@ verdicts = Table(
     "verdicts",
     metadata,
     Column("photo_id", Integer, ForeignKey("photos.id"), primary_key=True),
-    Column("label", Text, primary_key=True),
+    Column("label", NAME, primary_key=True),
     # The verdict of the highest run counts: with a run undone, the one before does again.
     Column("run_id", Integer, ForeignKey("runs.id"), primary_key=True),
     Column("accepted", Boolean, nullable=False),
@@ -249,7 +258,7 @@ heads = Table(
     metadata,
     # A cache: what verdicts and vectors come to, and can be made of them again.
     Column("encoder_id", Integer, ForeignKey("encoders.id"), primary_key=True),
-    Column("label", Text, primary_key=True),
+    Column("label", NAME, primary_key=True),
     Column("weights", LargeBinary, nullable=False),  # (D,) little-endian float32
     Column("bias", Float, nullable=False),
     Column("threshold", Float, nullable=True),

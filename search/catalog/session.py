@@ -1,6 +1,6 @@
 """Questions to a catalog: SQL text with parameters written `:name`, which SQLite's own module and SQLAlchemy both take.
 
-Rows come as plain tuples. What the two drivers hand over differently is told apart in search.catalog.rows.
+Rows come as plain tuples. What two drivers hand over differently is told apart in search.catalog.rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ _NOTHING: Values = {}
 
 
 class Session(ABC):
-    """One consistent state of a catalog, to be asked as long as its block lasts."""
+    """One consistent state of a catalog, to be asked as long as its block lasts.
+
+    dialect: the database's name, as SQLAlchemy has it.
+    """
+
+    dialect = "sqlite"
 
     @abstractmethod
     def rows(self, statement: str, values: Values = _NOTHING) -> list[Row]:

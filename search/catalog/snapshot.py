@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import insert, text, update
+from sqlalchemy import insert, inspect, text, update
 
 from search.catalog.damage import damaged_rows
 from search.catalog.engines import copying
@@ -157,7 +157,10 @@ def restore(
             for encoder_id, ids, halves in vectors:
                 _insert_vectors(connection, encoder_id, ids, halves)
             values = {"generation": number, "generation_seq": seq, "generation_hash": manifest_hash}
-            connection.execute(update(state).values(values))
+            # Commits that come now have the numbers of others that an index on a server may know: it is filled anew.
+            known = {column["name"] for column in inspect(connection).get_columns("state")}
+            forgotten = dict.fromkeys({"index_mark", "index_seq"} & known)
+            connection.execute(update(state).values(values | forgotten))
             seal(connection, state)  # nothing else was changed, and an older copy lacks what is newer
             _check(connection, str(folder))
         fsync_file(new)

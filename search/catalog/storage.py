@@ -2,7 +2,8 @@
 
 SQLite in WAL mode with synchronous=FULL: a commit that returned survives a power cut. One process writes at a
 time, named in the lock file; any number read, through connections that cannot write. What reads a SQLite catalog
-imports no SQLAlchemy, which takes longer than a query; what writes it, or speaks to a server, does.
+imports no SQLAlchemy, which takes longer than a query; what writes it, or speaks to a server, does. What a server
+does its own way is in search.catalog.server.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from search.catalog import lite
 from search.catalog.failures import damaged, storage_errors
 from search.catalog.lite import CATALOG_NAME
-from search.catalog.places import make_file, refuse_foreign, refuse_network
+from search.catalog.places import is_url, make_file, refuse_foreign, refuse_network, shown
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from search.catalog.session import Session
 
 __all__ = ["CATALOG_NAME", "Storage", "is_url"]
-
-
-def is_url(library: str) -> bool:
-    """Tell a SQLAlchemy URL from a folder."""
-    return "://" in library
 
 
 class Storage:
@@ -40,13 +36,15 @@ class Storage:
     """
 
     def __init__(self, library: str, *, copy: Path | None = None) -> None:
-        self.library = library
+        self.library = shown(library)
         self.folder = None if is_url(library) else Path(library)
+        self._url = library
         self._copy = copy
         self._opening = threading.Lock()
         self._opened: lite.Opened | None = None
         self._pool: lite.Pool | None = None
         self._engine: Engine | None = None  # of a server, or where SQLite is read with SQLAlchemy
+        self._held: Connection | None = None  # to a server, while this object has the right to write
         self._admitted = False
         self._forget_copy: Callable[[], object] | None = None
 
@@ -80,12 +78,14 @@ class Storage:
             return self._pool
 
     def _examiner(self) -> Engine:
-        from search.catalog import engines
-
         with self._opening:
             if self._engine is None and self.folder is None:
-                self._engine = engines.server(self.library, reading=True)
+                from search.catalog import server
+
+                self._engine = server.reader(self._url)
             elif self._engine is None and self.folder is not None:
+                from search.catalog import engines
+
                 opened = self._open(self.folder)
                 self._engine = engines.sqlite_reader(opened.path, opened.mode)
             assert self._engine is not None
@@ -114,14 +114,15 @@ class Storage:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process from writing; a server sees to that itself. Raises LibraryBusy, StorageError."""
-        from search.catalog.lock import writer_lock
-
+        """Keep every other process from writing. Raises LibraryBusy, StorageError."""
         if self._copy is not None:
             raise damaged(self.library, "it is damaged or missing")
         if self.folder is None:
-            yield
+            with self._served():
+                yield
             return
+        from search.catalog.lock import writer_lock
+
         self._admit(self.folder)
         with storage_errors(self.library), writer_lock(self.folder):
             if self._opened is not None and self._opened.frozen:
@@ -132,16 +133,26 @@ class Storage:
             yield
 
     @contextmanager
+    def _served(self) -> Iterator[None]:
+        """Hold the right to write to a database server: it goes with the connection."""
+        from search.catalog import server
+
+        with storage_errors(self.library), server.writing(self._url) as connection:
+            self._held = connection
+            try:
+                yield
+            finally:
+                self._held = None
+
+    @contextmanager
     def connected(self) -> Iterator[Connection]:
         """Yield the one writing connection where this process holds the lock. Raises StorageError."""
+        if self.folder is None:
+            assert self._held is not None
+            yield self._held
+            return
         from search.catalog import engines
 
-        if self.folder is None:
-            engine = engines.server(self.library)
-            with storage_errors(self.library), engine.connect() as connection:
-                yield connection
-            engine.dispose()
-            return
         engine = engines.sqlite_writer(self.folder / CATALOG_NAME)
         try:
             with engine.connect() as connection:

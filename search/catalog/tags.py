@@ -30,11 +30,16 @@ LATEST = (
 """The verdicts that count."""
 
 _RUNS = (
-    "SELECT runs.id, kind, started_at, encoders.name, label_set, templates, "
-    "CASE WHEN kind = 'probe' AND json_valid(details) THEN json_remove(details, '$.weights', '$.biases') "  # PACKED
-    "ELSE details END, "
-    "undone_at FROM runs LEFT JOIN encoders ON encoders.id = encoder_id"
+    "SELECT runs.id, kind, started_at, encoders.name, label_set, templates, {details}, undone_at "
+    "FROM runs LEFT JOIN encoders ON encoders.id = encoder_id"
 )
+# Without PACKED.
+_LEAN = {
+    "sqlite": "CASE WHEN kind = 'probe' AND json_valid(details) "
+    "THEN json_remove(details, '$.weights', '$.biases') ELSE details END",
+    "postgresql": "CASE WHEN kind = 'probe' "
+    "THEN CAST(CAST(details AS jsonb) - 'weights' - 'biases' AS text) ELSE details END",
+}
 _JUDGING = "SELECT id, details FROM runs WHERE kind IN ('accept', 'reject') AND details IS NOT NULL"
 _BOUNDS = {"above", "below"}  # in the details of a run that judged by rule
 _TOGETHER = 4096  # verdicts in memory at a time
@@ -197,7 +202,7 @@ class TagReader(ABC):
             "SELECT photo_id, label, source, probability, score, run_id, rejected, encoders.name, labels.created_at "
             "FROM labels JOIN photos ON photos.id = photo_id LEFT JOIN encoders ON encoders.id = encoder_id "
             "WHERE label = :label AND source = :source AND NOT rejected AND gone_at IS NULL "
-            "ORDER BY probability DESC, photo_id"
+            "ORDER BY probability DESC NULLS LAST, photo_id"
         )
         with self._reading() as session:
             rows = session.rows(query, {"label": label, "source": LabelSource.ZERO_SHOT.value})
@@ -269,7 +274,7 @@ class TagReader(ABC):
         with self._reading() as session:
             counted = {run: (photos, labels) for run, labels, photos in session.rows(written)}
             counted |= {run: (photos, labels) for run, labels, photos in session.rows(judged)}
-            rows = session.rows(f"{_RUNS} ORDER BY runs.id")
+            rows = session.rows(f"{_runs(session)} ORDER BY runs.id")
         return [_run(row, *counted.get(row[0], (0, 0))) for row in rows]
 
     def newest_run(self) -> int:
@@ -283,7 +288,7 @@ class TagReader(ABC):
         written = f"SELECT count(DISTINCT photo_id), count(*) {_PROPOSED} AND run_id = :run"
         judged = "SELECT count(DISTINCT photo_id), count(*) FROM verdicts WHERE run_id = :run"
         with self._reading() as session:
-            row = session.first(f"{_RUNS} WHERE runs.id = :run", {"run": run})
+            row = session.first(f"{_runs(session)} WHERE runs.id = :run", {"run": run})
             if row is None:
                 return None
             counted = max(session.one(query, {"run": run}) for query in (written, judged))
@@ -347,6 +352,10 @@ def _said(session: Session, columns: str, labels: Sequence[str] | None) -> Itera
         among, values = listed("label", chunk)
         for part in session.parts(f"{query} WHERE label IN {among}{order}", values, size=_TOGETHER):
             yield from part
+
+
+def _runs(session: Session) -> str:
+    return _RUNS.format(details=_LEAN.get(session.dialect, "details"))
 
 
 def _rules(session: Session) -> set[int]:

@@ -52,10 +52,7 @@ class Turn:
             return find_scope(session.rows("SELECT id, path FROM roots"), path)
 
     @contextmanager
-    def looking(self, encoder_id: int, settled: Settled) -> Iterator[Look | None]:
-        """Yield what tells whether files are as the catalog knows them; None where it is kept by a server."""
-        if self._storage.folder is None:
-            yield None
-            return
+    def looking(self, encoder_id: int, settled: Settled) -> Iterator[Look]:
+        """Yield what tells whether files are as the catalog knows them."""
         with self._storage.reading() as session:
             yield Look(session, encoder_id, settled)

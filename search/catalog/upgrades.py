@@ -23,6 +23,7 @@ def create(connection: Connection) -> None:
     with connection.begin():
         if revision(connection) is not None:
             return
+        _refuse_encoding(connection)
         metadata.create_all(connection)
         smallest.drop(connection)
         smallest.create(connection)  # as the last
@@ -32,6 +33,14 @@ def create(connection: Connection) -> None:
         insert_state(connection)
         seal_schema(connection)
         seal(connection)
+
+
+def _refuse_encoding(connection: Connection) -> None:
+    """Raise LibraryError for a database that could not keep every text."""
+    if connection.dialect.name == "postgresql":
+        encoding = connection.execute(text("SHOW server_encoding")).scalar()
+        if encoding != "UTF8":
+            raise LibraryError(f"the database keeps texts as {encoding}", hint="make one by 'createdb -E UTF8'")
 
 
 def insert_state(connection: Connection) -> None:

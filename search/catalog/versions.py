@@ -10,7 +10,7 @@ from search.errors import NewerLibrary, OldLibrary
 if TYPE_CHECKING:
     from search.catalog.session import Session
 
-HISTORY = ("0001", "0002", "0003", "0004", "0005", "0006")
+HISTORY = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision ever shipped, oldest first; tests hold it against migrations/."""
 
 FORMAT = 3

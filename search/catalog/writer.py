@@ -33,7 +33,7 @@ from search.catalog.scopes import Scope
 from search.catalog.seals import holds
 from search.catalog.tagging import TagWriter, put_keywords, put_labels
 from search.catalog.transaction import commit, now
-from search.errors import UsageError
+from search.errors import LibraryError, UsageError
 from search.failpoints import reach
 from search.types import FileStat, JobState, LabelledPhoto, Picture, Skip
 
@@ -83,7 +83,7 @@ class Writer(TagWriter):
         try:
             yield
         except BaseException as error:
-            with suppress(SQLAlchemyError):  # a full disk: what went wrong first matters more
+            with suppress(SQLAlchemyError, LibraryError):  # a full disk, a server away: what was first matters
                 self.finish_job(JobState.FAILED if isinstance(error, Exception) else JobState.INTERRUPTED)
             raise
         self.finish_job(JobState.DONE)
@@ -326,11 +326,13 @@ class Writer(TagWriter):
     def put_info(self, found: Sequence[tuple[int, PhotoInfo]], *, reader: int) -> None:
         """Give photos what was read of them anew, by id; their pixels are as they were.
 
-        No photo counts as changed: nothing of it is in the index.
+        No photo counts as changed, unless the index is on a server: nothing of it is in any other.
         """
-        with commit(self._connection):
+        with commit(self._connection) as seq:
+            kept = self._connection.execute(select(state.c.index_url)).scalar()
+            changed = {"reader": reader} | ({"seq": seq} if kept else {})
             for id_, info in found:
-                values = said_columns(info) | {"reader": reader}
+                values = said_columns(info) | changed
                 self._connection.execute(update(photos).where(photos.c.id == id_).values(values))
             put_keywords(self._connection, found)
             self._beat(len(found))
@@ -412,6 +414,11 @@ class Writer(TagWriter):
         values = {"generation": number, "generation_seq": seq, "generation_hash": manifest_hash}
         with commit(self._connection):
             self._connection.execute(update(state).values(values))
+
+    def note_index(self, **values: str | int | None) -> None:
+        """Remember of the index on a server what is given: `url`, `mark`, `seq` (see Publication)."""
+        with commit(self._connection):
+            self._connection.execute(update(state).values({f"index_{name}": v for name, v in values.items()}))
 
     def compact(self) -> None:
         """Give back the space of what was deleted."""

@@ -22,6 +22,7 @@ _COMMANDS = (
     "import",
     "index",
     "label",
+    "migrate",
     "models",
     "rebuild",
     "remove",

@@ -129,9 +129,9 @@ def command(
                 return 128 + signals[0]
             raise
     if settings.json:
-        emit_json(report_document(report, library.catalog.location))
+        emit_json(report_document(report, library.catalog.shown))
     else:
-        _tell(report, library.catalog.location)
+        _tell(report, library.catalog.shown)
     if report.not_encoded:
         settings.talk(
             f"{report.not_encoded} photos have no vector by {report.encoder} yet, so the model before it answers "

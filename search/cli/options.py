@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Settings:
             offline=self.offline,
             notify=self.talk,
             trust_checkpoint=trust_checkpoint,
+            index_token=os.environ.get("SEARCH_INDEX_TOKEN"),
         )
 
 
@@ -90,7 +92,7 @@ _SHARED = (
         metavar="PATH",
         envvar="SEARCH_LIBRARY",
         shell_complete=completed_by("folders"),
-        help="The library's folder. [default: yours]",
+        help="The library: a folder, or a URL such as postgresql://user@host/database. [default: yours]",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors."),

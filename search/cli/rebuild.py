@@ -10,21 +10,26 @@ from search.cli.options import Settings, as_command
 @as_command("rebuild")
 @click.option(
     "--index",
-    type=click.Choice(["auto", "exact", "pq"]),
+    metavar="KIND|URL",
     help="The kind of index from now on: exact scores every vector, pq has small codes tell which to score, auto "
-    "takes pq for more than 50,000 vectors. [default: as before]",
+    "takes pq for more than 50,000 vectors; milvus://HOST:PORT/COLLECTION and postgresql://USER@HOST/DATABASE are on "
+    "a server, which is filled. [default: as before]",
 )
 def command(settings: Settings, *, index: str | None) -> None:
     """Write the index anew; make a catalog that is damaged or lost anew from its newest copy.
 
-    Nothing is encoded again. A damaged catalog is kept beside the new one.
+    Nothing is encoded again. A damaged catalog is kept beside the new one. An index on a server is a copy as well: the
+    catalog keeps every vector, and one of another library is never overwritten.
 
     \b
     Example:
       search rebuild
+      search rebuild --index milvus://localhost:19530/photos
     """
     from search.cli.output import emit_json, printable
 
+    if index is not None and "://" not in index and index not in ("auto", "exact", "pq", "pgvector"):
+        raise click.UsageError(f"{index} is no kind of index: auto, exact, pq, or a URL")
     with settings.open_library() as library:
         report = library.rebuild(index=index)
     if settings.json:

@@ -120,7 +120,7 @@ def command(
             timeout_keep_alive=10,
             timeout_graceful_shutdown=5,
         )
-        _tell(settings, listener, library.catalog.location)
+        _tell(settings, listener, library.catalog.shown)
         if options.is_for_one_user and not neighbours.can_tell():
             settings.talk("other users of this machine are answered, too; --token keeps them out")
         Server(config, ending=app.state.jobs.end).run(sockets=[listener])

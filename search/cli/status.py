@@ -32,6 +32,9 @@ def command(settings: Settings) -> None:
     rows += [
         ("index", f"{status.index['kind']}, {status.index['vectors']} vectors, {status.index['bytes']} bytes")
     ]
+    if "url" in status.index:
+        rows[-1] = ("index", f"{status.index['kind']}, {status.index['vectors']} vectors")
+        rows += [("server", f"{status.index['url']}, {status.index['behind']} photos changed since")]
     if status.index["generation"] is not None:
         rows += [("generation", f"{status.index['generation']}, {status.index['delta']} photos changed since")]
     rows += [("skipped", f"{status.skipped} (see `search skipped`)" if status.skipped else "0")]

@@ -35,6 +35,13 @@ _REMEMBERED = 512  # texts at once; more are the prompts of a label set, which i
 _MANY = 1000  # texts at once, beyond which the seconds that opening the whole model takes are won back
 
 
+def default_cache() -> Path:
+    """Return where recipes are for libraries on servers: the platform's user cache directory, `search/encoders`."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("search", appauthor=False) / "encoders"
+
+
 def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | None = None) -> None:
     """Write the recipe of an open model, unless it is there; a folder that can't be written is no harm.
 
@@ -51,7 +58,7 @@ def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | N
         stated = _stated(encoder, weights, tensors)
         if stated is None:
             return
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         files.sweep(folder)
         loaded = _loaded(encoder, config, on_export)
         recipe: dict[str, Any] = {

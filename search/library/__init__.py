@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeAlias, TypeVar
@@ -30,6 +30,7 @@ from search.errors import (
 from search.generations import Generations
 from search.library import answering
 from search.library.browsing import Browsing
+from search.library.mirroring import LOCAL, ON_CATALOG, Mirroring
 from search.library.model import AUTO, LibraryModel
 from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
@@ -43,6 +44,7 @@ from search.types import (
     Labelling,
     LibraryStatus,
     Problem,
+    ProblemKind,
     RebuildReport,
     RunKind,
     Skip,
@@ -56,14 +58,24 @@ if TYPE_CHECKING:
     from search.encoders import Encoder
     from search.encoders.preprocessing import Preprocessing
     from search.encoders.quantising import Outcome
-    from search.generations.beside import Publisher
     from search.indexer import IndexOptions, Model
     from search.labels import Label, LabelOptions, LabelSet
     from search.library.browsing import Browsed, Facets
     from search.library.tags import Tags
     from search.photos.sources import Sources
     from search.shards.run import ShardOptions
-    from search.types import AdoptReport, Ids, IndexReport, Passport, Photo, Pixels, Progress, Vector, Vectors
+    from search.types import (
+        AdoptReport,
+        Ids,
+        IndexReport,
+        MigrationReport,
+        Passport,
+        Photo,
+        Pixels,
+        Progress,
+        Vector,
+        Vectors,
+    )
     from search.vectors import VectorIndex
 
 Committed: TypeAlias = Callable[[int], None]
@@ -72,6 +84,7 @@ Committed: TypeAlias = Callable[[int], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_FILLED = "nothing is lost: 'search rebuild' fills it anew"
 _POLL_S = 0.2  # between two tries to get a library that is being written to
 _MOVED_SAMPLE = 20  # photos looked at before an indexed folder is taken to be somewhere else
 
@@ -115,8 +128,10 @@ class Library:
         offline: bool = False,
         notify: Callable[[str], None] | None = None,
         trust_checkpoint: str | None = None,
+        index_token: str | None = None,
     ) -> None:
         self.catalog = Catalog(location, notify=notify)
+        self.index_token = index_token
         self._generations = Generations(self.catalog.folder) if self.catalog.folder else None
         self._holding = ExitStack()  # the generation that answers in the catalog's place
         self._told: set[str] = set()
@@ -124,7 +139,7 @@ class Library:
         self.model = LibraryModel(
             self.catalog, model, offline=offline, notify=self._notify, trust_checkpoint=trust_checkpoint
         )
-        self._live = LiveIndex(self.catalog, self._generations, self._tell_once)
+        self._begin()
         self._lock = threading.Lock()
         self._browsing = Browsing()
 
@@ -137,6 +152,7 @@ class Library:
         offline: bool = False,
         notify: Callable[[str], None] | None = None,
         trust_checkpoint: str | None = None,
+        index_token: str | None = None,
     ) -> Library:
         """Open a library; the first `index` makes one that does not exist.
 
@@ -144,9 +160,17 @@ class Library:
         "auto": the library's own model, for a new library the recommended one if it can be had.
         offline: never open a network connection.   notify: told, in a sentence, what the user should know.
         trust_checkpoint: the SHA-256 that the model's weights file must have whenever they are loaded.
+        index_token: what the server asks for that has the index, if it is one that does.
         """
         location = os.path.expanduser(os.fspath(path or default_location()))
-        return cls(location, model=model, offline=offline, notify=notify, trust_checkpoint=trust_checkpoint)
+        return cls(
+            location,
+            model=model,
+            offline=offline,
+            notify=notify,
+            trust_checkpoint=trust_checkpoint,
+            index_token=index_token,
+        )
 
     def __enter__(self) -> Library:
         return self
@@ -163,8 +187,14 @@ class Library:
         """Go on with this catalog; what was read from the one before is forgotten."""
         self.catalog.close()
         self._holding.close()
+        self._mirroring.close()
         self.catalog = self.model.catalog = catalog
-        self._live = LiveIndex(catalog, self._generations, self._tell_once)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have no index yet over the catalog."""
+        self._mirroring = Mirroring(self.catalog, self.index_token)
+        self._live = LiveIndex(self.catalog, self._generations, self._tell_once, self._mirroring.mirror)
 
     def _tell_once(self, message: str) -> None:
         if message not in self._told:
@@ -335,10 +365,8 @@ class Library:
         """Have a run write to the library, made if need be, and publish what came of it."""
         with self._turn(stop, wait=wait) as turn:
             model = self._target(turn, reencode)
-            with self._publishing(turn) as beside:
-                report = run(turn, model, beside.committed if beside else None)
-                if beside:
-                    beside.finish()
+            with self._publishing(turn) as committed:
+                report = run(turn, model, committed)
             self.model.save_recipe()
             if not report.interrupted:
                 self.model.save_bank()
@@ -346,7 +374,7 @@ class Library:
                 report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
             if turn.is_writing or self._is_due():
                 unpublished = self._publish(turn.writer, also=report.reread)
-                report = replace(report, not_published=unpublished)
+                report = replace(report, not_published=unpublished, index_behind=self._mirroring.behind)
         return replace(report, photos=self.catalog.count())
 
     @contextmanager
@@ -373,7 +401,7 @@ class Library:
         if self._generations and not self.catalog.is_begun() and (kept := self._generations.newest_sound()):
             kept.close()
             raise DamagedLibrary(
-                f"the catalog of {self.catalog.location} is missing, but a copy of it is there",
+                f"the catalog of {self.catalog.shown} is missing, but a copy of it is there",
                 hint="run 'search rebuild'",
             )
         self.catalog.create()
@@ -434,10 +462,12 @@ class Library:
     # ---- generations of the index
 
     def _publish(self, writer: Writer, *, always: bool = False, also: int = 0) -> str:
-        """Write a generation if one is due; return why it could not be written, "" if all is well.
+        """Write a generation if one is due, and bring an index on a server up to date.
 
+        Returns why a generation could not be written, "" if all is well; that a server is away, the user is told.
         also: changes that are not the photos' own, such as labels.
         """
+        self._tell_unpublished(self._mirroring.bring(writer))
         if self._generations is None:
             return ""
         try:
@@ -448,15 +478,27 @@ class Library:
         return ""
 
     def _is_due(self) -> bool:
-        return self._generations is not None and self._generations.is_due(self.catalog)
+        due = self._generations is not None and self._generations.is_due(self.catalog)
+        return due or self._mirroring.is_due()
 
-    def _publishing(self, turn: Turn) -> AbstractContextManager[Publisher | None]:
-        """What publishes in the midst of a long run."""
-        if self._generations is None:
-            return nullcontext()
-        from search.generations.beside import Publisher
+    @contextmanager
+    def _publishing(self, turn: Turn) -> Iterator[Committed | None]:
+        """Yield what publishes in the midst of a long run; what is being written then is waited for at its end."""
+        told: list[Committed] = []
+        with ExitStack() as stack:
+            if self.catalog.publication().on_server:
+                from search.mirror import Pusher
 
-        return Publisher(self._generations, self.catalog, turn)
+                told.append(Pusher(lambda: self._mirroring.bring(turn.writer)).committed)
+            if self._generations is not None:
+                from search.generations.beside import Publisher
+
+                beside = stack.enter_context(Publisher(self._generations, self.catalog, turn))
+                told.append(beside.committed)
+                yield functools.partial(_tell_each, told)
+                beside.finish()
+            else:
+                yield told[0] if told else None
 
     def _tell_unpublished(self, why: str) -> None:
         if why:
@@ -467,7 +509,7 @@ class Library:
         newest sound generation.
 
         index: its kind from now on: "exact" scores every vector, "pq" has codes tell which to score, "auto" takes
-        codes for more than 50,000 vectors. None: as before.
+        codes for more than 50,000 vectors; a URL is of a server (docs/scale.md), which is filled anew. None: as before.
 
         Nothing is encoded. The damaged catalog stays beside the new one; what was committed after the generation
         is only in there, and the next `index` brings those photos in again.
@@ -476,12 +518,15 @@ class Library:
         from search.inspection import rebuild
 
         started = perf_counter()
-        if self._generations is None:
-            raise LibraryError(
-                f"{self.catalog.location} is kept by a database server, which mends it by its own means"
-            )
+        if index is not None and index not in LOCAL:
+            self._mirroring.checked(index)
         self.close()  # what answers may be a copy, what was read may be damaged
-        report = rebuild(self.catalog, self._generations, wish=index)
+        if self._generations is None:
+            report = RebuildReport(self.catalog.count(), None)
+        else:
+            report = rebuild(self.catalog, self._generations, wish=index if index in LOCAL else None)
+        with self.catalog.writing() as writer:
+            self._tell_unpublished(self._mirroring.choose(writer, index))
         return replace(report, seconds=perf_counter() - started)
 
     def _fall_back(self, failed: Catalog, error: LibraryError) -> bool:
@@ -824,7 +869,7 @@ class Library:
         current = self.catalog.encoder()
         vectors = self.catalog.count_vectors(current) if current else 0
         return LibraryStatus(
-            path=self.catalog.location,
+            path=self.catalog.shown,
             photos=self.catalog.count(),
             roots=tuple(self.catalog.root_status(self.sources.is_there)),
             encoders=tuple(encoders),
@@ -836,8 +881,13 @@ class Library:
 
     def _index_status(self, row: EncoderRow | None, vectors: int) -> dict[str, int | str]:
         """What kind of index answers, what it takes on the disk, and what kind was asked for."""
+        said = self.catalog.publication()
+        if said.on_server:
+            behind = said.seq if said.index_seq < 0 else self.catalog.count_changed(said.index_seq)
+            kind = "milvus" if said.on_server.startswith("milvus") else ON_CATALOG
+            return {"kind": kind, "bytes": 0, "wanted": kind, "url": said.on_server, "behind": behind}
         manifest = self._generations.manifest(self.catalog) if self._generations else None
-        wanted = manifest.wish if manifest else generations.AUTO
+        wanted = manifest.wish if manifest else said.index_url or generations.AUTO
         published = manifest.encoder(row.fingerprint) if manifest and row else None
         if published is not None:
             return {"kind": published.kind, "bytes": published.size_bytes, "wanted": wanted}
@@ -863,20 +913,34 @@ class Library:
 
         def misplaced() -> list[Problem]:
             row = self.catalog.encoder()
+            if self.catalog.publication().on_server:
+                return [Problem(ProblemKind.INDEX_DAMAGED, wrong, _FILLED) for wrong in self._mirroring.problems()]
             with self._lock:
                 return self._live.misplaced(row) if row else []
 
         publish = self._publish_anew if self._generations else None
         repaired, backup = inspection.repair(self.catalog, self._generations, publish) if repair else (0, None)
-        report = inspection.inspect(
+        look = functools.partial(
+            inspection.inspect,
             self.catalog,
             self._generations,
             full=full or repair or None,
             more=misplaced,
             is_there=self.sources.is_there,
         )
+        report = look()
+        if repair and self._fills_anew(report):
+            report, repaired = look(), repaired + 1
         facts = {**report.facts, **({"backup": backup} if backup else {})}
         return replace(report, repaired=repaired, facts=facts)
+
+    def _fills_anew(self, report: CheckReport) -> bool:
+        """Fill an index on a server anew that has something wrong and answers; tell whether that was done."""
+        if not any(problem.detail in self._mirroring.mendable for problem in report.problems):
+            return False
+        with self.catalog.writing() as writer:
+            self._mirroring.choose(writer, None)
+        return True
 
     def _publish_anew(self) -> None:
         with self.catalog.writing() as writer:
@@ -905,6 +969,20 @@ class Library:
             stop=stop,
         )
 
+    def migrate(
+        self, target: Library, *, index: str | None = None, progress: Callable[[Progress], None] | None = None
+    ) -> MigrationReport:
+        """Give a library that holds nothing, on a disk or a database server, all that this one knows; this one stays.
+
+        All rows arrive, each held against its original, or none does; then the index is made, and asked for the photos
+        nearest to a sample.   index: as in `rebuild`.
+        Raises UsageError for a library that holds something, DamagedLibrary if this one is damaged, LibraryBusy,
+        StorageError; LibraryError if what arrived or is found is not the same.
+        """
+        from search.library import migrating
+
+        return migrating.migrate(self, target, index=index, progress=progress or (lambda _: None))
+
     def upgrade(self) -> str:
         """Bring a library of an older version to this one; returns the schema it had."""
         before = self.catalog.upgrade()
@@ -912,6 +990,11 @@ class Library:
             always = before != self.catalog.revision() and self.catalog.publication().number is not None
             self._tell_unpublished(self._publish(writer, always=always))
         return before
+
+
+def _tell_each(told: Sequence[Committed], count: int) -> None:
+    for tell in told:
+        tell(count)
 
 
 def _pixels(paths: Sequence[str], preprocessing: Preprocessing, sources: Sources) -> Pixels:

@@ -16,7 +16,7 @@ import numpy as np
 
 from search import query as queries
 from search.addresses import is_remote, tars
-from search.errors import DimensionError, PhotoError, UnknownPhoto, UsageError
+from search.errors import DimensionError, IndexUnavailable, PhotoError, UnknownPhoto, UsageError
 from search.library import choosing
 from search.library.texts import Texts, by_clause, is_in_another_script, remembering
 from search.query import Kind, Query, Term
@@ -82,7 +82,18 @@ class _Found:
 
 
 def answer(seams: Seams, asked: Query, wish: Wish) -> Answer:
-    """Return the photos that fit best."""
+    """Return the photos that fit best. Raises IndexUnavailable."""
+    try:
+        return _answer(seams, asked, wish)
+    except IndexUnavailable as error:
+        with seams.lock:
+            if not seams.live.degrade():
+                raise
+        seams.tell(f"{error.message}; answering from the index in the library's folder")
+        return _answer(seams, asked, wish)
+
+
+def _answer(seams: Seams, asked: Query, wish: Wish) -> Answer:
     started = perf_counter()
     row = seams.model.answering()
     with seams.lock:
@@ -129,7 +140,7 @@ def _find(seams: Seams, row: EncoderRow, sought: _Sought, wish: Wish, cut: float
         depth = max(depth, TOGETHER)
         wanted = min(depth + len(without), max(passed, 1))
         with seams.lock:
-            ids, scores, each = _nearest(index, sought, known, wanted, selection)
+            ids, scores, each = _nearest(index, sought, known, wanted, selection, wish.filter)
         kept = np.flatnonzero(~np.isin(ids, without))[:depth]
         vectors = choosing.vectors_of(seams.catalog, row, ids[kept])
         relevance = np.stack([one.relevance(by, vectors) for one, by in zip(known, each[:, kept], strict=True)])
@@ -159,15 +170,22 @@ def _hits(catalog: Catalog, sought: _Sought, found: _Found, chosen: Choice) -> t
 
 
 def _nearest(
-    index: VectorIndex, sought: _Sought, calibrations: Sequence[Calibration], k: int, within: Ids | None
+    index: VectorIndex,
+    sought: _Sought,
+    calibrations: Sequence[Calibration],
+    k: int,
+    within: Ids | None,
+    where: Filter,
 ) -> tuple[Ids, Scores, Scores]:
     """Return the best ids, (n,), best first, their scores, (n,), and those by each of the vectors, (Q, n)."""
     if not sought.clauses:
-        (ids,), (scores,) = index.search(sought.whole, k, within=within)
+        (ids,), (scores,) = index.search(sought.whole, k, within=within, where=where)
         return ids[ids >= 0], scores[ids >= 0], scores[None, ids >= 0]
     from search.vectors.minimum import scores_of, search_minimum
 
-    ids, each = search_minimum(index, sought.vectors, [c.standing for c in calibrations], k, within=within)
+    ids, each = search_minimum(
+        index, sought.vectors, [c.standing for c in calibrations], k, within=within, where=where
+    )
     return ids, scores_of(index, sought.whole, ids)[0], each
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +72,7 @@ class LibraryModel:
         row = self.named()
         if row is None:
             raise EncoderMismatch(
-                f"{self.catalog.location} was indexed with {current.name}",
+                f"{self.catalog.shown} was indexed with {current.name}",
                 hint=f"run 'search index --reencode --model {self._name}' to use {self._name}",
             )
         return row
@@ -84,7 +85,7 @@ class LibraryModel:
         """What the catalog knows of the model that answers. Raises EncoderMismatch, LibraryError without vectors."""
         row = self.row()
         if row is None:
-            raise LibraryError(f"{self.catalog.location} holds no photos yet", hint="run 'search index DIR'")
+            raise LibraryError(f"{self.catalog.shown} holds no photos yet", hint="run 'search index DIR'")
         return row
 
     # ---- the whole of it
@@ -130,7 +131,7 @@ class LibraryModel:
             self.loaded = self.load(name, photos=photos)
         if self.encoder.fingerprint != fingerprint:
             raise EncoderMismatch(
-                f"the weights behind {name} are not those {self.catalog.location} was indexed with",
+                f"the weights behind {name} are not those {self.catalog.shown} was indexed with",
                 hint="run 'search index --reencode' to use them",
             )
         return self.encoder
@@ -155,7 +156,7 @@ class LibraryModel:
 
     def half(self, row: EncoderRow) -> TextHalf | None:
         """Open the text half by its recipe; None where there is none, or the weights file must be looked into first."""
-        if self.trust_checkpoint or self._recipes is None:
+        if self.trust_checkpoint:
             return None
         if row.fingerprint not in self._halves:
             half = recipes.open_half(self._recipes, row.fingerprint, lambda: self.made_sure(row.fingerprint))
@@ -172,8 +173,14 @@ class LibraryModel:
 
     def save_recipe(self) -> None:
         """Write down how to open the text half of the loaded model again."""
-        if self.loaded is not None and self._recipes and not self.catalog.is_newer:
+        if self.loaded is not None and self.catalog.exists() and not self.catalog.is_newer:
             recipes.save(self.loaded, self._recipes, on_export=self._exporting)
+
+    def lend_recipes(self, other: LibraryModel) -> None:
+        """Give another library what this one has written down of models, so that it need not open them to know."""
+        if self._recipes != other._recipes:
+            with contextlib.suppress(OSError, shutil.Error):
+                shutil.copytree(self._recipes, other._recipes, dirs_exist_ok=True)
 
     # ---- what it makes of unrelated texts
 
@@ -209,12 +216,12 @@ class LibraryModel:
         bank = banks.make(tower())
         beside = self._recipes
         kept_here = self.catalog.exists() and not self.catalog.is_newer
-        writable = beside and kept_here and os.access(beside.parent, os.W_OK)
+        writable = kept_here and os.access(beside.parent, os.W_OK)
         with contextlib.suppress(OSError):
-            banks.save(bank, beside if beside and writable else banks.default_cache(), model.fingerprint)
+            banks.save(bank, beside if writable else banks.default_cache(), model.fingerprint)
         return bank
 
     @property
-    def _recipes(self) -> Path | None:
-        """The folder of recipes beside the catalog; a database server has none."""
-        return self.catalog.folder / "encoders" if self.catalog.folder else None
+    def _recipes(self) -> Path:
+        """The folder of recipes: beside the catalog, for one on a server this user's own."""
+        return self.catalog.folder / "encoders" if self.catalog.folder else recipes.default_cache()

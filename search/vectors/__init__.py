@@ -8,6 +8,7 @@ catalog keeps the vectors, and any index can be rebuilt from them.
     scan.py     every row of such a file, exactly
     coarse.py   4-bit codes of such a file, which say which rows are worth looking at
     pairs.py    all rows against one another, by lists of near ones
+    stored.py   rows that a database server keeps (stores/), with changes in memory on top
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from search.types import Ids, Vectors
+    from search.types import Filter, Ids, Vectors
     from search.vectors.pairs import Pairs
 
 
@@ -43,6 +44,10 @@ class VectorIndex(Protocol):
     def size_bytes(self) -> int:
         """What the vectors take, in memory and in mapped files."""
 
+    @property
+    def deepest(self) -> int:
+        """How many of the nearest can be had at a time."""
+
     def __len__(self) -> int: ...
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
@@ -59,11 +64,12 @@ class VectorIndex(Protocol):
         """Begin to load what a search will need, beside what the caller does until then."""
 
     def search(
-        self, vectors: Vectors, k: int, *, within: Ids | None = None
+        self, vectors: Vectors, k: int, *, within: Ids | None = None, where: Filter | None = None
     ) -> tuple[Ids, npt.NDArray[np.float32]]:
         """Return the k best-scoring ids for each query vector.
 
         vectors: (Q, D) float32, unit rows.   within: ids to consider; None means all, empty means none.
+        where: the filter that exactly those pass; an index on a server tells it what it can of that, in place of ids.
         Returns ids (Q, k) int64, padded with -1, and scores (Q, k) float32: cosine, descending, padded
         with -inf; of equal scores the lower id comes first.
         Raises DimensionError if D differs from self.dim.

@@ -12,7 +12,7 @@ from search.vectors.pairs import places_of
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from search.types import Ids, Vectors
+    from search.types import Filter, Ids, Vectors
     from search.vectors.pairs import Pairs
 
 _SPARE = 32  # candidates beyond k whose order a matrix product may have got wrong by its rounding
@@ -35,6 +35,10 @@ class ExactIndex:
 
     @property
     def laid_over(self) -> int:
+        return self._count
+
+    @property
+    def deepest(self) -> int:
         return self._count
 
     @property
@@ -106,7 +110,7 @@ class ExactIndex:
         """Nothing is needed."""
 
     def search(
-        self, vectors: Vectors, k: int, *, within: Ids | None = None
+        self, vectors: Vectors, k: int, *, within: Ids | None = None, where: Filter | None = None
     ) -> tuple[Ids, npt.NDArray[np.float32]]:
         check_width(vectors, self.dim)
         k = max(k, 0)

@@ -15,7 +15,7 @@ from search.vectors.pairs import places_of
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from search.types import Halves, Ids, Vectors
+    from search.types import Filter, Halves, Ids, Vectors
     from search.vectors.coarse import Coarse
     from search.vectors.pairs import Pairs
     from search.vectors.scan import Bits, Positions
@@ -56,6 +56,10 @@ class MappedIndex:
     @property
     def laid_over(self) -> int:
         return len(self._new)
+
+    @property
+    def deepest(self) -> int:
+        return len(self)
 
     @property
     def size_bytes(self) -> int:
@@ -121,7 +125,7 @@ class MappedIndex:
             scan.prepare()
 
     def search(
-        self, vectors: Vectors, k: int, *, within: Ids | None = None
+        self, vectors: Vectors, k: int, *, within: Ids | None = None, where: Filter | None = None
     ) -> tuple[Ids, npt.NDArray[np.float32]]:
         check_width(vectors, self.dim)
         k = max(k, 0)

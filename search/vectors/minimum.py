@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from search.types import Ids, Vectors
+    from search.types import Filter, Ids, Vectors
     from search.vectors import VectorIndex
 
     Scores: TypeAlias = npt.NDArray[np.float32]
@@ -32,17 +32,18 @@ def search_minimum(
     k: int,
     *,
     within: Ids | None = None,
+    where: Filter | None = None,
 ) -> tuple[Ids, Scores]:
     """Return the k ids whose lowest standing is highest, best first, and their scores.
 
     vectors: (Q, D) unit rows, Q > 0.   standings: for each vector, what makes its scores comparable with the others';
-    it must rise with the score.   within: as in VectorIndex.search.
+    it must rise with the score.   within, where: as in VectorIndex.search.
     Returns ids (n,), n <= k, the lower id first among equals, and scores (Q, n), cosine.
     """
-    count = len(index) if within is None else len(within)
+    count = min(len(index) if within is None else len(within), index.deepest)
     depth = min(max(_FIRST * k, 64), count)
     while True:
-        near, nearest = index.search(vectors, depth, within=within)
+        near, nearest = index.search(vectors, depth, within=within, where=where)
         ids = np.unique(near[near >= 0])
         scores = scores_of(index, vectors, ids)
         lowest = _stand(standings, scores).min(axis=0) if len(ids) else np.empty(0, np.float32)

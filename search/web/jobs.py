@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
 from search import errors
-from search.catalog.lock import is_held
 from search.types import JobState
 from search.web.problems import Problem, problem_of
 
@@ -113,7 +112,7 @@ class Jobs:
                 raise Problem(503, "The server is about to end.")
             if self._job and self._job.is_running:
                 raise Problem(409, "One thing at a time: a job is running already.")
-            if is_written_to(self._library):
+            if self._library.catalog.is_written_to():
                 raise Problem(409, BUSY, more={"error": errors.LibraryBusy.__name__})
             id_ = self._job.id + 1 if self._job else 1
             self._child = _begun(self._library, kind, order)
@@ -221,16 +220,15 @@ class Jobs:
         return len(self._watchers)
 
 
-def is_written_to(library: Library) -> bool:
-    """Whether some process holds the library for writing; one that a database server keeps does not tell."""
-    folder = library.catalog.folder
-    return folder is not None and is_held(folder)
-
-
 def _begun(library: Library, kind: str, asked: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     """Start a child with its order."""
     model = library.model
-    opening = {"model": model.wanted, "offline": model.offline, "trust_checkpoint": model.trust_checkpoint}
+    opening = {
+        "model": model.wanted,
+        "offline": model.offline,
+        "trust_checkpoint": model.trust_checkpoint,
+        "index_token": library.index_token,
+    }
     order = {
         "sys_path": [os.path.abspath(entry) for entry in sys.path],
         "library": library.catalog.location,

@@ -89,7 +89,7 @@ class _Teller:
 def _index(library: Library, asked: dict[str, Any], teller: _Teller, stop: threading.Event) -> dict[str, Any]:
     report: IndexReport = library.index([asked["folder"]], progress=teller.progress, stop=stop)
     some = dataclasses.replace(report, skipped=report.skipped[:MOST_SKIPPED])
-    document = documents.report_document(some, library.catalog.location)
+    document = documents.report_document(some, library.catalog.shown)
     return {**document, "skipped_total": len(report.skipped)}
 
 

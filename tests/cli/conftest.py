@@ -32,7 +32,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(place: Path, builtin, monkeypatch) -> Callable[..., Outcome]:
+def run(place: Path, location: str, builtin, monkeypatch) -> Callable[..., Outcome]:
     """Run a command in this process, on the test's library, with the model loaded once for all tests."""
     monkeypatch.chdir(place.parent)
     load = LibraryModel.load
@@ -41,7 +41,7 @@ def run(place: Path, builtin, monkeypatch) -> Callable[..., Outcome]:
     )
 
     def run_(*arguments: str | Path) -> Outcome:
-        result = CliRunner().invoke(cli, ["--library", str(place), *map(str, arguments)])
+        result = CliRunner().invoke(cli, ["--library", location, *map(str, arguments)])
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
         return Outcome(result.exit_code, result.stdout, result.stderr)
@@ -50,11 +50,11 @@ def run(place: Path, builtin, monkeypatch) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
-def spawn(place: Path) -> Callable[..., subprocess.Popen]:
+def spawn(location: str) -> Callable[..., subprocess.Popen]:
     """Start a command as a process of its own."""
 
     def spawn_(*arguments: str | Path) -> subprocess.Popen:
-        command = [sys.executable, "-m", "search", "--library", str(place), *map(str, arguments)]
+        command = [sys.executable, "-m", "search", "--library", location, *map(str, arguments)]
         environment = {**os.environ, "SEARCH_OFFLINE": "1"}
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -7,21 +7,46 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from stores import Pushed, embedded
 
 from search.errors import DimensionError
 from search.vectors import best, cosines, mapped, normalize, scan
 from search.vectors.coarse import LEAST, Coarse, Codebook, Layout, encode
 from search.vectors.exact import ExactIndex
 from search.vectors.mapped import MappedIndex
+from search.vectors.stores import open_store
 
 DIM = 16
 KINDS = ["memory", "mapped", "scanned", "codes"]
+STORES = ["milvus-lite", "pgvector", pytest.param("milvus", marks=pytest.mark.milvus)]
 STRANGERS = np.arange(10_000, 10_300)  # ids of what lies in a base and is gone
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, *STORES])
 def index(request, monkeypatch):
-    return make(request.param, monkeypatch)
+    if request.param in KINDS:
+        return make(request.param, monkeypatch)
+    return Pushed(request.getfixturevalue(request.param.replace("-", "_")), DIM)
+
+
+@pytest.fixture(scope="module")
+def milvus_lite(tmp_path_factory):
+    with embedded(tmp_path_factory.mktemp("milvus")) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def pgvector(postgres):
+    store = open_store(postgres.uri(postgres.database()))
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def milvus(milvus_server):
+    store = open_store(f"{milvus_server.url}/contract")
+    yield store
+    store.close()
 
 
 def make(kind: str, monkeypatch):

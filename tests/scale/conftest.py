@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import switch_loopback_on
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True, scope="session")
 def loopback() -> None:
-    """Switch loopback on, which it is not in a new network namespace."""
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        name = struct.pack("16sH14x", b"lo", 0)
-        flags = struct.unpack("16xH14x", fcntl.ioctl(probe, 0x8913, name))[0]  # SIOCGIFFLAGS
-        if not flags & 1:
-            fcntl.ioctl(probe, 0x8914, struct.pack("16sH14x", b"lo", flags | 1))  # SIOCSIFFLAGS, up
+    switch_loopback_on()
 
 
 @pytest.fixture(autouse=True, scope="session")

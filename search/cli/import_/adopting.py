@@ -99,9 +99,9 @@ def adopt(
             return 0
         report = library.adopt(source, options=options, progress=progress, stop=stop, wait=wait)
     if settings.json:
-        emit_json(_document(report, library.catalog.location))
+        emit_json(_document(report, library.catalog.shown))
     else:
-        _tell(report, library.catalog.location)
+        _tell(report, library.catalog.shown)
     if report.index.not_published:
         settings.talk(report.index.not_published)
     if signals:

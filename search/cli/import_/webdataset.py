@@ -63,7 +63,7 @@ def command(
         if not unpack_only:
             index = library.index([folder], progress=progress, stop=stop, wait=wait)
     if settings.json:
-        report = report_document(index, library.catalog.location) if index else {"skipped": []}
+        report = report_document(index, library.catalog.shown) if index else {"skipped": []}
         report["skipped"] = [skip_document(skip) for skip in unpacked.skipped] + report["skipped"]
         counts = {"shards": unpacked.shards, "shards_unchanged": unpacked.unchanged, "pictures": unpacked.photos}
         emit_json({**counts, **report})

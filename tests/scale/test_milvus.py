@@ -1,0 +1,59 @@
+"""An index on a real Milvus server that is killed, comes back, is away for good."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from servers import Milvus, milvus
+from stores import Pushed
+
+from search.errors import IndexUnavailable
+from search.types import Filter
+from search.vectors import normalize
+from search.vectors.stores import open_store
+
+pytestmark = pytest.mark.milvus
+
+
+@pytest.fixture
+def server(tmp_path):
+    with milvus(tmp_path / "server") as server:
+        yield server
+
+
+def test_what_was_pushed_survives_a_kill_and_a_start(server: Milvus, open_library, album):
+    rng = np.random.default_rng(0)
+    vectors = normalize(rng.standard_normal((6000, 64)))
+    store = open_store(f"{server.url}/many")
+    index = Pushed(store, 64)
+    index.add(np.arange(6000), vectors)
+    assert index.stamp.rows == 6000
+    url = f"{server.url}/album"
+    with open_library() as library:
+        library.index([album])
+        library.rebuild(index=url)
+        before = [(hit.photo.id, hit.score) for hit in library.search("a wall", 12)]
+    store.close()
+
+    server.kill()
+    told: list[str] = []
+    with open_library() as library:  # the folder has an index of its own
+        library._notify = told.append
+        assert [(hit.photo.id, hit.score) for hit in library.search("a wall", 12)] == before
+        assert "does not answer" in told[0] and "in the library's folder" in told[0]
+    with pytest.raises(IndexUnavailable, match="does not answer"):
+        open_store(f"{server.url}/many").stamp()
+
+    server.start()
+    store = open_store(f"{server.url}/many")
+    assert store.stamp() == index.stamp
+    assert store.ids().tolist() == list(range(6000))
+    assert [some[0] for some in store.search(vectors[:5], 1)] == [0, 1, 2, 3, 4]
+    store.close()
+    with open_library() as library:
+        assert library.check(full=True).ok
+        assert [(hit.photo.id, hit.score) for hit in library.search("a wall", 12)] == before
+        library.remove([album / "day1"])
+        assert len(library.search("a wall", 12)) == 8
+        assert library.search("a wall", 12, filter=Filter(camera="none such")) == []
+        assert library.vector_index().kind == "milvus"
