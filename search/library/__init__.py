@@ -939,11 +939,12 @@ class Library:
             self.catalog,
             self._generations,
             full=full or repair or None,
+            more=misplaced,
             is_there=self.sources.is_there,
         )
-        report = look(more=misplaced)
+        report = look()
         if repair and self._fills_anew(report):
-            report, repaired = look(more=misplaced), repaired + 1
+            report, repaired = look(), repaired + 1
         facts = {**report.facts, **({"backup": backup} if backup else {})}
         return replace(report, repaired=repaired, facts=facts)
 

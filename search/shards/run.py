@@ -19,7 +19,7 @@ import numpy as np
 from search.addresses import relative
 from search.adoption.run import record_files
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
-from search.errors import DamagedShard, StorageError
+from search.errors import DamagedShard, StorageError, UsageError
 from search.failpoints import reach
 from search.indexer import SETTLED, IndexOptions, Model, Run, batches
 from search.objects import check_permitted
@@ -241,7 +241,7 @@ class Merge(Taking):
         names are a small part of a shard, and the rest of it is fetched when it is due.
         """
         for path in self._paths(name):
-            with contextlib.suppress(OSError, ValueError):  # not here, or not to be looked at
+            with contextlib.suppress(OSError, ValueError, UsageError):  # not here, or no place to look at
                 if file := next(self._sources.scan(path), None):
                     yield file
 
