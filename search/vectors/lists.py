@@ -60,10 +60,10 @@ _FEW = 256  # centres that are all looked at for each row
 _LOOKED = 6  # groups of centres that are looked at where there are more
 _GATHERED = 65_536  # rows written at a time
 _QUERIES, _BEST = 128, 10  # to learn the number of lists from
-_LEAST_DEPTH, _DEPTH = 500, 10_000  # rows scored exactly: at least, and one of so many
+_LEAST_DEPTH, _DEPTH = 500, 2_500  # rows scored exactly: at least, and one of so many
 _SPARE = 4  # times as many rows are read as are wanted, at least
 _UNIT = 32  # bytes: a block of any list begins at a multiple
-_WORTH = 100  # one permitted row in so many, and they are worth looking for in the lists
+_WORTH = 4  # one permitted row in so many, and they are worth looking for in the lists
 
 
 def lists_for(count: int) -> int:

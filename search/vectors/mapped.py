@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.vectors import EXACT, best, check_width, cosines, normalize, pairs, scan
+from search.vectors import EXACT, LISTS, best, check_width, cosines, normalize, pairs, scan
 from search.vectors.exact import ExactIndex
 from search.vectors.pairs import places_of
 
@@ -187,7 +188,20 @@ class MappedIndex:
         if len(places) < wanted:
             return scan.scanned(self._halves, vector, count, permitted=bits)
         places = np.sort(places)  # the file is read forwards
+        self._fetch(places)
         return places[scan.scanned(self._halves[places], vector, count)]
+
+    def _fetch(self, places: Positions) -> None:
+        """Ask the system for the pages that a few rows of very many are on, all at once and no others.
+
+        Read as they are come upon, each has megabytes read ahead with it: gigabytes for the first queries.
+        """
+        mapped = getattr(self._halves, "_mmap", None)
+        if mapped is None or self.kind != LISTS or not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        size, end = mmap.PAGESIZE, self._halves.nbytes
+        for start in np.unique(places * self._halves.strides[0] // size * size).tolist():
+            mapped.madvise(mmap.MADV_WILLNEED, start, min(size + self._halves.strides[0], end - start))
 
     def _permitted(self, within: Ids) -> Positions:
         if len(within) <= scan.FEW and not self._is_dense:
