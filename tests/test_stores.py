@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from stores import Kept, Pushed, embedded, moment
+from vector_stores import Kept, Pushed, embedded, moment
 
 from search.conditions import (
     And,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from servers import Milvus
+from vector_stores import Pushed
 
 from search.errors import IndexUnavailable
 from search.types import Filter
 from search.vectors import normalize
 from search.vectors.stores import open_store
-from stores import Pushed
 
 pytestmark = pytest.mark.milvus
 
