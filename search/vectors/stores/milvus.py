@@ -7,10 +7,10 @@ servers have is not used (vectors in float16, indexes on columns, columns withou
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _STATE = "_state"  # the end of the name of the collection that has the stamp
-_READ_S, _WRITE_S = 15.0, 120.0
+_CONNECT_S, _READ_S, _WRITE_S = 5.0, 15.0, 120.0
 _TRIES, _PAUSE_S = 3, 0.3
+_ENOUGH_S = 8.0  # of trying: a question that took longer is not asked again
 _REQUEST_BYTES = 4 << 20
 _LISTED = 8192  # ids in one page
 _DEEPEST = 8192
@@ -224,7 +225,7 @@ class MilvusStore:
                     hint="pip install 'search[milvus]'",
                 ) from error
             given = {"token": self._token} if self._token else {}
-            self._known = MilvusClient(self._uri, timeout=_READ_S, **given)
+            self._known = MilvusClient(self._uri, timeout=_CONNECT_S, **given)
         return self._known
 
     def _has(self, name: str) -> bool:
@@ -247,15 +248,16 @@ class MilvusStore:
 
     def _try(self, ask: Callable[[], T]) -> T:
         """Ask again, a little later each time, where the server could not be reached or was not ready."""
+        began = monotonic()
         for number in range(1, _TRIES + 1):
             try:
                 return ask()
             except IndexUnavailable:
                 raise
             except Exception as error:
-                if number == _TRIES or not _is_passing(error):
+                if number == _TRIES or not _is_passing(error) or monotonic() - began > _ENOUGH_S:
                     raise
-                time.sleep(_PAUSE_S * 2**number)
+                sleep(_PAUSE_S * 2**number)
         raise AssertionError
 
     @contextmanager
