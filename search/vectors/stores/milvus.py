@@ -7,6 +7,7 @@ servers have is not used (vectors in float16, indexes on columns, columns withou
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -224,6 +225,7 @@ class MilvusStore:
                     f"the index {self.place} needs Milvus's client, which is not installed",
                     hint="pip install 'search[milvus]'",
                 ) from error
+            logging.getLogger("pymilvus").addHandler(logging.NullHandler())  # what it says there is raised, too
             given = {"token": self._token} if self._token else {}
             self._known = MilvusClient(self._uri, timeout=_CONNECT_S, **given)
         return self._known

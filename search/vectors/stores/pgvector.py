@@ -39,7 +39,12 @@ _MOST_SCANNED = 200_000  # rows of the graph looked at for one search; then anot
 _SCAN_MEMORY = 16  # times work_mem (4 MB) that they may take
 _OLDEST = (0, 8)  # of pgvector: it goes on until enough rows pass a filter
 # A server or a network that went away without a word is noticed within a minute, as of the catalog's connections.
-_PATIENCE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+_PATIENCE: dict[str, Any] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 class PgvectorStore:
