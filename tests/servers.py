@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -225,7 +226,8 @@ class Milvus:
         config = MilvusServerConfig(data_dir=str(self._folder))
         config.set("proxy.timeTickInterval", _TICK_MS)
         server = MilvusServer(config)
-        server.start()
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of ports that are taken
+            server.start()
         # Its object ends the process when it is forgotten, by a signal that may leave a lock behind.
         self._process, server.server_proc = server.server_proc, None
         self._port = server.listen_port

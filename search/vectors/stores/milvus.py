@@ -229,7 +229,8 @@ class MilvusStore:
                     f"the index {self.place} needs Milvus's client, which is not installed",
                     hint="pip install 'search[milvus]'",
                 ) from error
-            logging.getLogger("pymilvus").addHandler(logging.NullHandler())  # what it says there is raised, too
+            # It writes to standard error, with a traceback, what it raises as well.
+            logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
             given = {"token": self._token} if self._token else {}
             self._known = MilvusClient(self._uri, timeout=_CONNECT_S, **given)
         return self._known
@@ -316,6 +317,7 @@ def _is_passing(error: Exception) -> bool:
         "timed out",
         "timeout",
         "not ready",
+        "not loaded",
         "rate limit",
         "connecting",
         "unhealthy",
