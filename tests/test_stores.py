@@ -28,7 +28,7 @@ from search.errors import IndexMismatch, IndexUnavailable, UsageError
 from search.types import Filter, Photo, PhotoInfo, ProblemKind, TakenAtSource
 from search.vectors import best, cosines, normalize, stored
 from search.vectors.stored import StoredIndex
-from search.vectors.stores import check_url, milvus, open_store, pgvector
+from search.vectors.stores import Stamp, check_url, milvus, open_store, pgvector
 from search.vectors.stores.declared import COLUMNS, pushed, row_of
 
 DIM = 24
@@ -239,11 +239,11 @@ def test_as_many_of_a_large_library_are_named_as_a_server_names_at_a_time(lite, 
 
 def test_a_graph_may_take_longer_than_any_question(index_url, monkeypatch):
     store = open_store(index_url)
-    index = Pushed(store, DIM)
-    index.kept.put(np.arange(2000), unit(2000, 1))
-    store.put(np.arange(2000), unit(2000, 1), index.kept.columns(np.arange(2000)))
+    stamp = Stamp("library", "model", DIM, "fill", "mark")
+    store.begin(stamp)
+    store.put(np.arange(2000), unit(2000, 1), [row_of(PhotoInfo("jpeg", 1, 1))] * 2000)
     monkeypatch.setattr(pgvector, "_WRITE_MS", 20)
-    assert store.finish(index.stamp, changed=2000).rows == 2000
+    assert store.finish(stamp, changed=2000).rows == 2000
     store.close()
 
 

@@ -68,9 +68,7 @@ def deepened(look: Callable[[int], T], pool: int, photos: int, cut: float) -> T:
         depth = max(_DEEPER * depth, _SECOND)
         try:
             before, found = reaching, look(depth)
-        except (
-            IndexUnavailable
-        ):  # a server names only so many, and what was found before is right as far as it goes
+        except IndexUnavailable:  # it names only so many: what was found before is right as far as it goes
             break
         reaching = int((found.decisive >= cut).sum())
         if reaching == before:

@@ -12,7 +12,7 @@ from vector_stores import Pushed
 from search.errors import IndexUnavailable
 from search.types import Filter
 from search.vectors import normalize
-from search.vectors.stores import Store, open_store
+from search.vectors.stores import Store, milvus, open_store
 
 pytestmark = pytest.mark.milvus
 
@@ -47,6 +47,8 @@ def test_what_was_pushed_survives_a_kill_and_a_start(milvus_server: Milvus, open
 
     server.kill()
     told: list[str] = []
+    quick = pytest.MonkeyPatch()
+    quick.setattr(milvus, "_READ_S", 3)
     with open_library() as library:  # the folder has an index of its own
         library._notify = told.append
         assert [(hit.photo.id, hit.score) for hit in library.search("a wall", 12)] == before
@@ -54,6 +56,7 @@ def test_what_was_pushed_survives_a_kill_and_a_start(milvus_server: Milvus, open
     with pytest.raises(IndexUnavailable, match="does not answer"):
         open_store(f"{server.url}/many").stamp()
 
+    quick.undo()
     server.start()
     store = open_store(f"{server.url}/many")
     wait_for(store)
