@@ -180,13 +180,13 @@ def restless(monkeypatch, *, times: int) -> list[str]:
     """Let one file look changed to the decoders that read it first; return the files that are read, as they are."""
     submit, seen = Decoders.submit, []
 
-    def submit_(self, path, preprocessing):
+    def submit_(self, path, preprocessing, **more):
         seen.append(path)
         if path.endswith("photo00.png") and seen.count(path) <= times:
             changed: Future[Skip] = Future()
             changed.set_result(Skip(path, SkipReason.UNSTABLE, "the file changed while it was read"))
             return changed
-        return submit(self, path, preprocessing)
+        return submit(self, path, preprocessing, **more)
 
     monkeypatch.setattr(Decoders, "submit", submit_)
     return seen
