@@ -177,6 +177,7 @@ def forgo_root_rights() -> None:
             ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="has other permissions")
 def test_what_may_not_be_read_is_named_once_and_nothing_below_it_is_gone(album, tmp_path):
     """Without the capabilities that let root read what nobody may."""

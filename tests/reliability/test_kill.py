@@ -113,6 +113,7 @@ def test_a_process_that_dies_at_any_failpoint_loses_nothing(scenarios, nursery, 
     assert not unreached(scenarios)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_at_any_moment_loses_nothing(scenarios, nursery, seed):
     rng = random.Random(seed)
     for scenario in scenarios:

@@ -152,6 +152,7 @@ def test_an_inner_root_with_files_of_a_dead_run_can_become_part_of_another(libra
     library.remove([album])
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_between_encoding_and_commit_loses_no_file(library, place_of, album, recorder):
     script = (
         "import os, sys\n"
