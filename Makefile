@@ -11,7 +11,7 @@ demo: $(VENV)/installed       ## index real photographs, search and label them; 
 	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: $(VENV)/installed       ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not milvus" -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -m "not slow and not milvus" -n auto --maxprocesses 5 --dist worksteal
 
 test-slow: $(VENV)/installed  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -40,6 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture-part", type=float, default=1.0, help="which part of its long runs' trials to make")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: a third of the time tests wait, for processes and for clocks."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class CountingEncoder:
     """The real built-in model, counting the images it is given."""
 
