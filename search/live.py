@@ -82,9 +82,10 @@ class LiveIndex:
 
     def degrade(self) -> bool:
         """Go on without the server for a while, after it failed; False where there is nothing to go on with."""
-        if self._away_until or self._generations is None or not self._catalog.publication().on_server:
+        if self._generations is None or not self._catalog.publication().on_server:
             return False
-        self._index, self._away_until = None, monotonic() + _PATIENCE_S
+        if not self._away_until:  # else another query, begun before, found out first
+            self._index, self._away_until = None, monotonic() + _PATIENCE_S
         return True
 
     def background(self, row: EncoderRow) -> Vectors:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _SHORT = 12  # letters of a fingerprint that tell models apart
 _SOME = 5  # ids that a message lists
+_LOOKS = 3  # at a store that was changed twice between a look at it and one at the catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Mirror:
 
     def index(self, row: EncoderRow) -> tuple[StoredIndex, Changes]:
         """Return the index over the store, brought up to the catalog's last commit, and what that changed."""
-        stamp = self._ours(self._catalog.publication(), row)
+        stamp = self._read(row)
         if stamp is None:
             raise IndexUnavailable(
                 f"the index {self.store.place} is not filled with the vectors of {row.name}",
@@ -90,9 +91,21 @@ class Mirror:
                 index.bury_strangers()
         return index, changes
 
-    def _ours(self, said: Publication, row: EncoderRow) -> Stamp | None:
+    def _read(self, row: EncoderRow) -> Stamp | None:
+        """The stamp as a reader finds it, beside a writer that may change both store and catalog meanwhile.
+
+        The store is asked first: of what it then was the catalog was told before.
+        """
+        for _ in range(_LOOKS):
+            found = self.store.stamp()
+            said = self._catalog.publication()
+            stamp = self._ours(found, said, row)
+            if stamp is not None or found is None or found.fill != said.index_mark.partition(" ")[0]:
+                return stamp
+        return None
+
+    def _ours(self, stamp: Stamp | None, said: Publication, row: EncoderRow) -> Stamp | None:
         """The stamp of a store that has this model's vectors as we left it; None if it must be filled."""
-        stamp = self.store.stamp()
         if stamp is None:
             return None
         check_owner(stamp, said.uuid, self.store.place)
@@ -106,7 +119,7 @@ class Mirror:
     def bring(self, writer: Writer, row: EncoderRow, *, anew: bool = False) -> None:
         """Bring the store up to the catalog's last commit; fill it if it is not ours yet, or `anew`."""
         said = self._catalog.publication()
-        stamp = self._ours(said, row) if said.index_mark else None
+        stamp = self._ours(self.store.stamp(), said, row) if said.index_mark else None
         if anew or stamp is None:
             self._fill(writer, row, said)
         else:
@@ -151,7 +164,7 @@ class Mirror:
 
     def problems(self, row: EncoderRow) -> list[str]:
         """Return what is wrong with the store, in words: whether it is filled, and has every photo and no other."""
-        if self._ours(self._catalog.publication(), row) is None:
+        if self._read(row) is None:
             return [f"the index {self.store.place} is not filled with the vectors of {row.name}"]
         there = self.index(row)[0].ids
         expected = self._catalog.embedded(row)

@@ -105,9 +105,9 @@ def database_url(postgres: Server, database: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Milvus]:
+def milvus_server() -> Iterator[Milvus]:
     """A real Milvus server, for the tests with that mark."""
-    with milvus(tmp_path_factory.mktemp("milvus-server")) as server:
+    with milvus() as server:
         yield server
 
 

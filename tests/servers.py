@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import select
+import shutil
 import socket
 import struct
 import subprocess
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -196,6 +198,9 @@ def switch_loopback_on() -> None:
             fcntl.ioctl(probe, 0x8914, struct.pack("16sH14x", b"lo", flags | 1))  # SIOCSIFFLAGS, up
 
 
+_TICK_MS = 20  # so long does a question wait that is to see all that was written before; else 200
+
+
 class Milvus:
     """A Milvus server of PyPI's package `milvus` (2.3), the process itself: it can be killed and started again.
 
@@ -218,8 +223,11 @@ class Milvus:
         """Start it where it was and wait until it answers."""
         from milvus import MilvusServer, MilvusServerConfig
 
-        server = MilvusServer(MilvusServerConfig(data_dir=str(self._folder)))
-        server.start()
+        config = MilvusServerConfig(data_dir=str(self._folder))
+        config.set("proxy.timeTickInterval", _TICK_MS)
+        server = MilvusServer(config)
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of ports that are taken
+            server.start()
         # Its object ends the process when it is forgotten, by a signal that may leave a lock behind.
         self._process, server.server_proc = server.server_proc, None
         self._port = server.listen_port
@@ -241,11 +249,18 @@ class Milvus:
 
 
 @contextmanager
-def milvus(folder: Path) -> Iterator[Milvus]:
-    """Yield a server of its own."""
+def milvus() -> Iterator[Milvus]:
+    """Yield a server of its own, in memory where there is room: it waits for its disk at every turn."""
     pytest.importorskip("milvus", reason="Milvus's server is not installed: it is made for Linux on x86-64 alone")
-    server = Milvus(folder)
-    try:
-        yield server
-    finally:
-        server.close()
+    with TemporaryDirectory(prefix="search-milvus-", dir=_memory(4 << 30), ignore_cleanup_errors=True) as folder:
+        server = Milvus(Path(folder))
+        try:
+            yield server
+        finally:
+            server.close()
+
+
+def _memory(least: int) -> str | None:
+    """Return a folder that lies in memory, None if there is none with so many bytes to spare."""
+    shared = "/dev/shm"
+    return shared if os.path.isdir(shared) and shutil.disk_usage(shared).free >= least else None

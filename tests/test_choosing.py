@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from search.errors import IndexUnavailable
 from search.library.choosing import choose, deepened
 from search.query import parse
 from search.relevance import DEFAULT_CUT
@@ -36,12 +37,15 @@ def test_what_is_cut_takes_no_place_among_the_diverse():
 class Look:
     """Photos of which those at some places reach a cut, and how deep each look at them was."""
 
-    def __init__(self, *reaching: int, photos: int = 10_000) -> None:
+    def __init__(self, *reaching: int, photos: int = 10_000, names: int = 10_000) -> None:
+        self.names = names
         self.relevance = np.zeros(photos, np.float32)
         self.relevance[list(reaching)] = 1
         self.depths: list[int] = []
 
     def __call__(self, depth: int) -> Look:
+        if depth > self.names:
+            raise IndexUnavailable("names no more")
         self.depths.append(depth)
         self.decisive = self.relevance[:depth]
         return self
@@ -69,6 +73,13 @@ def test_a_search_for_the_relevant_ends_somewhere():
     look = Look(*range(0, 10_000, 100))
     look.deepened(300)
     assert look.depths == [300, 1200, 4800]
+
+
+def test_where_an_index_can_tell_no_more_what_was_found_before_is_the_answer():
+    look = Look(*range(0, 10_000, 100), names=1000)
+    assert (look.deepened(300), look.depths) == (3, [300])
+    with pytest.raises(IndexUnavailable):
+        Look(names=100).deepened(300)
 
 
 @pytest.fixture

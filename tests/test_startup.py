@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = {"numpy", "sqlalchemy", "alembic", "faiss", "torch", "open_clip", "PIL", "tqdm", "huggingface_hub"}
 
 
@@ -68,6 +70,19 @@ def test_a_text_query_on_an_indexed_library_loads_no_torch(library, album, tmp_p
     loaded = after_command("--library", str(tmp_path / "library"), "find", "a red wall", *where)
     assert {"numpy", "sqlite3"} <= loaded
     assert not loaded & NOT_FOR_A_QUERY
+
+
+@pytest.mark.parametrize("kind", ["milvus-lite", "pgvector"])
+def test_a_text_query_on_an_index_on_a_server_loads_no_torch(library, album, tmp_path, postgres, kind):
+    url = f"milvus+file://{tmp_path}/twin.db" if kind == "milvus-lite" else postgres.uri(postgres.database())
+    library.index([album])
+    library.rebuild(index=url)
+    library.search("a red wall")
+    library.close()
+    loaded = after_command("--library", str(tmp_path / "library"), "find", "a red wall", "--camera", "canon")
+    clients = {"psycopg", "pymilvus"}
+    assert loaded & clients == {"pymilvus" if kind == "milvus-lite" else "psycopg"}
+    assert not loaded & {"torch", "torchvision", "open_clip", "transformers", "sqlalchemy", "alembic", "PIL"}
 
 
 def test_labelling_photos_whose_vectors_are_known_loads_no_torch(library, album, tmp_path):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from stores import Kept, Pushed, embedded, moment
+from vector_stores import Kept, Pushed, embedded, moment
 
 from search.conditions import (
     And,
@@ -28,7 +28,7 @@ from search.errors import IndexMismatch, IndexUnavailable, UsageError
 from search.types import Filter, Photo, PhotoInfo, ProblemKind, TakenAtSource
 from search.vectors import best, cosines, normalize, stored
 from search.vectors.stored import StoredIndex
-from search.vectors.stores import check_url, milvus, open_store, pgvector
+from search.vectors.stores import Stamp, check_url, milvus, open_store, pgvector
 from search.vectors.stores.declared import COLUMNS, pushed, row_of
 
 DIM = 24
@@ -219,6 +219,65 @@ def test_more_ids_than_can_be_sent_are_refused_where_the_server_can_not_tell_the
     assert index.search(vectors[299:], 5, within=np.arange(50))[0][0].tolist() == [49, 48, 47, 46, 45]
 
 
+def test_as_many_of_a_large_library_are_named_as_a_server_names_at_a_time(lite, monkeypatch):
+    monkeypatch.setattr(stored, "MOST_LISTED", 50)
+    monkeypatch.setattr(milvus.MilvusStore, "deepest", 60)
+    index = Pushed(lite, DIM)
+    vectors = normalize(np.linspace(unit(1, 1)[0], unit(1, 2)[0], 300))
+    index.add(np.arange(300), vectors)
+    StoredIndex.remove(index, np.arange(290, 295))  # of the nearest
+    index.kept.forget(range(290, 295))
+    index._count = None
+    found = index.search(vectors[299:], 60)[0][0]
+    assert found.tolist() == [*range(299, 294, -1), *range(289, 239, -1), *[-1] * 5]
+    with pytest.raises(IndexUnavailable, match="names no more than the 60 nearest"):
+        index.search(vectors[299:], 61)
+
+
+# ---- servers
+
+
+def test_a_graph_may_take_longer_than_any_question(index_url, monkeypatch):
+    store = open_store(index_url)
+    stamp = Stamp("library", "model", DIM, "fill", "mark")
+    store.begin(stamp)
+    store.put(np.arange(2000), unit(2000, 1), [row_of(PhotoInfo("jpeg", 1, 1))] * 2000)
+    monkeypatch.setattr(pgvector, "_WRITE_MS", 20)
+    assert store.finish(stamp, changed=2000).rows == 2000
+    store.close()
+
+
+def test_no_plan_for_any_filter_is_kept(index_url):
+    store = open_store(index_url)
+    index = Pushed(store, DIM)
+    index.add(np.arange(20), unit(20, 1))
+    test = pushed(Filter(camera="none"), ["none"])
+    for _ in range(8):
+        store.search(unit(1, 2), 5, test=test)
+    assert store._connection().execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
+    store.close()
+
+
+def test_a_pgvector_that_is_too_old_is_told_as_such(index_url, monkeypatch):
+    monkeypatch.setattr(pgvector, "_OLDEST", (99, 0))
+    store = open_store(index_url)
+    with pytest.raises(IndexUnavailable, match=r"0\.8 or later is needed"):
+        Pushed(store, DIM)
+    store.close()
+
+
+def test_a_milvus_that_is_not_there_is_told_without_a_long_wait(monkeypatch):
+    monkeypatch.setattr(milvus, "_CONNECT_S", 0.2)
+    waits: list[float] = []
+    monkeypatch.setattr(milvus, "sleep", waits.append)
+    for enough, times in ((60, 2), (-1, 0)):
+        waits.clear()
+        monkeypatch.setattr(milvus, "_ENOUGH_S", enough)
+        with pytest.raises(IndexUnavailable, match=r"index milvus://127\.0\.0\.1:1/photos does not answer"):
+            open_store("milvus://127.0.0.1:1/photos").stamp()
+        assert len(waits) == times
+
+
 def test_a_row_has_a_value_for_every_column():
     assert len(row_of(PhotoInfo("jpeg", 1, 1))) == len(row_of(info(5))) == len(COLUMNS)
     late = PhotoInfo("jpeg", 1, 1, taken_at=datetime.max)  # noqa: DTZ901 (a wall clock's)
@@ -234,13 +293,18 @@ def test_a_row_has_a_value_for_every_column():
         ("http://host/x", "no index of the kind http://"),
         ("milvus://me:secret@host/photos", "can't have a password in it"),
         ("postgresql://host/x?password=secret", "can't have a password in it"),
+        ("milvus://key@host/photos", "can't have a password in it"),
+        ("milvus://host/photos?token=secret", "can't have a password in it"),
+        ("milvus://HOST:PORT/photos", "has no port where one should be"),
+        ("postgresql://me:sec/ret@host/x", "has no port where one should be"),
         ("milvus://host/a-b", "called 'a-b'"),
         ("postgresql://host/x?table=a;drop", "called 'a;drop'"),
     ],
 )
 def test_a_url_that_can_not_be_meant_is_refused(url, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as refused:
         open_store(url)
+    assert "sec" not in str(refused.value)
 
 
 def test_urls_that_are_meant_are_taken_as_they_are():
@@ -307,6 +371,59 @@ def test_a_reader_sees_what_was_committed_and_not_pushed(
     assert other.ids().tolist() == library.catalog.all_ids().tolist()
 
 
+@pytest.mark.parametrize("moment", ["before", "after", "twice after"])
+def test_a_reader_beside_a_writer_that_brings_changes_is_not_led_astray(
+    library, open_library, album, index_url, make_photo, monkeypatch, moment
+):
+    library.index([album])
+    library.rebuild(index=index_url)
+    ask, pushes = pgvector.PgvectorStore.stamp, iter(range(2 if moment == "twice after" else 1))
+
+    def push() -> None:
+        for number in pushes:
+            make_photo(album / f"late{number}.png", 900 + number)
+            library.index([album])
+
+    def asked(store):
+        if store is reader._mirroring.mirror(index_url).store and moment == "before":
+            push()
+        found = ask(store)
+        if store is reader._mirroring.mirror(index_url).store:
+            push()
+        return found
+
+    with open_library() as reader:
+        monkeypatch.setattr(pgvector.PgvectorStore, "stamp", asked)
+        assert len(found(reader)) == (14 if moment == "twice after" else 13)
+        assert reader.vector_index().kind == "pgvector"
+
+
+def test_a_move_to_a_server_that_fails_leaves_the_index_there_is(library, album, other, index_url, monkeypatch):
+    library.index([album])
+    library.rebuild(index=index_url)
+    before = library.catalog.publication()
+    with monkeypatch.context() as patch:
+        patch.setattr(pgvector.PgvectorStore, "_extend", gone)
+        with pytest.raises(IndexUnavailable):
+            library.rebuild(index=f"{index_url}&table=elsewhere")
+    library.close()
+    after = library.catalog.publication()
+    assert (after.index_url, after.index_mark, after.index_seq) == (
+        before.index_url,
+        before.index_mark,
+        before.index_seq,
+    )
+    assert (len(found(library)), library.vector_index().kind) == (12, "pgvector")
+
+
+def test_every_query_under_way_when_the_server_goes_is_answered_from_the_folder(library, album, index_url):
+    library.index([album])
+    assert not library._live.degrade()
+    library.rebuild(index=index_url)
+    assert library._live.degrade() and library._live.degrade()
+    assert (len(found(library)), library.vector_index().kind) == (12, "exact")
+
+
 def test_without_its_server_a_folder_answers_writes_and_catches_up(
     library, album, index_url, make_photo, monkeypatch
 ):
@@ -332,7 +449,7 @@ def test_without_its_server_a_folder_answers_writes_and_catches_up(
     assert library.check(full=True).ok
 
 
-def gone(_):
+def gone(*_):
     import psycopg
 
     raise psycopg.OperationalError("connection refused")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
+from search.errors import IndexUnavailable
 from search.relevance import DEFAULT_CUT
 from search.vectors import normalize
 
@@ -57,7 +58,7 @@ def deepened(look: Callable[[int], T], pool: int, photos: int, cut: float) -> T:
     """Return what a look finds that goes deep enough for so many relevant photos, if there are so many.
 
     A photo that is near to all texts has a high score and little relevance, so those that reach the cut lie among
-    those which don't. It is looked further down until a deeper look brings no more of them.
+    those which don't. It is looked further down until a deeper look brings no more of them, or the index can't tell.
     look: told how many of the best photos to judge.   pool: how many are wanted.   photos: how many there are.
     """
     depth = pool
@@ -65,7 +66,10 @@ def deepened(look: Callable[[int], T], pool: int, photos: int, cut: float) -> T:
     reaching = int((found.decisive >= cut).sum())
     while reaching < pool and depth < min(photos, _DEEPEST):
         depth = max(_DEEPER * depth, _SECOND)
-        before, found = reaching, look(depth)
+        try:
+            before, found = reaching, look(depth)
+        except IndexUnavailable:  # it names only so many: what was found before is right as far as it goes
+            break
         reaching = int((found.decisive >= cut).sum())
         if reaching == before:
             break

@@ -99,12 +99,17 @@ class Mirroring:
         return ""
 
     def _fill(self, writer: Writer, wanted: str | None) -> None:
-        row = self._catalog.encoder()
+        row, said = self._catalog.encoder(), self._catalog.publication()
         if wanted is not None and wanted != EXACT:
             self.checked(wanted)
             if row is not None:
-                self.mirror(wanted).bring(writer, row, anew=True)
-        if wanted != self._catalog.publication().index_url:
+                try:
+                    self.mirror(wanted).bring(writer, row, anew=True)
+                except (IndexUnavailable, IndexMismatch):
+                    if wanted != said.index_url:  # then the one there is was not touched, and is good still
+                        writer.note_index(mark=said.index_mark or None, seq=said.index_seq)
+                    raise
+        if wanted != said.index_url:
             writer.note_index(url=wanted)
 
     def checked(self, index: str) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from search.errors import IndexUnavailable
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -42,17 +44,24 @@ def search_minimum(
     """
     count = min(len(index) if within is None else len(within), index.deepest)
     depth = min(max(_FIRST * k, 64), count)
+    known: tuple[Ids, Scores] | None = None
     while True:
-        near, nearest = index.search(vectors, depth, within=within, where=where)
+        try:
+            near, nearest = index.search(vectors, depth, within=within, where=where)
+        except IndexUnavailable:  # a server names only so many
+            if known is None:
+                raise
+            return known
         ids = np.unique(near[near >= 0])
         scores = scores_of(index, vectors, ids)
         lowest = _stand(standings, scores).min(axis=0) if len(ids) else np.empty(0, np.float32)
         order = np.lexsort((ids, -lowest))[: max(k, 0)]
+        known = ids[order], scores[:, order]
         if depth == count or k <= 0:
-            return ids[order], scores[:, order]
+            return known
         unseen = _stand(standings, nearest[:, -1:]).min()
         if len(order) == k and lowest[order[-1]] > unseen:
-            return ids[order], scores[:, order]
+            return known
         depth = min(_DEEPER * depth, count)
 
 

@@ -197,6 +197,8 @@ class StoredIndex:
     def _completed(self, found: list[Ids], vectors: Vectors, k: int, within: Ids | None) -> list[Ids]:
         """Put others in the place of those that are too few, where there must be more."""
         most = min(k, self._held if within is None else len(within))
+        if within is None and self._held > MOST_LISTED and k <= self.store.deepest:
+            most = min(most, self.store.deepest - len(self._buried))  # so many of the very nearest will do
         short = [number for number, some in enumerate(found) if len(some) < most]
         if short:
             own = np.setdiff1d(self._rows.ids(), self._buried) if within is None else within
@@ -206,6 +208,11 @@ class StoredIndex:
 
     def _listed(self, vectors: Vectors, k: int, within: Ids) -> list[Ids]:
         """Ask for the nearest of ids that are sent along, some at a time."""
+        if len(within) > MOST_LISTED and k > self.store.deepest:
+            raise IndexUnavailable(
+                f"{self.store.place} names no more than the {self.store.deepest} nearest photos at a time",
+                hint=f"ask for fewer, or narrow the search to {MOST_LISTED} photos",
+            )
         if len(within) > MOST_LISTED:
             raise IndexUnavailable(
                 f"{self.store.place} finds too few of the {len(within)} photos that pass the filter",

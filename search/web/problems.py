@@ -63,6 +63,14 @@ _TOLD: dict[type[errors.SearchError], tuple[int, str]] = {
     errors.LibraryBusy: (503, "Another process is writing to the library; try again later."),
     errors.StorageError: (507, "The library's disk is full or can't be written to."),
     errors.LibraryError: (503, "The library can't answer; `search status` on its machine says why."),
+    errors.IndexUnavailable: (
+        503,
+        "The server that has the index can't answer; the server's own output says why.",
+    ),
+    errors.IndexMismatch: (
+        503,
+        "The server that has the index has another one; the server's own output says why.",
+    ),
     errors.ModelError: (503, "The library's model can't be loaded; the server's own output says why."),
     errors.EncoderMismatch: (503, "The library was indexed with another model than the one that is loaded."),
 }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from stores import Pushed, embedded
+from vector_stores import Pushed, embedded
 
 from search.errors import DimensionError
 from search.vectors import best, cosines, normalize, scan

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from search import Library
 from search.cli import cli
 from search.library.model import LibraryModel
 
@@ -64,7 +65,18 @@ PHOTOGRAPHS = {
 }
 
 ITS_OWN = {"seconds", "images_per_second", "library", "index", "job", "started_at", "created_at", "generation"}
-ITS_OWN |= {"facts", "photos_per_second", "milliseconds", "schema", "kinds", "backup", "path", "sqlite"}
+ITS_OWN |= {
+    "facts",
+    "ms_exact",
+    "ms_index",
+    "photos_per_second",
+    "milliseconds",
+    "schema",
+    "kinds",
+    "backup",
+    "path",
+    "sqlite",
+}
 """What may differ between two runs or two stacks."""
 
 
@@ -136,3 +148,20 @@ def test_a_catalog_on_a_server_answers_as_a_folder_does(said, tmp_path, database
     found = said(database_url)
     for command, answer in expected.items():
         assert found[command] == answer, command
+
+
+@pytest.mark.parametrize("kind", ["milvus", "pgvector"])
+def test_an_index_on_a_server_answers_as_the_one_in_the_folder_does(said, tmp_path, postgres, kind):
+    url = f"milvus+file://{tmp_path}/twin.db" if kind == "milvus" else postgres.uri(postgres.database())
+    first = session()[0]
+
+    def move(command: str) -> None:
+        if command == first:
+            _told(f"search rebuild --index {shlex.quote(url)}")
+
+    expected = said(str(tmp_path / "library"))
+    found = said(str(tmp_path / "moved"), after=move)
+    for command, answer in expected.items():
+        assert found[command] == answer, command
+    with Library.open(tmp_path / "moved", model="builtin", offline=True) as library:
+        assert library.vector_index().kind == kind

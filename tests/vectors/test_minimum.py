@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.errors import IndexUnavailable
 from search.vectors import cosines, minimum, normalize
 from search.vectors.exact import ExactIndex
 from search.vectors.mapped import MappedIndex
@@ -86,6 +87,28 @@ def test_lists_are_read_no_deeper_than_need_be():
     index.depths.clear()
     minimum.search_minimum(index, unit(3, draw), [lambda scores: scores] * 3, 5)
     assert 64 < max(index.depths[::2]) < 20_000
+
+
+def test_where_an_index_names_no_more_the_best_of_those_it_named_are_found():
+    class Shallow(ExactIndex):
+        names = 100
+
+        def search(self, vectors, k, *, within=None, where=None):
+            if within is None and k > self.names:
+                raise IndexUnavailable("names no more")
+            return super().search(vectors, k, within=within, where=where)
+
+    draw = np.random.default_rng(1)
+    index = Shallow(DIM)
+    index.add(np.arange(20_000), unit(20_000, draw))
+    queries, standings = unit(3, draw), [lambda scores: scores] * 3
+    ids, scores = minimum.search_minimum(index, queries, standings, 5)
+    near = np.unique(index.search(queries, 64)[0])
+    assert ids.tolist() == near[np.argsort(-(queries @ index.vectors(near).T).min(axis=0))[:5]].tolist()
+    assert scores.shape == (3, 5)
+    index.names = 10
+    with pytest.raises(IndexUnavailable):
+        minimum.search_minimum(index, queries, standings, 5)
 
 
 def test_a_photo_good_by_all_comes_before_one_that_is_best_by_one():

@@ -28,6 +28,8 @@ FORMAT = 1
 MOST_IDS = 10_000
 """Ids in one request."""
 
+_FORMS = "milvus://HOST:PORT/COLLECTION or postgresql://HOST/DATABASE"
+
 UNFILLED = -1
 """The commit that a store reflects while it is being filled."""
 
@@ -112,13 +114,18 @@ def is_store(url: str) -> bool:
 
 def check_url(url: str) -> str:
     """Return the URL of a store. Raises UsageError for one of no kind that there is, or with a secret in it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # its words may have a part of a password
+        raise UsageError("the URL of the index has no port where one should be", hint=_FORMS) from None
     if parts.scheme.partition("+")[0] not in {"milvus", "postgresql", "postgres"}:
         raise UsageError(
             f"there is no index of the kind {parts.scheme}://",
-            hint="milvus://HOST:PORT/COLLECTION or postgresql://HOST/DATABASE",
+            hint=_FORMS,
         )
-    if parts.password or any("password" in name for name, _ in parse_qsl(parts.query)):
+    secrets = [name for name, _ in parse_qsl(parts.query) if "password" in name or "token" in name]
+    if parts.password or secrets or (parts.username and parts.scheme.startswith("milvus")):
         raise UsageError(
             "an index's URL is kept in the catalog and can't have a password in it",
             hint="SEARCH_INDEX_TOKEN has Milvus's token, PGPASSWORD or ~/.pgpass PostgreSQL's password",

@@ -7,10 +7,11 @@ servers have is not used (vectors in float16, indexes on columns, columns withou
 from __future__ import annotations
 
 import json
-import time
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _STATE = "_state"  # the end of the name of the collection that has the stamp
-_READ_S, _WRITE_S = 15.0, 120.0
+_CONNECT_S, _READ_S, _WRITE_S = 5.0, 15.0, 120.0
 _TRIES, _PAUSE_S = 3, 0.3
+_ENOUGH_S = 8.0  # of trying: a question that took longer is not asked again
 _REQUEST_BYTES = 4 << 20
-_LISTED = 8192  # ids in one page
+_LISTED = 65_536  # ids in one page
 _DEEPEST = 8192
 _QUERIES = 64  # in one request
 _SEALED = 20_000  # changed rows from which the server is told to write them down and index them
@@ -129,8 +131,7 @@ class MilvusStore:
         with self._told():
             if changed >= _SEALED:
                 self._try(lambda: self._client.flush(self._name, timeout=_WRITE_S))
-            found = self._query(self._name, "", ["count(*)"])
-            done = replace(stamp, rows=int(found[0]["count(*)"]))
+            done = replace(stamp, rows=self._count())
             self._write_stamp(done)
         return done
 
@@ -168,11 +169,16 @@ class MilvusStore:
 
     def _every_id(self) -> Iterator[int]:
         """Pages by ranges of ids: which rows an answer has that is cut off by a limit is not said anywhere."""
-        low = self._next_id(0)
-        while low is not None:
+        low: int | None = 0
+        left = self._count()
+        while left > 0 and low is not None:
             rows = self._query(self._name, f"id >= {low} and id < {low + _LISTED}", ["id"])
             yield from sorted(row["id"] for row in rows)
-            low = self._next_id(low + _LISTED)
+            left -= len(rows)
+            low = low + _LISTED if rows else self._next_id(low + _LISTED)
+
+    def _count(self) -> int:
+        return int(self._query(self._name, "", ["count(*)"])[0]["count(*)"])
 
     def _next_id(self, low: int) -> int | None:
         """Return the lowest id that is `low` or more, by halving; None if there is none."""
@@ -223,8 +229,10 @@ class MilvusStore:
                     f"the index {self.place} needs Milvus's client, which is not installed",
                     hint="pip install 'search[milvus]'",
                 ) from error
+            # It writes to standard error, with a traceback, what it raises as well.
+            logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
             given = {"token": self._token} if self._token else {}
-            self._known = MilvusClient(self._uri, timeout=_READ_S, **given)
+            self._known = MilvusClient(self._uri, timeout=_CONNECT_S, **given)
         return self._known
 
     def _has(self, name: str) -> bool:
@@ -247,15 +255,16 @@ class MilvusStore:
 
     def _try(self, ask: Callable[[], T]) -> T:
         """Ask again, a little later each time, where the server could not be reached or was not ready."""
+        began = monotonic()
         for number in range(1, _TRIES + 1):
             try:
                 return ask()
             except IndexUnavailable:
                 raise
             except Exception as error:
-                if number == _TRIES or not _is_passing(error):
+                if number == _TRIES or not _is_passing(error) or monotonic() - began > _ENOUGH_S:
                     raise
-                time.sleep(_PAUSE_S * 2**number)
+                sleep(_PAUSE_S * 2**number)
         raise AssertionError
 
     @contextmanager
@@ -308,6 +317,7 @@ def _is_passing(error: Exception) -> bool:
         "timed out",
         "timeout",
         "not ready",
+        "not loaded",
         "rate limit",
         "connecting",
         "unhealthy",

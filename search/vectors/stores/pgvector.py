@@ -5,10 +5,10 @@ One table, and one of a single row beside it that says whose they are; both chan
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -29,12 +29,22 @@ _TABLE = "search_vectors"
 _TYPES = {"integer": "bigint", "real": "double precision", "text": "text"}
 _INDEXED = ("taken_at", "camera", "latitude")
 _PUT = 2000  # rows in one statement
-_WAIT_S, _ASK_MS, _WRITE_MS = 10, 30_000, 3_600_000
+_WAIT_S, _ASK_MS, _WRITE_MS, _NO_LIMIT = 10, 30_000, 3_600_000, 0
 _TRIES, _PAUSE_S = 3, 0.3
+_ENOUGH_S = 8.0  # of trying: a question that took longer is not asked again
 _EXACT = 10_000  # rows up to which the graph is left aside
 _DEEPEST = 16_000
 _LEAST_EF, _MOST_EF = 250, 1000  # the greatest that pgvector takes
 _MOST_SCANNED = 200_000  # rows of the graph looked at for one search; then another way is tried
+_SCAN_MEMORY = 16  # times work_mem (4 MB) that they may take
+_OLDEST = (0, 8)  # of pgvector: it goes on until enough rows pass a filter
+# A server or a network that went away without a word is noticed within a minute, as of the catalog's connections.
+_PATIENCE: dict[str, Any] = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 class PgvectorStore:
@@ -86,19 +96,26 @@ class PgvectorStore:
         self._exact = True
 
     def _extend(self, connection: Any) -> None:
-        """Make sure of the extension. Raises IndexUnavailable where it can't be had."""
+        """Make sure of the extension. Raises IndexUnavailable where it can't be had, or is too old."""
         import psycopg
 
-        if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
-            return
-        try:
-            with connection.transaction():
-                connection.execute("CREATE EXTENSION vector")
-        except psycopg.Error as error:
+        query = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+        found = connection.execute(query).fetchone()
+        if found is None:
+            try:
+                with connection.transaction():
+                    connection.execute("CREATE EXTENSION vector")
+            except psycopg.Error as error:
+                raise IndexUnavailable(
+                    f"the database has no pgvector and it can't be added: {_reason(error)}",
+                    hint="have it installed and 'CREATE EXTENSION vector' run, or choose another index",
+                ) from error
+            found = connection.execute(query).fetchone()
+        if tuple(map(int, found[0].split(".")[:2])) < _OLDEST:
             raise IndexUnavailable(
-                f"the database has no pgvector and it can't be added: {_reason(error)}",
-                hint="have it installed and 'CREATE EXTENSION vector' run, or choose another index",
-            ) from error
+                f"the database has pgvector {found[0]}, and 0.8 or later is needed",
+                hint="have a newer one installed and 'ALTER EXTENSION vector UPDATE' run, or choose another index",
+            )
 
     def _write_stamp(self, connection: Any, stamp: Stamp) -> None:
         connection.execute(f"DELETE FROM {self._state}")  # noqa: S608
@@ -147,7 +164,7 @@ class PgvectorStore:
             self._write_stamp(connection, done)
             return done
 
-        done: Stamp = self._ask(write, most_ms=_WRITE_MS)
+        done: Stamp = self._ask(write, most_ms=_NO_LIMIT)  # the graph of ten million rows takes hours
         if changed > _PUT:
             self._ask(lambda connection: connection.execute(f"ANALYZE {self._table}"), most_ms=_WRITE_MS)
         self._exact = done.rows <= _EXACT
@@ -177,6 +194,7 @@ class PgvectorStore:
             connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             connection.execute(f"SET LOCAL hnsw.ef_search = {effort}")
             connection.execute(f"SET LOCAL hnsw.max_scan_tuples = {_MOST_SCANNED}")
+            connection.execute(f"SET LOCAL hnsw.scan_mem_multiplier = {_SCAN_MEMORY}")
             found = [connection.execute(query, [*values, _vector(vector), count]).fetchall() for vector in vectors]
             return [np.array([id_ for (id_,) in rows], np.int64) for rows in found]
 
@@ -216,7 +234,14 @@ class PgvectorStore:
         if self._known is None:
             import psycopg
 
-            self._known = psycopg.connect(self._uri, connect_timeout=_WAIT_S, application_name="search index")
+            # Nothing is prepared: a plan for any filter would be kept for those that few photos pass.
+            self._known = psycopg.connect(
+                self._uri,
+                connect_timeout=_WAIT_S,
+                application_name="search index",
+                prepare_threshold=None,
+                **_PATIENCE,
+            )
         return self._known
 
     def _ask(self, ask: Callable[[Any], T], *, most_ms: int = _ASK_MS) -> T:
@@ -224,6 +249,7 @@ class PgvectorStore:
         with self._told():
             import psycopg
 
+            began = monotonic()
             for number in range(1, _TRIES + 1):
                 try:
                     connection = self._connection()
@@ -234,9 +260,10 @@ class PgvectorStore:
                     with suppress(Exception):
                         self.close()
                     self._known = None
-                    if number == _TRIES or isinstance(error, psycopg.errors.QueryCanceled):
+                    too_long = monotonic() - began > _ENOUGH_S or isinstance(error, psycopg.errors.QueryCanceled)
+                    if number == _TRIES or too_long:
                         raise
-                    time.sleep(_PAUSE_S * 2**number)
+                    sleep(_PAUSE_S * 2**number)
         raise AssertionError
 
     @contextmanager

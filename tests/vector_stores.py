@@ -63,7 +63,11 @@ class Pushed(StoredIndex):
     def __init__(self, store: Store, dim: int) -> None:
         self.kept = Kept(dim)
         self.stamp = Stamp("library", "model", dim, uuid4().hex, "0")
-        store.begin(self.stamp)
+        found = store.stamp()
+        if store.kind == "milvus" and found and (found.library, found.dim) == ("library", dim):
+            store.delete(store.ids())  # a collection takes a server seconds to make
+        else:
+            store.begin(self.stamp)
         self.stamp = store.finish(self.stamp, changed=0)
         super().__init__(store, self.kept, dim)
 
