@@ -116,7 +116,7 @@ def counting(builtin) -> CountingEncoder:
     return CountingEncoder(builtin)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_photo() -> Callable[..., Path]:
     """Write a small picture whose content depends on `seed` alone."""
 
