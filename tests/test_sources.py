@@ -30,7 +30,7 @@ from search.web import ServeOptions, create_app
 ONE = IndexOptions(workers=1)
 
 
-@pytest.fixture(params=["tar", "memory", "memory tar"])
+@pytest.fixture(params=["tar", "memory", pytest.param("memory tar", marks=pytest.mark.slow)])
 def place(request, tmp_path) -> Place:
     root = f"{tmp_path}/photos" if request.param == "tar" else f"memory://bucket/{tmp_path.name}/photos"
     is_tar = request.param.endswith("tar")
@@ -274,15 +274,6 @@ def test_what_is_asked_for_in_a_tar_file_that_can_not_be_read_is_not_gone(inside
     (tmp_path / "a.tar").write_bytes(b"no tar file" * 100)
     report = library.index([tmp_path / "a.tar" / inside], options=ONE)
     assert (report.gone, [skip.path for skip in report.skipped]) == (0, [str(tmp_path / "a.tar")])
-
-
-def test_an_empty_member_far_away_is_empty():
-    content = tar_of({"a.png": b"", "b.png": picture(1)})
-    objects.reach("memory://empty/a.tar")[0].pipe_file("/empty/a.tar", content)
-    sources = Sources()
-    (file, _) = sources.scan("memory://empty/a.tar")
-    sources._open["memory://empty/a.tar"].bytes = None  # as where its list was kept
-    assert sources.read(file.path) == (b"", file)
 
 
 def test_a_copy_that_has_no_room_ends_the_run():

@@ -383,15 +383,16 @@ class Sources:
                 yield _of_object(f"{root}/{name}", about)
                 continue
             prefix = name and name + "/"
+            folder = f"{root}/{name}".rstrip("/")
             try:
-                inside = self._names(f"{root}/{name}".rstrip("/"))
+                inside = self._names(folder)
             except PermissionError as error:
-                tell(f"{root}/{name}".rstrip("/"), error)
+                tell(folder, error)
                 continue
             found = [
                 (prefix + base, one)
                 for one in inside
-                if (base := _base(one, tell, root, prefix)) and _takes(base, one, prefix, excluded, options)
+                if (base := _base(one, tell, folder)) and _takes(base, one, prefix, excluded, options)
             ]
             found.sort(
                 key=lambda pair: pair[0] + ("/" if pair[1].get("type") == "directory" else ""), reverse=True
@@ -417,15 +418,19 @@ def _put(copy: BinaryIO, part: bytes, state: FileStat) -> None:
         raise StorageError(said, hint="TMPDIR says where such copies lie for as long as they are read") from error
 
 
-def _base(about: dict[str, Any], tell: OnError, root: str, prefix: str) -> str:
-    """Return the last name of an object, "" for one that no path can name."""
+def _base(about: dict[str, Any], tell: OnError, folder: str) -> str:
+    """Return the last name of an object in a folder, "" for one that no path can name."""
     key = str(about.get("name", "")).rstrip("/")
     base = key.rpartition("/")[2]
-    if base in ("", ".", "..") or "\0" in base:
-        tell(f"{root}/{prefix}%2E", OSError(f"{key!r} is no name of a file"))
+    is_folder = about.get("type") == "directory"
+    if key == objects.reach(folder)[1].rstrip("/"):  # its own marker, or, as a folder in it, one without a name
+        base = ""
+    elif not is_folder and str(about["name"]).endswith("/"):
         return ""
-    # A folder's own marker comes with what is in it.
-    return "" if about.get("type") != "directory" and str(about["name"]).endswith("/") else base
+    if (base in ("", ".", "..") and (base or is_folder)) or "\0" in base:
+        tell(f"{folder}/%2E", OSError(f"{key!r} holds what is no name of a file"))
+        return ""
+    return base
 
 
 def _takes(base: str, about: dict[str, Any], prefix: str, excluded: tuple[str, ...], options: ScanOptions) -> bool:
