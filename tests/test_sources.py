@@ -77,6 +77,7 @@ def test_photos_are_found_by_their_addresses(place, library):
     assert library.catalog.count() == 1
 
 
+@pytest.mark.parametrize("place", ["tar", pytest.param("memory", marks=pytest.mark.slow)], indirect=True)
 def test_copies_are_told_across_places(place, library, album, make_photo):
     place.put(f=(album / "day0" / "photo00.png").read_bytes())
     library.index([album, place.root], options=ONE)
@@ -380,18 +381,16 @@ def test_protocols_that_are_none_of_object_storage_are_refused(address, library)
         library.index([address])
 
 
+@pytest.mark.parametrize("place", ["memory", pytest.param("memory tar", marks=pytest.mark.slow)], indirect=True)
 def test_offline_photos_far_away_count_as_such(place, library, monkeypatch):
     library.index([place.root], options=ONE)
     monkeypatch.setattr(objects, "HERE", ())
     report = library.index([place.root], options=ONE)
-    if "://" in place.root:
-        assert counts(report) == {"offline": 3}
-        assert [root.online for root in library.status().roots] == [False]
-        assert library.check_photos().offline == 3
-        with pytest.raises(SourceAway):
-            library.index(["memory://never/seen"])
-    else:
-        assert counts(report) == {"unchanged": 3}
+    assert counts(report) == {"offline": 3}
+    assert [root.online for root in library.status().roots] == [False]
+    assert library.check_photos().offline == 3
+    with pytest.raises(SourceAway):
+        library.index(["memory://never/seen"])
 
 
 # ---- the command line and the pages
