@@ -63,7 +63,6 @@ _GATHERED = 65_536  # rows written at a time
 _QUERIES, _BEST = 128, 10  # to learn the number of lists from
 _LEAST_DEPTH, _DEPTH = 500, 2_500  # rows scored exactly: at least, and one of so many
 _SPARE = 4  # times as many rows are read as are wanted, at least
-_UNIT = 32  # bytes: a block of any list begins at a multiple
 _WORTH = 64  # one permitted row in so many, and they are worth looking for in the lists
 
 
@@ -359,11 +358,11 @@ class Lists:
         inside = slots - self._starts[lists]
         width = self._layout.code_bytes
         blocks = self._starts[lists] * (width + _PLACE.itemsize) + inside // BLOCK * BLOCK * width
-        needed, which = np.unique(blocks, return_inverse=True)
-        units = self._content[: self._layout.sizes_start].reshape(-1, _UNIT)
-        raw = units[needed[:, None] // _UNIT + np.arange(width)].reshape(len(needed), -1)
-        flat = to_codes(raw)[:, self._mixing].reshape(len(needed) * BLOCK, -1)
-        codes: Codes = flat[which * BLOCK + inside % BLOCK]
+        nibbles = self._mixing.reshape(BLOCK, -1)[
+            inside % BLOCK
+        ]  # which half bytes of its block are a row's codes
+        raw = self._content[blocks[:, None] + nibbles // 2]
+        codes: Codes = (raw >> (nibbles % 2 * 4).astype(np.uint8)) & np.uint8(15)
         return lists.astype(np.int32), to_bytes(codes)
 
     @cached_property
