@@ -6,6 +6,7 @@ gigabytes for the first queries over ten million rows, of which each looks at so
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,9 @@ class Pages:
             self._rests -= 1
             return
         before = _blocks_read()
-        for start, stop in runs(starts, sizes):
-            self._mapped.madvise(mmap.MADV_WILLNEED, start, min(stop, len(self._mapped)) - start)
+        with contextlib.suppress(OSError):  # then it is read as it is come upon
+            for start, stop in runs(starts, sizes):
+                self._mapped.madvise(mmap.MADV_WILLNEED, start, min(stop, len(self._mapped)) - start)
         if len(starts) > _MANY and before is not None and _blocks_read() == before:
             self._rests = _RESTS
 

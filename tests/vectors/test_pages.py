@@ -107,3 +107,10 @@ def test_arrays_in_memory_and_no_parts_are_left_alone(tmp_path):
     path.write_bytes(b"12345")
     Pages(np.memmap(path, np.uint8, "r")).ask(np.empty(0, np.int64), 1)
     Pages(np.memmap(path, np.uint8, "r")).ask(np.array([0, 4]), 1)
+
+
+def test_a_system_that_takes_no_advice_is_no_error(tmp_path, monkeypatch):
+    path = tmp_path / "small"
+    path.write_bytes(bytes(2 * PAGE))
+    monkeypatch.setattr(pages, "runs", lambda *_: [(1, 2)])  # begins on no page, which is refused
+    Pages(np.memmap(path, np.uint8, "r")).ask(np.array([0]), 1)
