@@ -11,7 +11,7 @@ demo: $(VENV)/installed       ## index real photographs, search and label them; 
 	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: $(VENV)/installed       ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not milvus" -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -m "not slow and not milvus" -n auto --maxprocesses 5 --dist worksteal
 
 test-slow: $(VENV)/installed  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
@@ -24,7 +24,7 @@ test-browser: $(VENV)/installed  ## look at the pages in Chromium, and with axe-
 
 test-scale: $(VENV)/installed ## run the tests that need Ray, object storage or a server, without a network where that can be
 	$(BIN)/pip install -q -c constraints.txt --group scale
-	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m slow tests/scale tests/contracts/test_engines.py
+	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m slow tests/scale tests/contracts/test_engines.py tests/contracts/test_sources.py
 	$(BIN)/python -m pytest -m "not slow" --database postgresql tests/test_library.py tests/test_tags.py tests/test_reviewing.py tests/test_browsing.py
 
 test-milvus: $(VENV)/installed ## run the tests of an index on Milvus against a real server, without a network where that can be

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from search.errors import UsageError
 
 _REMOTE = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.:-]*)://(?P<rest>.*)", re.DOTALL)
+_FLAT = ("s3", "s3a", "gs", "gcs", "az", "abfs")
 _TAR = re.compile(r"\.tar(?=/|$)", re.IGNORECASE)
 
 
@@ -35,13 +36,28 @@ def normal(path: str) -> str:
     return path.rstrip("/") if is_remote(path) else os.path.normpath(path)
 
 
+def is_flat(address: str) -> bool:
+    """Whether folders there are only what names of objects begin with, so that none is empty."""
+    return protocol(address) in _FLAT
+
+
 def protocol(address: str) -> str:
     """Return an address's part before ://, lower-case."""
     return address.partition("://")[0].lower()
 
 
+def check_no_password(address: str) -> None:
+    """Raise UsageError for an address with a password in it: addresses are kept, and shown."""
+    name = address.partition("://")[2].partition("/")[0]
+    if "@" in name and ":" in name.rpartition("@")[0]:
+        raise UsageError(
+            f"an address of {protocol(address)}:// has a password in it", hint="addresses are kept and shown"
+        )
+
+
 def _address(text: str) -> str:
-    """Raises UsageError for one that names nothing in particular, or could be read in two ways."""
+    """Raises UsageError for one that names nothing in particular, or could be read in two ways, or is a secret."""
+    check_no_password(text)
     match = _REMOTE.match(text)
     parts = [part for part in match["rest"].split("/") if part] if match else []
     if match is None or not parts or not set(parts).isdisjoint((".", "..")) or "::" in text:

@@ -196,6 +196,7 @@ class _Look:
     forgetful: str = ""  # why what was looked at can't be remembered
     _seen: list[int] = field(default_factory=list)
     _again: list[int] = field(default_factory=list)
+    _away: set[str] = field(default_factory=set)  # roots that were asked for in vain, which takes long
 
     def run(self) -> CheckReport:
         ids = self.catalog.unchecked()
@@ -226,9 +227,13 @@ class _Look:
         return facts | ({"not_remembered": self.forgetful} if self.forgetful else {})
 
     def _look_at(self, file: KnownFile) -> None:
+        if file.root in self._away:
+            self.offline += 1
+            return
         try:
             found = _verdict(file, self.sources, content=self.content)
         except SourceAway:
+            self._away.add(file.root)
             self.offline += 1
             return
         if found is not None and not self.sources.is_online(file.root):

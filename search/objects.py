@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from search.addresses import is_remote, protocol
+from search.addresses import check_no_password, is_remote, protocol
 from search.errors import SourceAway, UsageError
 
 T = TypeVar("T")
@@ -25,29 +25,19 @@ _DELAYS_S = (0.2, 1.0, 3.0)  # before a second, third and fourth try
 _CONNECT_S, _READ_S = 5, 30
 
 # Chains, archives and copies: what they reach is somewhere else, and some run what they are told.
-_REFUSED = frozenset(
-    (
-        *(
-            "file",
-            "local",
-            "reference",
-            "generic",
-            "dir",
-            "dirfs",
-            "zip",
-            "tar",
-            "libarchive",
-            "cached",
-            "data",
-            "git",
-        ),
-        *("simplecache", "blockcache", "filecache", "dask", "asynclocal", "async_wrapper", "jupyter"),
-    )
+_REFUSED = (
+    *("asynclocal", "async_wrapper", "blockcache", "cached", "dask", "data", "dir", "dirfs", "file", "filecache"),
+    *("generic", "git", "jupyter", "libarchive", "local", "reference", "simplecache", "tar", "zip"),
 )
 
 # An answer, not a failure to get one: asking again gives the same.
 _ANSWERS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
 _HOPELESS = ("NoCredentialsError", "PartialCredentialsError", "NoRegionError", "ParamValidationError")
+# Of who asks, not of what is asked for: no other object would be given either.
+_NOBODY = (
+    *("AccountProblem", "ExpiredToken", "InvalidAccessKeyId", "InvalidSecurity", "NotSignedUp"),
+    *("RequestTimeTooSkewed", "SignatureDoesNotMatch"),
+)
 
 # Its own tries and waits would come on top of those here, and add up to minutes.
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -65,8 +55,9 @@ _lock = threading.Lock()
 def reach(url: str) -> tuple[Any, str]:
     """Return the file system (fsspec's) of an address, and the address as that has it; no connection is made yet.
 
-    Raises UsageError for a protocol that nothing here speaks.
+    Raises UsageError for a protocol that nothing here speaks, and for an address with a password.
     """
+    check_no_password(url)
     with _lock:
         files = _file_system(protocol(url), os.getpid())
     return files, files._strip_protocol(url)
@@ -85,7 +76,7 @@ def _file_system(name: str, _pid: int) -> Any:
         files = fsspec.filesystem(
             name, use_listings_cache=False, skip_instance_cache=True, **_OPTIONS.get(name, {})
         )
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # each file system raises its own where it needs more than an address
         hint = 's3:// needs pip install "search[s3]"'
         raise UsageError(f"{name}:// can't be opened: {error}", hint=hint) from None
     if hasattr(files, "retries"):
@@ -112,7 +103,10 @@ def asked(url: str, call: Callable[[], T]) -> T:
     for delay_s in (*_DELAYS_S, None):
         try:
             return call()
-        except _ANSWERS:
+        except _ANSWERS as error:
+            if _code(error) in _NOBODY:
+                said = f"{url} lets nobody in: {_said(error)}"
+                raise SourceAway(said, hint="credentials may have expired") from error
             raise
         except Exception as error:  # what reaches a server raises whatever it likes
             if delay_s is None or type(error).__name__ in _HOPELESS:
@@ -122,6 +116,12 @@ def asked(url: str, call: Callable[[], T]) -> T:
                 ) from error
             time.sleep(delay_s)
     raise AssertionError
+
+
+def _code(error: Exception) -> str:
+    """Return what S3 calls an error, "" for any other."""
+    response = getattr(error.__cause__, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
 def _said(error: Exception) -> str:

@@ -40,6 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--torture-part", type=float, default=1.0, help="which part of its long runs' trials to make")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: a third of the time tests wait, for processes and for clocks."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class CountingEncoder:
     """The real built-in model, counting the images it is given."""
 
@@ -87,8 +92,14 @@ def shared_database(postgres: Server) -> str:
 
 
 @pytest.fixture
-def database(postgres: Server, shared_database: str) -> Iterator[str]:
-    """The name of an empty database on that server, for this test alone; `postgres.database()` makes more."""
+def database(
+    postgres: Server, shared_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """The name of an empty database on that server, for this test alone; `postgres.database()` makes more.
+
+    What a library in a folder keeps beside its catalog one on a server keeps in the user's cache: that is empty too.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield shared_database
     postgres.empty(shared_database)
 
@@ -116,7 +127,7 @@ def counting(builtin) -> CountingEncoder:
     return CountingEncoder(builtin)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_photo() -> Callable[..., Path]:
     """Write a small picture whose content depends on `seed` alone."""
 

@@ -43,6 +43,7 @@ class Place:
         self.root = root
         self.is_tar = is_tar
         self.members: dict[str, bytes] = {}
+        self._written = 0
 
     def put(self, **changes: bytes | None) -> None:
         """Put files there, by their names without their suffix, `_` for a folder's /; None takes one away."""
@@ -55,7 +56,9 @@ class Place:
             if not self.is_tar:
                 self._store(f"{self.root}/{place}", content)
         if self.is_tar:
-            self._store(self.root, tar_of(self.members, mtime=1_700_000_000 + len(self.members)))
+            self._written += 1  # zeros at its end: of one size, it would be told apart by its time alone
+            content = tar_of(self.members, mtime=1_700_000_000 + len(self.members))
+            self._store(self.root, content + bytes(512 * self._written))
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name.replace('_', '/')}.png"

@@ -268,6 +268,7 @@ def test_a_file_named_beside_one_in_a_folder_below_is_indexed_with_it(library, t
     assert counts(library.index(paths)) == {"photos": 2, "added": 2, "encoded": 2}
 
 
+@pytest.mark.slow
 def test_very_many_files_can_be_named(library, tmp_path, make_photo):
     library.index([make_photo(tmp_path / "known.png", 0, size=(8, 8))])  # copies of it cost no encoding
     files = [make_photo(tmp_path / "many" / f"{n:04}.png", 0, size=(8, 8)) for n in range(1200)]

@@ -321,7 +321,8 @@ def test_only_one_process_writes(library, open_library, album):
         with pytest.raises(LibraryBusy, match=f"process {os.getpid()}"):
             other.index([album])
         assert len(other.search("anything", k=50)) == 12  # reading goes on
-    assert open_library().index([album]).unchanged == 12
+    with open_library() as again:
+        assert again.index([album]).unchanged == 12
 
 
 def test_photos_under_a_followed_link_are_known_by_the_name_they_were_found_by(library, tmp_path, make_photo):

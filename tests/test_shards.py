@@ -21,7 +21,7 @@ from search.shards import Failure, Job, Receipt, Shard, encode_all, plan
 from search.shards.encoding import done, encode_shard, quarantine, read, remaining
 from search.shards.run import ShardOptions
 from search.shards.store import open_store
-from search.types import Progress, SkipReason, Stage
+from search.types import FileStat, Progress, SkipReason, Stage
 
 ONE = IndexOptions(workers=1)
 
@@ -167,6 +167,23 @@ def test_shards_that_fail_by_themselves_end_the_run(album, job):
     with pytest.raises(SearchError, match="3 photos could not be encoded: OSError: no model here"):
         list(encode_all(plan(scan(str(album)), job, size=1), LocalEngine(), job, task=fail))
     assert len(tried) == 9  # three shards, three times each: so would the others
+
+
+@pytest.mark.parametrize(("in_process", "tried"), [(True, 2 + 3), (False, 2 + 64)])
+def test_what_fails_from_some_point_on_ends_the_run_there(in_process, tried, job):
+    class Engine:
+        def run(self, task, shards, *, retries, stop=None):
+            for number, shard in enumerate(shards, start=1):
+                taken.append(shard)
+                yield Receipt(shard.name, 1) if number < 3 else Failure(shard, "the store is away", died=False)
+
+    taken: list[Shard] = []
+    engine = Engine()
+    engine.in_process = in_process
+    shards = plan((FileStat(f"/{number}.png", 1, 1) for number in range(100)), job, size=1)
+    with pytest.raises(SearchError, match=f"{tried - 2} photos could not be encoded: the store is away"):
+        list(encode_all(shards, engine, job, task=lambda shard: None))
+    assert len(taken) == tried
 
 
 def test_one_death_alone_is_not_enough(album, job, counting):

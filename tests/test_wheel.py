@@ -76,6 +76,7 @@ def test_a_fresh_library_is_indexed_and_searched(python, tmp_path, photographs):
     assert json.loads(found.stdout)["hits"][0]["path"] == str(photographs["cat"])
 
 
+@pytest.mark.slow
 def test_an_old_catalog_is_upgraded(python, tmp_path):
     (tmp_path / "library").mkdir()
     with closing(sqlite3.connect(tmp_path / "library" / "catalog.db")) as connection:

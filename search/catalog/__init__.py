@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["Catalog", "Changes", "EncoderRow", "KnownFile", "Scope", "Turn", "Writer"]
 
 
+_CHECK_FIRST = "run 'search check --repair' first"
+
+
 def __getattr__(name: str) -> Any:
     """Import the writer on first use."""
     if name != "Writer":
@@ -81,11 +84,15 @@ class Catalog(CatalogReader):
     @contextmanager
     def turn(self) -> Iterator[Turn]:
         """Hold the library for writing; the writer is opened when it is asked for. Raises what `writing` does."""
+        self._check_known()
+        with self._storage.locked(), ExitStack() as stack:
+            yield Turn(self._storage, stack)
+
+    def _check_known(self) -> None:
+        """Refuse a catalog that this version does not know all of. Raises NewerLibrary and as reading does."""
         self._check()
         if self._newer is not None:
             raise self._newer
-        with self._storage.locked(), ExitStack() as stack:
-            yield Turn(self._storage, stack)
 
     def switch_generation(self, writer: Writer, number: int, *, seq: int, manifest_hash: str) -> None:
         """Let readers use this generation from now on. Raises StorageError."""
@@ -95,22 +102,24 @@ class Catalog(CatalogReader):
     def copy_into(self, other: Catalog, *, told: Callable[[int, int], None]) -> dict[str, int]:
         """Give another catalog, made if need be, all rows of this one, or none; return how many by table.
 
-        Nobody else writes to either meanwhile.   told: how many rows were written, of how many.
+        To be called in a `turn`, so that nobody writes here meanwhile.   told: how many rows were written, of how many.
         Raises UsageError if the other holds something, DamagedLibrary if this one is damaged, and as `writing`.
         """
         from search.catalog.check import find_problems
-        from search.catalog.transfer import transfer
+        from search.catalog.transfer import check_empty, transfer
 
-        self._check()
-        with self._storage.locked(), self._storage.examining() as source:
-            if problem := next(find_problems(source, full=True, copy=None, location=self.shown), None):
-                raise DamagedLibrary(
-                    f"{self.shown} is damaged: {problem.detail}", hint="run 'search check --repair' first"
-                )
-            other.create()
-            other._check()
+        if other.has_copies() and not other.is_begun():
+            raise other._not_found()  # a library was there, and may be made anew
+        other.create()
+        other._check_known()
+        with other._storage.writing() as target, target.begin():
+            check_empty(target)  # before all else, which may take long
+        with self._storage.examining() as source:
+            for problem in find_problems(source, full=True, copy=None, location=self.shown):
+                if problem.kind is not ProblemKind.VECTOR_MISSING:  # which the next run mends, wherever it is
+                    raise DamagedLibrary(f"{self.shown} is damaged: {problem.detail}", hint=_CHECK_FIRST)
             with other._storage.writing() as target:
-                return transfer(source, target, told=told)
+                return transfer(source, target, origin=self.shown, told=told)
 
     # ---- damage
 

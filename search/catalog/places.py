@@ -43,7 +43,7 @@ def shown(library: str) -> str:
     if not is_url(library):
         return library
     hidden = re.sub(r"(://[^:/?#]*):.*@", r"\1:***@", library)
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", hidden)
+    return re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1***", hidden)
 
 
 def refuse_network(folder: Path, mounts: Sequence[Mount] | None = None) -> None:

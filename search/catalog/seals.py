@@ -23,6 +23,7 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    inspect,
     literal,
     text,
     update,
@@ -72,15 +73,22 @@ def seal(connection: Connection, *tables: Table) -> None:
         connection.execute(_sealing(table))
 
 
+def seal_older(connection: Connection, table: Table) -> None:
+    """Do so in a table of an older version, which lacks columns."""
+    there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    lacks = frozenset(table.columns.keys()) - there
+    connection.execute(update(table).where(table.c.crc.is_(None)).values(crc=row_checksum(table, lacks)))
+
+
 @functools.cache
 def _sealing(table: Table) -> Update:
     """Return the statement that seals; putting it together takes longer than running it."""
     return update(table).where(table.c.crc.is_(None)).values(crc=row_checksum(table))
 
 
-def row_checksum(table: Table) -> ColumnElement[int]:
-    """Return the expression that computes a row's checksum, in SQL."""
-    columns = [column for column in table.columns if column.name != "crc"]
+def row_checksum(table: Table, lacks: frozenset[str] = frozenset()) -> ColumnElement[int]:
+    """Return the expression that computes a row's checksum, in SQL.   lacks: columns that are not there yet."""
+    columns = [column for column in table.columns if column.name not in {"crc", *lacks}]
     kinds = [func.typeof(column) for column in columns]
     # As bytes every value can be handed over, whatever a flipped bit made of it. Only a real number is not: how it
     # reads as text differs between versions of SQLite.

@@ -30,6 +30,9 @@ _DRIVER = "postgresql+psycopg"
 # Where a transaction would otherwise see what others commit meanwhile.
 _UNSTEADY = {POSTGRESQL, "mysql", "mariadb"}
 
+ZERO = "\N{SYMBOL FOR NULL}"
+"""What stands for the character zero in texts, for which PostgreSQL has no place."""
+
 _LOCK = int.from_bytes(b"Search", "big")
 _HELD = (
     "SELECT application_name FROM pg_locks LEFT JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND "
@@ -168,13 +171,13 @@ def _wrong(url: str, error: Exception) -> LibraryError:
 
 
 def _speak(connection: Any) -> None:
-    """Have texts arrive that PostgreSQL would refuse: it has no place for the character zero."""
+    """Have texts arrive that PostgreSQL would refuse."""
     from psycopg.types.string import StrBinaryDumper, StrDumper, StrDumperUnknown
 
     for base in (StrBinaryDumper, StrDumper, StrDumperUnknown):
 
         class Without0(base):  # type: ignore[misc, valid-type]
             def dump(self, obj: str) -> Any:
-                return super().dump(obj.replace("\0", "\N{SYMBOL FOR NULL}") if "\0" in obj else obj)
+                return super().dump(obj.replace("\0", ZERO) if "\0" in obj else obj)
 
         connection.adapters.register_dumper(str, Without0)

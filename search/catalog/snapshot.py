@@ -24,7 +24,7 @@ from search.catalog.failures import damaged, storage_errors
 from search.catalog.lock import writer_lock
 from search.catalog.rows import HALF, EncoderRow, checksum, lengths
 from search.catalog.schema import embeddings, state
-from search.catalog.seals import SEALED, seal
+from search.catalog.seals import SEALED, seal_older
 from search.catalog.storage import CATALOG_NAME
 from search.files import fsync_file, fsync_folder
 
@@ -161,7 +161,7 @@ def restore(
             known = {column["name"] for column in inspect(connection).get_columns("state")}
             forgotten = dict.fromkeys({"index_mark", "index_seq"} & known)
             connection.execute(update(state).values(values | forgotten))
-            seal(connection, state)  # nothing else was changed, and an older copy lacks what is newer
+            seal_older(connection, state)  # nothing else was changed
             _check(connection, str(folder))
         fsync_file(new)
         backup = _move_aside(folder)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Row, Table, func, insert, select, text, update
 
+from search.catalog.failures import storage_errors
 from search.catalog.schema import metadata, state
 from search.catalog.seals import SEALED, seal
+from search.catalog.server import ZERO
 from search.errors import LibraryError, UsageError
 from search.failpoints import reach
 
@@ -26,6 +28,8 @@ _CARRIED = ("seq", "purge_seq", "encoder_id")
 """What a state says that is not of its own catalog alone."""
 _MODULUS = 1 << 128
 
+T = TypeVar("T")
+
 
 @dataclass(slots=True)
 class _Digest:
@@ -36,25 +40,28 @@ class _Digest:
 
     def add(self, rows: Sequence[Row[Any]]) -> None:
         for row in rows:
-            values = (bytes(value) if isinstance(value, memoryview) else value for value in row)
+            values = (value.replace("\0", ZERO) if isinstance(value, str) else value for value in row)
             hashed = hashlib.blake2b(repr(tuple(values)).encode("utf-8", "surrogatepass"), digest_size=16)
             self.total = (self.total + int.from_bytes(hashed.digest(), "little")) % _MODULUS
         self.rows += len(rows)
 
 
-def transfer(source: Connection, target: Connection, *, told: Callable[[int, int], None]) -> dict[str, int]:
+def transfer(
+    source: Connection, target: Connection, *, origin: str, told: Callable[[int, int], None]
+) -> dict[str, int]:
     """Give an empty catalog all rows of another one, in one transaction; return how many by table.
 
     Rows keep their ids, and no id that was ever given is given again. What a catalog knows of its own files, such as
-    generations, stays behind.   told: how many rows were written, of how many.
+    generations, stays behind.   origin: how errors name the source.   told: how many rows were written, of how many.
     Raises UsageError for a catalog that holds something, LibraryError where what was written is not what was read.
     """
     with target.begin():
-        _check_empty(target)
-        total, done = sum(_count(source, table) for table in _tables()), 0
+        check_empty(target)
+        with storage_errors(origin):
+            total, done = sum(_count(source, table) for table in _tables()), 0
         written = {}
         for table in _tables():
-            for count in _copy(table, source, target):
+            for count in _copy(table, source, target, origin):
                 told(done + count, total)
             written[table.name] = count
             done += count
@@ -69,7 +76,8 @@ def _tables() -> list[Table]:
     return [table for table in metadata.sorted_tables if table is not state]
 
 
-def _check_empty(target: Connection) -> None:
+def check_empty(target: Connection) -> None:
+    """Raise UsageError for a catalog that holds something."""
     filled = [table.name for table in _tables() if target.execute(select(table).limit(1)).first()]
     if filled:
         raise UsageError("the destination holds a library already", hint="name a place that holds none")
@@ -80,10 +88,10 @@ def _count(connection: Connection, table: Table) -> int:
     return count
 
 
-def _copy(table: Table, source: Connection, target: Connection) -> Iterator[int]:
+def _copy(table: Table, source: Connection, target: Connection, origin: str) -> Iterator[int]:
     """Copy a table's rows and compare them; yield how many were copied so far, at the end how many there are."""
     read, back = _Digest(), _Digest()
-    for rows in _rows(source, table):
+    for rows in _named(origin, _rows(source, table)):
         target.execute(insert(table), [row._asdict() for row in rows])
         read.add(rows)
         yield read.rows
@@ -97,15 +105,22 @@ def _copy(table: Table, source: Connection, target: Connection) -> Iterator[int]
 def _rows(connection: Connection, table: Table) -> Iterator[Sequence[Row[Any]]]:
     """Yield a table's rows in parts, without their seals, which each catalog sets itself."""
     columns = [column for column in table.columns if table not in SEALED or column.name != "crc"]
-    yield from connection.execute(select(*columns), execution_options={"yield_per": _CHUNK}).partitions()
+    with connection.execute(select(*columns), execution_options={"yield_per": _CHUNK}) as result:
+        yield from result.partitions()
+
+
+def _named(library: str, parts: Iterator[T]) -> Iterator[T]:
+    """Yield parts; what goes wrong while one is read is this library's failure, not that of whoever takes it."""
+    with storage_errors(library):
+        yield from parts
 
 
 def _carry(source: Connection, target: Connection) -> None:
     said = source.execute(select(*(state.c[name] for name in _CARRIED))).one()
     target.execute(update(state).values(**said._asdict(), crc=None))
-    for table in _tables():
-        if _counts(table):
-            _count_on(target, table, _last_id(source, table))
+    for table in filter(_counts, _tables()):
+        # Where nothing was ever removed the last id is there: a server also counts those of what was rolled back.
+        _count_on(target, table, _last_id(source, table) if said.purge_seq else _highest_id(source, table))
 
 
 def _counts(table: Table) -> bool:
@@ -113,9 +128,13 @@ def _counts(table: Table) -> bool:
     return table.autoincrement_column is not None
 
 
+def _highest_id(connection: Connection, table: Table) -> int:
+    return connection.execute(select(func.max(table.c.id))).scalar() or 0
+
+
 def _last_id(connection: Connection, table: Table) -> int:
     """Return the highest id that was ever given, as far as the database remembers."""
-    highest = connection.execute(select(func.max(table.c.id))).scalar() or 0
+    highest = _highest_id(connection, table)
     if connection.dialect.name == "sqlite":
         query = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
         return max(highest, connection.execute(query, {"name": table.name}).scalar() or 0)

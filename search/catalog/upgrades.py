@@ -5,11 +5,11 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 from search.catalog import versions
 from search.catalog.engines import EngineSession, copy_to
-from search.catalog.schema import metadata, smallest, state
+from search.catalog.schema import metadata, scanned, smallest, state
 from search.catalog.seals import seal, seal_schema
 from search.catalog.storage import CATALOG_NAME, Storage
 from search.catalog.versions import HISTORY
@@ -23,7 +23,9 @@ def create(connection: Connection) -> None:
     with connection.begin():
         if revision(connection) is not None:
             return
-        _refuse_encoding(connection)
+        if connection.dialect.name == "postgresql":
+            _refuse_encoding(connection)
+            _refuse_others(connection)
         metadata.create_all(connection)
         smallest.drop(connection)
         smallest.create(connection)  # as the last
@@ -37,10 +39,17 @@ def create(connection: Connection) -> None:
 
 def _refuse_encoding(connection: Connection) -> None:
     """Raise LibraryError for a database that could not keep every text."""
-    if connection.dialect.name == "postgresql":
-        encoding = connection.execute(text("SHOW server_encoding")).scalar()
-        if encoding != "UTF8":
-            raise LibraryError(f"the database keeps texts as {encoding}", hint="make one by 'createdb -E UTF8'")
+    encoding = connection.execute(text("SHOW server_encoding")).scalar()
+    if encoding != "UTF8":
+        raise LibraryError(f"the database keeps texts as {encoding}", hint="make one by 'createdb -E UTF8'")
+
+
+def _refuse_others(connection: Connection) -> None:
+    """Raise LibraryError for a database with tables by our names: they are of something else."""
+    own = {table.name for table in (*metadata.sorted_tables, scanned)}
+    if found := sorted(own.intersection(inspect(connection).get_table_names())):
+        names = ", ".join(found)
+        raise LibraryError(f"the database has tables of something else: {names}", hint="name one of its own")
 
 
 def insert_state(connection: Connection) -> None:

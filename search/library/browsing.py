@@ -14,6 +14,7 @@ import numpy as np
 
 from search import addresses
 from search.types import TakenAtSource
+from search.vectors.pairs import places_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -116,11 +117,7 @@ def _chosen(overview: Overview, selection: Ids | None) -> Ids:
     """Return the places of the photos of a selection."""
     if selection is None:
         return np.arange(len(overview.ids))
-    if not len(overview.ids):
-        return np.empty(0, np.int64)
-    places = np.searchsorted(overview.ids, selection)
-    places = places[places < len(overview.ids)]
-    return places[np.isin(overview.ids[places], selection)]
+    return places_of(selection, overview.ids)[0]
 
 
 def _counted(names: Sequence[str], codes: npt.NDArray[np.int32]) -> tuple[Count, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.errors import LibraryError, UsageError
+from search.errors import LibraryError, SearchError, UsageError
+from search.generations.manifest import WISHES
 from search.types import MigrationReport, Progress, Stage
 from search.vectors import normalize
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _SAMPLE = 100  # photos whose nearest ones are asked for on both sides
 _NEAREST = 10
 _LEAST = 0.95  # of them must be found on both: either side may have an index that is not exact
+_ARRIVED = "all rows arrived: run 'search rebuild' there, perhaps with another --index"
 _TIE = 1e-3  # cosines closer than that are as good as equal
 
 
@@ -28,14 +30,23 @@ def migrate(
     started = perf_counter()
     if source.catalog.location == target.catalog.location:
         raise UsageError("a library can't be moved to where it is")
-    rows = source.catalog.copy_into(
-        target.catalog, told=lambda done, total: progress(Progress(Stage.COPY, done, total))
-    )
-    source.model.lend_recipes(target.model)
-    photos = target.catalog.count()
-    if photos and (index or target.catalog.folder):
-        target.rebuild(index=index)
-    compared, agreement = _compare(source, target, progress) if source.catalog.encoder() else (0, None)
+    if index is not None and index not in WISHES:
+        target._mirroring.checked(index)
+    with source.catalog.turn():
+        rows = source.catalog.copy_into(
+            target.catalog, told=lambda done, total: progress(Progress(Stage.COPY, done, total))
+        )
+        source.model.lend_recipes(target.model)
+        photos = target.catalog.count()
+        compared, agreement = 0, None
+        try:
+            if photos:
+                target.rebuild(index=index)
+            if source.catalog.encoder():
+                compared, agreement = _compare(source, target, progress)
+        except SearchError as error:
+            error.hint = "; ".join(filter(None, (error.hint, _ARRIVED)))
+            raise
     return MigrationReport(photos, rows["embeddings"], rows, compared, agreement, seconds=perf_counter() - started)
 
 
@@ -61,7 +72,6 @@ def _compare(source: Library, target: Library, progress: Callable[[Progress], No
     progress(Progress(Stage.COMPARE, len(ids), len(ids)))
     if agreement < _LEAST:
         raise LibraryError(
-            f"the index of {target.catalog.shown} finds {agreement:.0%} of the photos that it should",
-            hint="all rows arrived: run 'search rebuild' there, perhaps with another --index",
+            f"the index of {target.catalog.shown} finds {agreement:.0%} of the photos that it should"
         )
     return len(ids), agreement

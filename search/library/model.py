@@ -216,7 +216,7 @@ class LibraryModel:
         bank = banks.make(tower())
         beside = self._recipes
         kept_here = self.catalog.exists() and not self.catalog.is_newer
-        writable = kept_here and os.access(beside.parent, os.W_OK)
+        writable = self.catalog.folder and kept_here and os.access(beside.parent, os.W_OK)
         with contextlib.suppress(OSError):
             banks.save(bank, beside if writable else banks.default_cache(), model.fingerprint)
         return bank

@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any, BinaryIO, TypeAlias
 
 from search import objects
-from search.addresses import is_remote, tars
-from search.errors import PhotoError, SourceAway
+from search.addresses import is_flat, is_remote, tars
+from search.errors import PhotoError, SourceAway, StorageError
 from search.files import atomic_write
 from search.photos.scan import OnError, ScanOptions, has_photo_suffix, is_wanted, scan
 from search.photos.tars import MOST_BYTES, Member, listed
@@ -77,6 +78,14 @@ class _Tar:
         return self.stat.size_bytes if self.bytes and is_remote(self.stat.path) else 0
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Who looks into a tar file does it alone.   away: when it last could not be reached, and why."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    away: tuple[float, SourceAway] | None = None
+
+
 class Sources:
     """Lists and reads photos wherever they lie; safe to use from several threads.
 
@@ -86,8 +95,9 @@ class Sources:
     def __init__(self, *, offline: bool = False, lists: Path | None = None) -> None:
         self._offline = offline
         self._lists = lists
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._open: OrderedDict[str, _Tar] = OrderedDict()
+        self._turns: dict[str, _Turn] = {}
 
     # ---- what is there
 
@@ -102,7 +112,10 @@ class Sources:
             if path == tar:
                 return "folder"
             inside = path[len(tar) + 1 :]
-            members = self._tar(tar).members
+            try:
+                members = self._tar(tar).members
+            except OSError:  # what is in it is not known; who lists it is told why
+                return "file"
             return "file" if inside in members else "folder" if _is_folder(inside, members) else None
         if is_remote(path):
             return self._kind_of_object(path)
@@ -138,7 +151,9 @@ class Sources:
         """
         try:
             if is_remote(root):
-                return bool(self._names(root)) or self._kind_of_object(root) == "file"
+                kind = self._kind_of_object(root)
+                # A folder that object storage knows has something in it; its list may have millions of names.
+                return bool(self._names(root)) if kind == "folder" and not is_flat(root) else kind is not None
             if os.path.isfile(root):
                 return True
             with os.scandir(root) as entries:
@@ -210,7 +225,8 @@ class Sources:
                 if found.size_bytes > MOST_BYTES:
                     detail = f"{found.size_bytes} bytes; the limit on object storage is {MOST_BYTES}"
                     raise PhotoError(SkipReason.TOO_LARGE, detail)
-                data = self._fetched(path)
+                # Without an end fsspec asks for its size before. A byte more shows that it grew.
+                data = self._fetched(path, 0, found.size_bytes + 1) if found.size_bytes else b""
         except OSError as error:
             raise PhotoError(SkipReason.UNREADABLE, error.strerror or str(error)) from error
         if len(data) != found.size_bytes:
@@ -239,17 +255,30 @@ class Sources:
 
         as_of: its state, where that is known; else it is asked for.   whole: much of it will be read.
         """
+        came = monotonic()
         with self._lock:
-            found = self._open.get(path)
-            if found is None or found.stat.ctime_ns != as_of:
-                now = self._state(path)
-                found = found if found and found.stat == now else self._listed(now)
-            if whole and found.bytes is None:
-                found = self._listed(found.stat, anew=True)
-            self._open[path] = found
-            self._open.move_to_end(path)
-            self._make_room()
+            turn = self._turns.setdefault(path, _Turn())
+        with turn.lock:
+            if (
+                turn.away and turn.away[0] >= came
+            ):  # whoever waited for it would now try as long, one after the other
+                raise SourceAway(turn.away[1].message, hint=turn.away[1].hint)
+            try:
+                found = self._looked_into(path, self._open.get(path), as_of, whole=whole)
+            except SourceAway as error:
+                turn.away = monotonic(), error
+                raise
+            with self._lock:
+                self._open[path] = found
+                self._open.move_to_end(path)
+                self._make_room()
             return found
+
+    def _looked_into(self, path: str, found: _Tar | None, as_of: int | None, *, whole: bool) -> _Tar:
+        if found is None or found.stat.ctime_ns != as_of:
+            now = self._state(path)
+            found = found if found and found.stat == now else self._listed(now)
+        return self._listed(found.stat, anew=True) if whole and found.bytes is None else found
 
     def _make_room(self) -> None:
         """Let go of those that were used least lately; who reads one still has it until he is done."""
@@ -278,14 +307,13 @@ class Sources:
 
     def _copied(self, state: FileStat) -> _Bytes:
         """Read a tar file to its end, in order, into a temporary file."""
-        with tempfile.TemporaryFile(prefix="search-") as copy:
+        with tempfile.TemporaryFile(prefix="search-", buffering=0) as copy:
             for start in range(0, state.size_bytes, _AT_ONCE):
                 end = min(start + _AT_ONCE, state.size_bytes)
                 part = self._fetched(state.path, start, end)
                 if len(part) != end - start:
                     raise OSError("it became shorter while it was read")
-                copy.write(part)
-            copy.flush()
+                _put(copy, part, state)
             if self._state(state.path) != state:
                 raise OSError("it changed while it was read")
             return _Bytes(os.dup(copy.fileno()))
@@ -296,14 +324,17 @@ class Sources:
         except OSError as error:
             tell(path, error)
             return
-        below = inside and inside + "/"
-        excluded = tuple(pattern.rstrip("/") for pattern in options.exclude)
-        for name in sorted(tar.members):
-            wanted = name == inside or (
-                name.startswith(below) and _are_wanted(name[len(below) :], excluded, options)
+        if inside in tar.members:
+            names = [inside]
+        else:
+            below = inside and inside + "/"
+            excluded = tuple(pattern.rstrip("/") for pattern in options.exclude)
+            names = sorted(
+                name
+                for name in tar.members
+                if name.startswith(below) and _are_wanted(name[len(below) :], excluded, options)
             )
-            if wanted:
-                yield _of_member(tar, tar.members[name])
+        yield from (_of_member(tar, tar.members[name]) for name in names)
         if tar.trouble:
             tell(path, OSError(tar.trouble))
 
@@ -352,37 +383,54 @@ class Sources:
                 yield _of_object(f"{root}/{name}", about)
                 continue
             prefix = name and name + "/"
+            folder = f"{root}/{name}".rstrip("/")
             try:
-                inside = self._names(f"{root}/{name}".rstrip("/"))
+                inside = self._names(folder)
             except PermissionError as error:
-                tell(f"{root}/{name}".rstrip("/"), error)
+                tell(folder, error)
                 continue
             found = [
                 (prefix + base, one)
                 for one in inside
-                if (base := _base(one, tell, root, prefix)) and _takes(base, one, prefix, excluded, options)
+                if (base := _base(one, tell, folder)) and _takes(base, one, prefix, excluded, options)
             ]
             found.sort(
                 key=lambda pair: pair[0] + ("/" if pair[1].get("type") == "directory" else ""), reverse=True
             )
             stack += found
 
-    def _fetched(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+    def _fetched(self, path: str, start: int, end: int) -> bytes:
+        if start == end:  # no range says so, and what is no range asks for everything
+            return b""
         objects.check_permitted(path, offline=self._offline)
         files, key = objects.reach(path)
         data: bytes = objects.asked(path, lambda: files.cat_file(key, start=start, end=end))
         return data
 
 
-def _base(about: dict[str, Any], tell: OnError, root: str, prefix: str) -> str:
-    """Return the last name of an object, "" for one that no path can name."""
+def _put(copy: BinaryIO, part: bytes, state: FileStat) -> None:
+    """Raises StorageError: for each photo of the tar file it would be read anew."""
+    try:
+        while part:
+            part = part[copy.write(part) :]
+    except OSError as error:
+        said = f"{state.path} ({state.size_bytes} bytes) has no room in {tempfile.gettempdir()}: {error.strerror}"
+        raise StorageError(said, hint="TMPDIR says where such copies lie for as long as they are read") from error
+
+
+def _base(about: dict[str, Any], tell: OnError, folder: str) -> str:
+    """Return the last name of an object in a folder, "" for one that no path can name."""
     key = str(about.get("name", "")).rstrip("/")
     base = key.rpartition("/")[2]
-    if base in ("", ".", "..") or "\0" in base:
-        tell(f"{root}/{prefix}%2E", OSError(f"{key!r} is no name of a file"))
+    is_folder = about.get("type") == "directory"
+    if key == objects.reach(folder)[1].rstrip("/"):  # its own marker, or, as a folder in it, one without a name
+        base = ""
+    elif not is_folder and str(about["name"]).endswith("/"):
         return ""
-    # A folder's own marker comes with what is in it.
-    return "" if about.get("type") != "directory" and str(about["name"]).endswith("/") else base
+    if (base in ("", ".", "..") and (base or is_folder)) or "\0" in base:
+        tell(f"{folder}/%2E", OSError(f"{key!r} holds what is no name of a file"))
+        return ""
+    return base
 
 
 def _takes(base: str, about: dict[str, Any], prefix: str, excluded: tuple[str, ...], options: ScanOptions) -> bool:

@@ -6,6 +6,7 @@ A tar file comes from strangers: a name that leads elsewhere, a link or a header
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -19,6 +20,7 @@ MOST_BYTES = 1 << 28
 _HEADER_BYTES = 1 << 20  # of a header; those that long names make have a few kilobytes
 _BLOCK = tarfile.BLOCKSIZE
 _LATEST_S = 2**33  # year 2242
+_NONSENSE = (ValueError, RecursionError, OverflowError, struct.error)  # raised by tarfile besides its own errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +41,32 @@ def listed(file: BinaryIO, size_bytes: int) -> tuple[dict[str, Member], str]:
     there.   Raises tarfile.TarError where it is no tar file, OSError.
     """
     found: dict[str, Member] = {}
-    with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:
+    with _opened(file) as tar:
         trouble = ""
-        while not trouble and (member := tar.next()) is not None:
+        while not trouble:
+            start = tar.offset
+            try:
+                member = tar.next()
+            except (tarfile.TarError, *_NONSENSE) as error:
+                trouble = f"damaged after {start} bytes: {error}"
+                break
+            if member is None:
+                break
             tar.members = []  # type: ignore[attr-defined]  # else it keeps all of them
-            if member.isfile() and member.offset_data + member.size > size_bytes:
+            if member.size < 0 or tar.offset < member.offset_data:  # it would come to the same headers for ever
+                trouble = f"damaged after {start} bytes: a size below 0"
+            elif member.isfile() and member.offset_data + member.size > size_bytes:
                 trouble = f"cut off in the midst of {member.name}"
             elif kept := _member(member):
                 found[kept.name] = kept
         return found, trouble or _ending(file, tar.offset)
+
+
+def _opened(file: BinaryIO) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=_Headers(file), mode="r:")
+    except _NONSENSE as error:
+        raise tarfile.ReadError(f"damaged at its beginning: {error}") from error
 
 
 class _Headers(io.RawIOBase):
@@ -75,8 +94,8 @@ def _member(member: tarfile.TarInfo) -> Member | None:
     if member.isdir() or plain[plain.rfind(".") :].lower() not in PHOTO_SUFFIXES:
         return None
     name = _harmless(plain)
-    mtime_ns = int(min(max(float(member.mtime), 0.0), _LATEST_S) * 1e9)
-    return Member(name, max(member.size, 0), mtime_ns, member.offset_data, _why_not(member, plain, name))
+    mtime_ns = int(min(max(0.0, float(member.mtime)), _LATEST_S) * 1e9)  # in this order what is no number is 0
+    return Member(name, member.size, mtime_ns, member.offset_data, _why_not(member, plain, name))
 
 
 def _why_not(member: tarfile.TarInfo, plain: str, name: str) -> tuple[str, str] | None:

@@ -28,7 +28,8 @@ SIZE = 512
 """Files a shard has by default: seconds of work, which is what a stop or a death costs, and half a megabyte."""
 
 RETRIES = 2
-_HOPELESS = 3  # shards that fail by an error before any succeeds: so will the others
+_HOPELESS = 3  # shards that fail by an error before any succeeds, or one after the other: so will the others
+_AT_ONCE = 64  # that may fail together on many machines, where others go on
 _DEADLY = 8, 4  # deaths, and more for each shard that is done: beyond, it is not the photos that workers die of
 
 
@@ -133,26 +134,31 @@ def encode_all(
     """Yield the receipt of each shard as it is done; one that workers die of is split until it is a single file.
 
     That file is quarantined: in the store it is a skip, with the reason. `stop`: as an engine takes it.
-    Raises SearchError where shards fail by their own account: after all others, or at once where none succeeds; and
-    where workers die of so many that it can't be the photos.
+    Raises SearchError where shards fail by their own account: after all others, or at once where none succeeds or none
+    does any more; and where workers die of so many that it can't be the photos.
     """
     from search.shards.encoding import quarantine
 
-    errors: list[Failure] = []
+    first: Failure | None = None  # to fail by an error; the others are only counted
     deadly: list[Failure] = []
-    done = deaths = 0
+    done = deaths = failed = in_a_row = 0
     waiting: Iterable[Shard] = shards
     retries = RETRIES
     while True:
         for outcome in engine.run(task, waiting, retries=retries, stop=stop):
             if isinstance(outcome, Receipt):
-                done += 1
+                done, in_a_row = done + 1, 0
                 yield outcome
                 continue
-            (deadly if outcome.died else errors).append(outcome)
-            deaths += outcome.died
-            if (not done and len(errors) >= _HOPELESS) or deaths > _DEADLY[0] + _DEADLY[1] * done:
-                raise _failed(errors or deadly)
+            if outcome.died:
+                deadly.append(outcome)
+                deaths += 1
+                if deaths > _DEADLY[0] + _DEADLY[1] * done:
+                    raise _failed(first or outcome, failed or sum(len(one.shard.files) for one in deadly))
+                continue
+            first, failed, in_a_row = first or outcome, failed + len(outcome.shard.files), in_a_row + 1
+            if in_a_row >= (_AT_ONCE if done and not engine.in_process else _HOPELESS):
+                raise _failed(first, failed)
         alone = [one for one in deadly if len(one.shard.files) == 1]
         parts = [part for one in deadly if len(one.shard.files) > 1 for part in one.shard.halves(job)]
         if retries:
@@ -163,13 +169,13 @@ def encode_all(
             break
         # One death is enough to split further; of a single file it may have been bad luck.
         waiting, deadly, retries = parts, [], int(max(len(part.files) for part in parts) == 1)
-    if errors:
-        raise _failed(errors)
+    if first:
+        raise _failed(first, failed)
 
 
-def _failed(errors: Sequence[Failure]) -> SearchError:
+def _failed(first: Failure, photos: int) -> SearchError:
     return SearchError(
-        f"{sum(len(one.shard.files) for one in errors)} photos could not be encoded: {errors[0].reason}",
+        f"{photos} photos could not be encoded: {first.reason}",
         hint="what is done is kept; once that is mended, the same command does the rest",
     )
 

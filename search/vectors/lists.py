@@ -41,6 +41,7 @@ from search.vectors.coarse import (
     to_bytes,
     to_codes,
 )
+from search.vectors.pages import Pages
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -62,8 +63,7 @@ _GATHERED = 65_536  # rows written at a time
 _QUERIES, _BEST = 128, 10  # to learn the number of lists from
 _LEAST_DEPTH, _DEPTH = 500, 2_500  # rows scored exactly: at least, and one of so many
 _SPARE = 4  # times as many rows are read as are wanted, at least
-_UNIT = 32  # bytes: a block of any list begins at a multiple
-_WORTH = 4  # one permitted row in so many, and they are worth looking for in the lists
+_WORTH = 64  # one permitted row in so many, and they are worth looking for in the lists
 
 
 def lists_for(count: int) -> int:
@@ -326,7 +326,9 @@ class Lists:
         self._layout = layout
         self._sizes = sizes.astype(np.int64)
         rooms = -(-self._sizes // BLOCK) * BLOCK
-        self._starts = np.cumsum(rooms) - rooms  # in rows, with the room that each list has
+        self._rooms = rooms  # of each list, in rows
+        self._starts = np.cumsum(rooms) - rooms
+        self._pages = Pages(content)
         self.probe = probe
 
     @property
@@ -356,11 +358,11 @@ class Lists:
         inside = slots - self._starts[lists]
         width = self._layout.code_bytes
         blocks = self._starts[lists] * (width + _PLACE.itemsize) + inside // BLOCK * BLOCK * width
-        needed, which = np.unique(blocks, return_inverse=True)
-        units = self._content[: self._layout.sizes_start].reshape(-1, _UNIT)
-        raw = units[needed[:, None] // _UNIT + np.arange(width)].reshape(len(needed), -1)
-        flat = to_codes(raw)[:, self._mixing].reshape(len(needed) * BLOCK, -1)
-        codes: Codes = flat[which * BLOCK + inside % BLOCK]
+        nibbles = self._mixing.reshape(BLOCK, -1)[
+            inside % BLOCK
+        ]  # which half bytes of its block are a row's codes
+        raw = self._content[blocks[:, None] + nibbles // 2]
+        codes: Codes = (raw >> (nibbles % 2 * 4).astype(np.uint8)) & np.uint8(15)
         return lists.astype(np.int32), to_bytes(codes)
 
     @cached_property
@@ -403,6 +405,7 @@ class Lists:
 
         rotated = np.ascontiguousarray(query[None] @ self.book.code.rotation, np.float32)
         lists, offsets = self._near(rotated[0], probe)
+        self._fetch(lists)
         options: dict[str, Any] = {"nprobe": probe}
         if permitted is not None:
             options["sel"] = faiss.IDSelectorBitmap(np.ascontiguousarray(permitted))  # type: ignore[call-arg, arg-type]
@@ -421,6 +424,12 @@ class Lists:
         near = np.argpartition(-toward, probe - 1)[:probe]
         near = near[np.argsort(-toward[near], kind="stable")].astype(np.int64)
         return near, toward[near] * lengths[near]
+
+    def _fetch(self, lists: npt.NDArray[np.int64]) -> None:
+        """Have lists read, each in one piece."""
+        filled = np.sort(lists[self._sizes[lists] > 0])
+        row = self._layout.code_bytes + _PLACE.itemsize
+        self._pages.ask(self._starts[filled] * row, self._rooms[filled] * row)
 
     @cached_property
     def _ways(self) -> tuple[Vectors, npt.NDArray[np.float32]]:

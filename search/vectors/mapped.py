@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.vectors import EXACT, LISTS, best, check_width, cosines, normalize, pairs, scan
+from search.vectors import EXACT, best, check_width, cosines, normalize, pairs, scan
 from search.vectors.exact import ExactIndex
+from search.vectors.pages import Pages
 from search.vectors.pairs import places_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _SPARE = 32  # candidates beyond k: float16 rows are unit only to their precision, which may swap near ties
 _MOST_DROPPED = 8  # one in so many candidates may be buried before they are looked for anew
+_APART = 65_536  # bytes of file for each row that is read: from there on most of what lies between is of no use
 
 
 class MappedIndex:
@@ -41,6 +42,7 @@ class MappedIndex:
         self.dim = halves.shape[1]
         self._ids = ids
         self._halves = halves
+        self._pages = Pages(halves)
         self._coarse = coarse
         self._alive: Mask | None = None  # None: all
         self._new = ExactIndex(self.dim)
@@ -105,14 +107,14 @@ class MappedIndex:
         alive = np.arange(len(self._ids)) if self._alive is None else np.flatnonzero(self._alive)
         places = alive[::every]
         ids, vectors = self._new.sample(max(1, len(self._new) // every))
-        return np.concatenate([self._ids[places], ids]), np.concatenate([normalize(self._halves[places]), vectors])
+        return np.concatenate([self._ids[places], ids]), np.concatenate([normalize(self._rows(places)), vectors])
 
     def vectors(self, ids: Ids) -> Vectors:
         found = self._new.vectors(ids)
         places, known = places_of(ids, self._ids)
         if self._alive is not None:
             known[known], places = self._alive[places], places[self._alive[places]]
-        found[known] = normalize(self._halves[places])
+        found[known] = normalize(self._rows(places))
         return found
 
     def near_pairs(self, k: int, *, least: float, within: Ids | None = None) -> Pairs:
@@ -149,7 +151,7 @@ class MappedIndex:
             return scan.top(self._halves, vectors, count, permitted=_bits(self._alive))
         places = self._permitted(within)
         if len(places) <= scan.FEW:
-            near = scan.top(self._halves[places], vectors, count)
+            near = scan.top(self._rows(places), vectors, count)
             return [places[some] for some in near]
         bits = _bits(_mask(places, len(self._ids)))
         if self._coarse is None or len(places) < self._coarse.worth:
@@ -188,20 +190,14 @@ class MappedIndex:
         if len(places) < wanted:
             return scan.scanned(self._halves, vector, count, permitted=bits)
         places = np.sort(places)  # the file is read forwards
-        self._fetch(places)
-        return places[scan.scanned(self._halves[places], vector, count)]
+        return places[scan.scanned(self._rows(places), vector, count)]
 
-    def _fetch(self, places: Positions) -> None:
-        """Ask the system for the pages that a few rows of very many are on, all at once and no others.
-
-        Read as they are come upon, each has megabytes read ahead with it: gigabytes for the first queries.
-        """
-        mapped = getattr(self._halves, "_mmap", None)
-        if mapped is None or self.kind != LISTS or not hasattr(mmap, "MADV_WILLNEED"):
-            return
-        size, end = mmap.PAGESIZE, self._halves.nbytes
-        for start in np.unique(places * self._halves.strides[0] // size * size).tolist():
-            mapped.madvise(mmap.MADV_WILLNEED, start, min(size + self._halves.strides[0], end - start))
+    def _rows(self, places: Positions) -> Halves:
+        """Some rows of the base; the pages of few among very many are asked for first."""
+        width = self._halves.strides[0]
+        if len(places) * _APART < self._halves.nbytes:
+            self._pages.ask(np.sort(places) * width, width)
+        return self._halves[places]
 
     def _permitted(self, within: Ids) -> Positions:
         if len(within) <= scan.FEW and not self._is_dense:

@@ -255,6 +255,16 @@ def test_a_database_that_could_not_keep_every_text_is_refused(postgres):
     postgres.run("DROP DATABASE latin WITH (FORCE)")
 
 
+@pytest.mark.parametrize("table", ["photos", "scanned"])
+def test_tables_of_something_else_are_left_alone(postgres, database, database_url, table):
+    postgres.run(f"CREATE TABLE {table} (path text)", database=database)
+    with closing(Catalog(database_url)) as catalog:
+        with pytest.raises(LibraryError, match=rf"tables of something else: {table}; name one of its own"):
+            catalog.create()
+        assert not catalog.exists()
+    assert postgres.run(f"SELECT * FROM {table}", database=database) == []
+
+
 def test_a_server_is_checked_and_has_no_copies_of_ours(catalog, database_url):
     with Library.open(database_url, offline=True) as library:
         assert library.catalog.new_backup() is None
@@ -275,6 +285,7 @@ def test_a_plain_url_means_the_same_driver(catalog, database_url):
     [
         ("postgresql://ann:se:c@r/et@host/db", "postgresql://ann:***@host/db"),
         ("postgresql://ann@host/db?password=secret&x=1", "postgresql://ann@host/db?password=***&x=1"),
+        ("postgresql://host/db?sslkey=k&sslpassword=secret", "postgresql://host/db?sslkey=k&sslpassword=***"),
         ("postgresql://ann@host:5432/db", "postgresql://ann@host:5432/db"),
         ("/photos/a:b@c", "/photos/a:b@c"),
     ],

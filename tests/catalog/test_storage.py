@@ -59,6 +59,7 @@ for name in opened:
 """
 
 
+@pytest.mark.slow
 def test_f49_one_process_opens_one_connection_that_writes_at_a_time(tmp_path, album):
     done = subprocess.run(
         [sys.executable, "-c", WATCH, str(tmp_path / "library"), str(album)],

@@ -55,6 +55,7 @@ def test_a_signal_ends_a_run_in_good_order(spawn, place, tmp_path, make_photo, o
     assert rest.unchanged == report["photos"]
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_a_run_at_once_and_consistently(spawn, tmp_path, make_photo, open_library):
     folder = tmp_path / "many"
     for seed in range(300):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -499,6 +500,7 @@ def test_the_right_to_write_goes_with_a_process_that_is_killed(shelf, place):
     for _ in range(200):  # a server may take a moment to notice
         if not shelf.catalog.is_written_to():
             break
+        time.sleep(0.02)
     assert shelf.catalog.last_job().state is JobState.INTERRUPTED
     with shelf.catalog.writing() as writer:
         shelf.put(writer, {"a": b"a"})

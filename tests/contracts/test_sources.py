@@ -96,6 +96,12 @@ def test_bytes_are_those_that_were_put_there(place, sources):
         assert (read is None) == sources.is_plain(path)
 
 
+def test_a_photo_is_the_same_by_itself_as_in_a_list(place, sources):
+    for listed in sources.scan(place.root):
+        if not sources.is_plain(listed.path):
+            assert sources.stat(listed.path) == listed
+
+
 def test_a_photo_that_was_replaced_or_added_is_told_by_its_state(place, sources):
     before = {file.path: file for file in sources.scan(place.root)}
     assert {file.path: file for file in sources.scan(place.root)} == before

@@ -319,6 +319,7 @@ def test_a_foreign_text_half_that_would_give_other_vectors_is_left_to_torch(fore
     assert not told
 
 
+@pytest.mark.slow
 def test_a_foreign_text_half_is_exported_once_the_runtime_is_there(foreign_model, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     encoder = load_encoder(foreign_model(), device="cpu", runtime="torch")

@@ -188,6 +188,7 @@ def test_weights_replaced_since_they_were_loaded_are_not_recorded_as_exported(
     assert recorded(tiny_model) is None
 
 
+@pytest.mark.slow
 @needs_runtime
 def test_an_export_that_dies_on_the_way_is_not_taken_for_one(
     tiny_model: str, cache: Path, monkeypatch: pytest.MonkeyPatch

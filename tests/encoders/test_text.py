@@ -256,6 +256,7 @@ def test_a_tokenizer_with_more_tokens_than_the_tower_is_left_to_torch(tmp_path):
     assert open_text_encoder(config, tmp_path / "model.safetensors") is None
 
 
+@pytest.mark.slow
 def test_a_tower_of_real_size_gives_torchs_vectors(tmp_path):
     tower = randomised(open_clip.transformer.TextTransformer(width=512, heads=8, layers=12, output_dim=512))
     state = {f"text.{name}": tensor for name, tensor in tower.state_dict().items()}

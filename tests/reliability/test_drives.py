@@ -201,9 +201,9 @@ def forbid(monkeypatch, place) -> None:
     """Let nobody read a file."""
     submit, hash_ = Decoders.submit, decode.content_hash
 
-    def submit_(self, path, preprocessing):
+    def submit_(self, path, preprocessing, **more):
         if path != str(place):
-            return submit(self, path, preprocessing)
+            return submit(self, path, preprocessing, **more)
         refused: Future[Skip] = Future()
         refused.set_result(Skip(path, SkipReason.UNREADABLE, "Permission denied"))
         return refused

@@ -158,10 +158,10 @@ def test_hard_links_are_photos_of_their_own(library, album, counting):
 def test_a_file_that_vanishes_while_it_is_read_stops_nothing(library, album, monkeypatch):
     submit = Decoders.submit
 
-    def vanishing(self, path, preprocessing):
+    def vanishing(self, path, preprocessing, **more):
         if path.endswith("photo00.png"):
             os.unlink(path)
-        return submit(self, path, preprocessing)
+        return submit(self, path, preprocessing, **more)
 
     monkeypatch.setattr(Decoders, "submit", vanishing)
     report = library.index([album])
@@ -177,6 +177,7 @@ def forgo_root_rights() -> None:
             ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="has other permissions")
 def test_what_may_not_be_read_is_named_once_and_nothing_below_it_is_gone(album, tmp_path):
     """Without the capabilities that let root read what nobody may."""

@@ -99,7 +99,7 @@ def surely(scenario: Scenario, name: str) -> int:
 
 def unreached(scenarios: list[Scenario]) -> list[str]:
     reached = {name for scenario in scenarios for name in scenario.failpoints}
-    elsewhere = ("sidecars.", "train.")  # exports and training, which are killed in tests of their own
+    elsewhere = ("sidecars.", "train.", "transfer.")  # exports, training and moves, killed in tests of their own
     return [name for name in failpoints.NAMES if name not in reached and not name.startswith(elsewhere)]
 
 
@@ -113,6 +113,7 @@ def test_a_process_that_dies_at_any_failpoint_loses_nothing(scenarios, nursery, 
     assert not unreached(scenarios)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_at_any_moment_loses_nothing(scenarios, nursery, seed):
     rng = random.Random(seed)
     for scenario in scenarios:

@@ -152,6 +152,7 @@ def test_an_inner_root_with_files_of_a_dead_run_can_become_part_of_another(libra
     library.remove([album])
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_between_encoding_and_commit_loses_no_file(library, place_of, album, recorder):
     script = (
         "import os, sys\n"
@@ -180,13 +181,13 @@ def restless(monkeypatch, *, times: int) -> list[str]:
     """Let one file look changed to the decoders that read it first; return the files that are read, as they are."""
     submit, seen = Decoders.submit, []
 
-    def submit_(self, path, preprocessing):
+    def submit_(self, path, preprocessing, **more):
         seen.append(path)
         if path.endswith("photo00.png") and seen.count(path) <= times:
             changed: Future[Skip] = Future()
             changed.set_result(Skip(path, SkipReason.UNSTABLE, "the file changed while it was read"))
             return changed
-        return submit(self, path, preprocessing)
+        return submit(self, path, preprocessing, **more)
 
     monkeypatch.setattr(Decoders, "submit", submit_)
     return seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from object_storage import Place, Wire, environment, moto_server, picture
+from object_storage import Place, Wire, environment, moto_server, picture, tar_of
 
 from search import Library, objects
 from search.engines import LocalEngine
@@ -211,6 +211,38 @@ def test_a_photo_that_may_not_be_read_is_skipped_and_the_others_are_not(place, l
     report = library.index([place.root], options=ONE)
     assert [(skip.path, skip.reason) for skip in report.skipped] == [(place.path("day0_00"), "empty")]
     assert report.added == 19
+
+
+def test_names_that_no_path_has_are_told_and_nothing_comes_twice(bucket):
+    files, key = objects.reach(bucket)
+    for name in ("a/", "a//lost.png", "a/a/y.png", "a/z.png", "../up.png"):
+        files.pipe_file(f"{key}/{name}", picture(1) if name.endswith("png") else b"")
+    told = []
+    found = list(sources.Sources().scan(bucket, on_error=lambda path, error: told.append(path)))
+    assert [file.path for file in found] == [f"{bucket}/a/a/y.png", f"{bucket}/a/z.png"]
+    assert told == [f"{bucket}/%2E", f"{bucket}/a/%2E"]
+
+
+def test_a_photo_costs_one_request(place, monkeypatch):
+    there = sources.Sources()
+    listed = list(there.scan(place.root))
+    asked = []
+    call = s3fs.core.S3FileSystem._call_s3
+    monkeypatch.setattr(
+        s3fs.core.S3FileSystem,
+        "_call_s3",
+        lambda self, what, *a, **k: asked.append(what) or call(self, what, *a, **k),
+    )
+    assert [there.content(file)()[1] for file in listed] == listed
+    assert asked == ["get_object"] * 20
+
+
+def test_an_empty_member_of_a_tar_file_is_not_all_of_it(bucket, tmp_path):
+    files, key = objects.reach(f"{bucket}/a.tar")
+    files.pipe_file(key, tar_of({"a.png": b"", "b.png": picture(1)}))
+    listed = list(sources.Sources(lists=tmp_path).scan(f"{bucket}/a.tar"))
+    there = sources.Sources(lists=tmp_path)  # knows the list, and reads what it is asked for alone
+    assert [there.read(file.path)[0] for file in listed] == [b"", picture(1)]
 
 
 def test_photos_and_shards_are_there_and_nothing_is_here(place, bucket, library):

@@ -65,8 +65,8 @@ PHOTOGRAPHS = {
 }
 
 ITS_OWN = {"seconds", "images_per_second", "library", "index", "job", "started_at", "created_at", "generation"}
-ITS_OWN |= {"facts", "photos_per_second", "milliseconds", "schema", "kinds", "backup", "path", "sqlite"}
-ITS_OWN |= {"ms_exact", "ms_index"}
+ITS_OWN |= {"facts", "photos_per_second", "milliseconds", "ms_exact", "ms_index", "schema", "kinds", "backup"}
+ITS_OWN |= {"path", "sqlite"}
 """What may differ between two runs or two stacks."""
 
 

@@ -70,9 +70,9 @@ class Counting(ExactIndex):
 
     depths: list[int]
 
-    def search(self, vectors, k, *, within=None):
+    def search(self, vectors, k, **more):
         self.depths.append(k)
-        return super().search(vectors, k, within=within)
+        return super().search(vectors, k, **more)
 
 
 def test_lists_are_read_no_deeper_than_need_be():

@@ -245,7 +245,7 @@ def test_only_what_browsers_show_as_a_picture_is_shown(client, library, ids):
 
     photo = library.photo(ids["0.jpg"])
     for name in ("SVG", "HTML", "TIFF", "cr2", ""):
-        with originals.opened(photo) as file:
+        with originals.opened(photo, library.sources) as file:
             sent = originals.sent(replace(photo, info=replace(photo.info, format=name)), file)
         assert sent.headers["content-disposition"].startswith("attachment;")
         assert not re.search("svg|html|xml|script", sent.headers["content-type"])

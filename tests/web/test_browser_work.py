@@ -40,6 +40,7 @@ def tab(own, live, browser) -> Iterator[sync_api.Page]:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_a_folder_is_indexed_while_one_looks(tab, own, make_photo, tmp_path):
     folder: Path = tmp_path / 'new "><script>'
     for number in range(6):
