@@ -27,9 +27,9 @@ test-scale: $(VENV)/installed ## run the tests that need Ray, object storage or 
 	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m slow tests/scale tests/contracts/test_engines.py tests/contracts/test_sources.py
 	$(BIN)/python -m pytest -m "not slow" --database postgresql tests/test_library.py tests/test_tags.py tests/test_reviewing.py tests/test_browsing.py
 
-test-milvus: $(VENV)/installed ## run the tests of an index on Milvus against a real server, without a network where that can be
+test-milvus: $(VENV)/installed ## run the tests of an index on Milvus against a real server; QUICK=1 without those that kill it
 	$(BIN)/pip install -q -c constraints.txt --no-deps milvus==2.3.5
-	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m milvus tests/contracts/test_vectors.py tests/test_stores.py tests/scale/test_milvus.py
+	$$(unshare -n true 2>/dev/null && echo unshare -n) $(BIN)/python -m pytest -m "milvus$(if $(QUICK), and not slow)" tests/contracts/test_vectors.py tests/test_stores.py tests/scale/test_milvus.py
 
 torture: $(VENV)/installed    ## kill, starve and unplug it for an hour; SEED=n PART=0.1
 	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1) --torture-part $(or $(PART),1)

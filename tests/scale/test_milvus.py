@@ -14,7 +14,7 @@ from search.types import Filter
 from search.vectors import normalize
 from search.vectors.stores import Store, milvus, open_store
 
-pytestmark = pytest.mark.milvus
+pytestmark = [pytest.mark.milvus, pytest.mark.slow]
 
 
 def wait_for(store: Store) -> None:
