@@ -228,7 +228,7 @@ def test_a_header_without_end_is_not_read(tmp_path):
     about = tarfile.TarInfo("././@PaxHeader")
     about.type, about.size = tarfile.XHDTYPE, 1 << 40
     (tmp_path / "a.tar").write_bytes(about.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
-    with pytest.raises(tarfile.TarError, match="a header of"), (tmp_path / "a.tar").open("rb") as file:
+    with pytest.raises(OSError, match="a header of"), (tmp_path / "a.tar").open("rb") as file:
         tars.listed(file, 1 << 41)
 
 

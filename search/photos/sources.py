@@ -14,8 +14,6 @@ import hashlib
 import json
 import os
 import stat
-import tarfile
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -307,6 +305,8 @@ class Sources:
 
     def _copied(self, state: FileStat) -> _Bytes:
         """Read a tar file to its end, in order, into a temporary file."""
+        import tempfile
+
         with tempfile.TemporaryFile(prefix="search-", buffering=0) as copy:
             for start in range(0, state.size_bytes, _AT_ONCE):
                 end = min(start + _AT_ONCE, state.size_bytes)
@@ -414,6 +414,8 @@ def _put(copy: BinaryIO, part: bytes, state: FileStat) -> None:
         while part:
             part = part[copy.write(part) :]
     except OSError as error:
+        import tempfile
+
         said = f"{state.path} ({state.size_bytes} bytes) has no room in {tempfile.gettempdir()}: {error.strerror}"
         raise StorageError(said, hint="TMPDIR says where such copies lie for as long as they are read") from error
 
@@ -489,11 +491,8 @@ def _digest(*state: object) -> int:
 
 
 def _list(state: FileStat, content: _Bytes) -> _Tar:
-    try:
-        with content.opened() as file:
-            members, trouble = listed(file, state.size_bytes)
-    except tarfile.TarError as error:
-        raise OSError(f"no tar file that can be read: {error}") from error
+    with content.opened() as file:
+        members, trouble = listed(file, state.size_bytes)
     return _Tar(state, members, trouble, content)
 
 

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import io
 import struct
-import tarfile
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from search.photos.suffixes import PHOTO_SUFFIXES
 from search.types import SkipReason
+
+if TYPE_CHECKING:
+    import tarfile
 
 MOST_BYTES = 1 << 28
 """Of one picture in a tar file, or on object storage: it is held in memory."""
 
 _HEADER_BYTES = 1 << 20  # of a header; those that long names make have a few kilobytes
-_BLOCK = tarfile.BLOCKSIZE
+_BLOCK = 512
 _LATEST_S = 2**33  # year 2242
 _NONSENSE = (ValueError, RecursionError, OverflowError, struct.error)  # raised by tarfile besides its own errors
 
@@ -38,8 +40,10 @@ def listed(file: BinaryIO, size_bytes: int) -> tuple[dict[str, Member], str]:
     """Return the pictures of a tar file by their names, and what is wrong with it, "" if all is well.
 
     Of two of one name the later counts, as it does for tar. What lies before the damage in a file that was cut off is
-    there.   Raises tarfile.TarError where it is no tar file, OSError.
+    there.   Raises OSError, also where it is no tar file.
     """
+    import tarfile  # which most runs need not
+
     found: dict[str, Member] = {}
     with _opened(file) as tar:
         trouble = ""
@@ -63,10 +67,14 @@ def listed(file: BinaryIO, size_bytes: int) -> tuple[dict[str, Member], str]:
 
 
 def _opened(file: BinaryIO) -> tarfile.TarFile:
+    import tarfile
+
     try:
         return tarfile.open(fileobj=_Headers(file), mode="r:")
+    except tarfile.TarError as error:
+        raise OSError(f"no tar file that can be read: {error}") from error
     except _NONSENSE as error:
-        raise tarfile.ReadError(f"damaged at its beginning: {error}") from error
+        raise OSError(f"no tar file that can be read: damaged at its beginning: {error}") from error
 
 
 class _Headers(io.RawIOBase):
@@ -78,7 +86,7 @@ class _Headers(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= _HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size} bytes")
+            raise ValueError(f"a header of {size} bytes")
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:

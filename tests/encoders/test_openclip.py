@@ -62,7 +62,7 @@ def save_tokenizer(folder: Path) -> None:
 
 def save_folder(folder: Path, config: dict, preprocess: dict) -> torch.nn.Module:
     """Write an open_clip folder with random weights; return the model they are of."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     described = {"model_cfg": config, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(described))
     torch.manual_seed(0)
