@@ -162,6 +162,7 @@ def after_a_run(template: Path, history, piece: int) -> tuple[list[tuple], tuple
     return sorted(rows, key=repr), (*counts, settlement.returned, settlement.gone)
 
 
+@pytest.mark.slow
 @example(({"a.png": b"B"}, set(), {"a.png": b"A", "b.png": b"B", "c.png": b"B"}, set(), set()), 1)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(histories(), st.integers(1, 3))

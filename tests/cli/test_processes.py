@@ -182,6 +182,7 @@ def test_a_folder_that_was_deleted_under_ones_feet_is_one_line(spawn, tmp_path, 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_progress_is_silent_unless_asked(spawn, run, album):
     quiet = spawn("index", album, "--model", "builtin", "--json")
     assert quiet.communicate(timeout=GUARD_S)[1] == ""

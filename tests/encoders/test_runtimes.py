@@ -127,6 +127,7 @@ def test_the_faster_runtime_is_recorded_and_followed(exported: Encoder, steady_m
         assert load_encoder(steady_model).runtime == runtime
 
 
+@pytest.mark.slow
 @needs_runtime
 def test_a_model_is_exported_unasked_only_before_it_encodes_many_photos(
     tiny_model: str, cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -207,6 +208,7 @@ def test_an_export_that_dies_on_the_way_is_not_taken_for_one(
     assert len(list(cache.glob("*.bin"))) == 1
 
 
+@pytest.mark.slow
 @needs_runtime
 def test_a_runtime_that_computes_something_else_is_not_used(
     tiny_model: str, monkeypatch: pytest.MonkeyPatch
@@ -236,7 +238,9 @@ def test_a_cache_that_can_not_be_written_is_told_to_those_who_asked(tiny_model: 
         load_encoder(tiny_model, runtime="openvino")
 
 
-@pytest.mark.parametrize("error", [pytest.param("ImportError", marks=pytest.mark.slow), "OSError"])
+@pytest.mark.parametrize(
+    "error", [pytest.param(error, marks=pytest.mark.slow) for error in ("ImportError", "OSError")]
+)
 def test_a_broken_runtime_is_none_unless_it_is_asked_for(error: str, tmp_path: Path) -> None:
     (tmp_path / "openvino").mkdir()
     (tmp_path / "openvino/__init__.py").write_text(f"raise {error}('libtbb.so.12 is not there')")

@@ -127,6 +127,7 @@ def made() -> dict[str, tuple[bytes, str]]:
     }
 
 
+@pytest.mark.slow
 def test_every_kind_of_file_gets_its_verdict_once(library, counting, tmp_path):
     """With so little memory that a picture of 81 megapixels is too much for it."""
     folder = tmp_path / "files"

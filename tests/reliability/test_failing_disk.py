@@ -138,7 +138,9 @@ def wrong(disk: Disk, expected: dict[str, str]) -> list[str]:
     return album.faults(looked.result | {"remaining": remaining}) + album.missing(looked.result, expected)
 
 
-BOTH = pytest.mark.parametrize("for_good", [False, True], ids=["once", "from then on"])
+BOTH = pytest.mark.parametrize(
+    "for_good", [pytest.param(False, marks=pytest.mark.slow, id="once"), pytest.param(True, id="from then on")]
+)
 
 
 @BOTH

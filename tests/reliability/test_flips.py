@@ -165,6 +165,7 @@ def test_every_flip_in_a_generation_is_found_and_read_by_nobody(catalog, generat
     assert not any(missed.values()), missed
 
 
+@pytest.mark.slow
 def test_every_flip_that_changes_a_row_is_found(catalog):
     counts, missed = measure(catalog, 80, seed=1)
     assert counts["changed"] > 20
