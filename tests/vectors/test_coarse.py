@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import made_vectors
 import numpy as np
 import pytest
 
@@ -16,19 +17,11 @@ DIM, COUNT = 64, 24_000
 
 
 def collection(count: int, seed: int) -> np.ndarray:
-    """Vectors in clusters, with a spectrum that decays as that of photos does."""
-    spectrum = np.arange(1, DIM + 1) ** -0.5
-    random = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).standard_normal((400, DIM)) * spectrum
-    rows = centres[random.integers(0, 400, count)] + 0.7 * random.standard_normal((count, DIM)) * spectrum
-    return normalize(rows + 0.3)
+    return made_vectors.photos(count, DIM, clusters=400, seed=seed)
 
 
 def texts(count: int) -> np.ndarray:
-    """Queries off the data, as texts are off photos: another mean, and noise in every direction."""
-    shift = normalize(np.random.default_rng(5).standard_normal(DIM))
-    noise = np.random.default_rng(6).standard_normal((count, DIM)) / DIM**0.5
-    return normalize(0.6 * collection(count, 7) + 0.5 * shift + 0.5 * noise)
+    return made_vectors.texts(count, DIM, clusters=400)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import made_vectors
 import numpy as np
 import pytest
 
@@ -11,22 +12,14 @@ from search.vectors.lists import Filing, ListBook, ListLayout, Lists, PreviousLi
 from search.vectors.mapped import MappedIndex
 
 DIM, COUNT = 32, 12_000
-SPECTRUM = np.arange(1, DIM + 1) ** -0.5
 
 
 def collection(count: int, seed: int) -> np.ndarray:
-    """Vectors in clusters, with a spectrum that decays as that of photos does."""
-    random = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).standard_normal((200, DIM)) * SPECTRUM
-    rows = centres[random.integers(0, 200, count)] + 0.7 * random.standard_normal((count, DIM)) * SPECTRUM
-    return normalize(rows + 0.3)
+    return made_vectors.photos(count, DIM, clusters=200, seed=seed)
 
 
 def texts(count: int) -> np.ndarray:
-    """Queries off the data, as texts are off photos: another mean, and noise in every direction."""
-    shift = normalize(np.random.default_rng(5).standard_normal(DIM))
-    noise = np.random.default_rng(6).standard_normal((count, DIM)) / DIM**0.5
-    return normalize(0.6 * collection(count, 7) + 0.5 * shift + 0.5 * noise)
+    return made_vectors.texts(count, DIM, clusters=200)
 
 
 @pytest.fixture(scope="module")
