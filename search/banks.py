@@ -18,7 +18,7 @@ import numpy as np
 
 from search import files
 from search.relevance import Bank
-from search.resources import data_path
+from search.resources import data_path, user_cache
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -54,9 +54,7 @@ def load(folder: Path | None, fingerprint: str) -> Bank | None:
 
 def default_cache() -> Path:
     """Return where banks are that libraries can't keep: the platform's user cache directory, `search/banks`."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("search", appauthor=False) / "banks"
+    return user_cache("banks")
 
 
 def save(bank: Bank, folder: Path, fingerprint: str) -> None:

@@ -1,6 +1,6 @@
-"""Where the files that ship beside the code are: data/ and migrations/.
+"""Where files are that belong to no library: those that ship beside the code, and the user's cache.
 
-In a wheel they sit inside the package; in a checkout, next to it.
+In a wheel data/ and migrations/ sit inside the package; in a checkout, next to it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ def data_path(*parts: str) -> Path:
 def migrations_path() -> Path:
     """Return the folder that holds alembic's env.py and versions/."""
     return _shipped("migrations")
+
+
+def user_cache(name: str) -> Path:
+    """Return a folder of the platform's user cache directory, `search/NAME`."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("search", appauthor=False) / name
 
 
 def _shipped(folder: str) -> Path:

@@ -77,11 +77,8 @@ THIRD_PARTIES = {
     "jinja2": {"web/pages/rendering"},
     "uvicorn": {"cli/serve", "web/connections"},
     "platformdirs": {
-        "banks",
-        "cli/viewer",
+        "resources",
         "library",
-        "evaluate/pictures",
-        "encoders/conversion",
         "encoders/exports",
     },
     "sqlalchemy": {

@@ -42,14 +42,11 @@ def open_in_viewer(path: str) -> None:
 
 def open_sheet(answers: Sequence[Answer]) -> str:
     """Open a contact sheet and return its path: always the same one, so that they do not pile up."""
-    from pathlib import Path
-
-    from platformdirs import user_cache_path
-
     from search.cli.output import answer_parts
     from search.files import atomic_write_parts
+    from search.resources import user_cache
 
-    folder: Path = user_cache_path("search", appauthor=False) / "sheet"
+    folder = user_cache("sheet")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     atomic_write_parts(folder / "sheet.html", answer_parts(answers, "html"))
     open_in_viewer(str(folder / "sheet.html"))

@@ -19,6 +19,7 @@ from typing import Any
 
 from search import files
 from search.errors import CheckpointError
+from search.resources import user_cache
 
 _HINT = "it is damaged, not a checkpoint, or holds more than tensors; fetch or save it again"
 _MAX_WORDS = 2000  # characters of a message that the process may have
@@ -37,9 +38,7 @@ convert(job)
 
 def default_cache() -> Path:
     """Return the folder for converted weights: the platform's user cache directory, `search/checkpoints`."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("search", appauthor=False) / "checkpoints"
+    return user_cache("checkpoints")
 
 
 def cached(digest: str, cache: Path) -> Path | None:

@@ -23,6 +23,7 @@ from search import files
 from search.encoders import INT8
 from search.encoders.conversion import is_ours
 from search.errors import ModelError
+from search.resources import user_cache
 
 _FORMAT = 1
 _PACKAGES = ("openvino", "open_clip_torch")
@@ -66,9 +67,7 @@ class Record:
 
 def default_cache() -> Path:
     """Return the folder of exported models: the platform's user cache directory, `search/exports`."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("search", appauthor=False) / "exports"
+    return user_cache("exports")
 
 
 def default_models() -> Path:

@@ -23,6 +23,7 @@ from search.encoders import canonical_name, recipes
 from search.errors import DamagedLibrary, EncoderMismatch, LibraryNotFound, NewerLibrary, OldLibrary, StorageError
 from search.library import Library
 from search.library.model import AUTO
+from search.resources import user_cache
 from search.types import Skip, SkipReason
 from search.vectors import normalize
 
@@ -62,9 +63,7 @@ class Seen:
 
 def default_place() -> Path:
     """Return where vectors are kept: the platform's user cache directory, `search/evaluations`."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("search", appauthor=False) / "evaluations"
+    return user_cache("evaluations")
 
 
 class Pictures:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from search import banks
 from search.encoders import canonical_name, recipes
 from search.errors import EncoderMismatch, LibraryError
+from search.resources import user_cache
 
 if TYPE_CHECKING:
     from search.catalog import Catalog, EncoderRow
@@ -224,8 +225,4 @@ class LibraryModel:
     @property
     def _recipes(self) -> Path:
         """The folder of recipes: beside the catalog; for one on a server in the user's cache, `search/encoders`."""
-        if self.catalog.folder:
-            return self.catalog.folder / "encoders"
-        from platformdirs import user_cache_path
-
-        return user_cache_path("search", appauthor=False) / "encoders"
+        return self.catalog.folder / "encoders" if self.catalog.folder else user_cache("encoders")
