@@ -1,6 +1,6 @@
-"""The five pictures of the pages in docs/, made of the demo's photographs, by Chromium.
+"""The five pictures of the pages in docs/images/, made of the demo's photographs, by Chromium.
 
-    python bench/screenshots.py [--out docs]
+    python bench/screenshots.py [--out docs/images]
 
 page    a search, light                  review   labels judged one by one, dark
 photo   a photo's own page, dark         library  a folder that is being indexed, light
@@ -107,7 +107,7 @@ def many(photos: Path, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="else playwright's own")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="search-pages-") as work:

@@ -21,7 +21,8 @@ lowered, or raised, to what it would be among 1,000. One photo may lie high by l
 mean b of the query's three best, and of a photo its own only where it lies more than a spread below that. Relevance
 is the logistic function of a weighted sum of this and t: the probability that it is a photo of what was asked for
 rather than the best photo for something that is not there, both being as likely. The weights were fitted on the
-built-in model, and are the same for all: both are in spreads, not in cosines. docs/relevance.md has the experiment.
+built-in model, and are the same for all: both are in spreads, not in cosines.
+docs/explanation/relevance.md has the experiment.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     test  = field (":" | "=" | "<" | "<=" | ">" | ">=") value | field "in" "(" value ("," value)* ")"
           | field "in" value ".." value
 
-docs/filters.md has a table of fields and examples.
+docs/reference/filters.md has a table of fields and examples.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FIELDS = ("camera", "lens", "label", "folder", "name", "path", "format", "orient
 _OTHERS = ("not", "has", "near", "box")
 _FIRST = datetime(1, 1, 1)  # noqa: DTZ001 (wall-clock)
 _FEW = 6  # names that a message lists
-_PAGE = "docs/filters.md has them all"
+_PAGE = "docs/reference/filters.md has them all"
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<mark>[(),:]|[<>]=?|=)|(?P<text>"(?:[^"]|"")*"|'(?:[^']|'')*'|[^\s"'(),:<>=]+))"""

@@ -49,7 +49,7 @@ def test_make_targets_are_short_and_there(target):
     assert len(recipe[1].splitlines()) <= 3
 
 
-RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+RELIABILITY = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
 FAULTS = [*range(1, 16), *range(20, 32), *range(40, 57)]
 
 

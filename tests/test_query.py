@@ -100,7 +100,7 @@ def test_any_text_is_taken_or_refused_in_words(texts):
 
 ROWS = re.findall(
     r"^\| `(.+)` \| (.+) \|$",
-    (Path(__file__).parent.parent / "docs" / "queries.md").read_text("utf-8"),
+    (Path(__file__).parent.parent / "docs" / "reference" / "queries.md").read_text("utf-8"),
     re.MULTILINE,
 )
 MEANINGS = [(query, meaning) for query, meaning in ROWS if meaning.startswith(("text", "photo", "image"))]

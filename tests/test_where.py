@@ -38,7 +38,7 @@ from search.errors import QueryError
 from search.types import FileStat, LabelledPhoto, LabelScore, Photo, PhotoInfo, TakenAtSource
 from search.where import MAX_DEPTH, MAX_TESTS, parse, parse_date, parse_folder
 
-PAGE = (Path(__file__).parent.parent / "docs" / "filters.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "reference" / "filters.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def test_a_mistake_is_pointed_at_with_what_could_stand_there(text, column, said)
 
 @pytest.mark.parametrize("text", ["", "rating >= 4 and", "xyzzy:1", "has gps or ("])
 def test_a_mistake_is_told_in_a_line_that_names_the_page(text):
-    with pytest.raises(QueryError, match=r"docs/filters\.md") as caught:
+    with pytest.raises(QueryError, match=r"docs/reference/filters\.md") as caught:
         parse(text)
     assert len(str(caught.value)) < 160
 

@@ -166,7 +166,7 @@ def stretch(
 
     The text half's first positions stay, the others are spread and interpolated, as in Long-CLIP; nothing is trained.
     Texts of up to --keep tokens keep their vectors; longer ones are read to their end, if not as well as after training
-    on such. OUT is a new folder, which is used as dir:OUT. docs/long-text.md says when that helps.
+    on such. OUT is a new folder, which is used as dir:OUT. docs/how-to/long-text.md says when that helps.
 
     \b
     Example:

@@ -4,7 +4,7 @@ One label of many is decided by a softmax of the logits, as the model was traine
 itself a logit says nothing, since a cosine's usual height differs between models and between photos: a photo's cosine
 with a label is held against its mean cosine with the unrelated prompts of the model's bank, and a logistic function of
 the difference, in units of the model's logit_scale, gives the probability. Its two numbers were fitted on photos whose
-labels are known; docs/labels.md has the experiment. A sigmoid model's own scale and bias say the same for it.
+labels are known; docs/how-to/labels.md has the experiment. A sigmoid model's own scale and bias say the same for it.
 """
 
 from __future__ import annotations

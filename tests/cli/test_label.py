@@ -100,7 +100,7 @@ def test_without_a_library_a_models_bank_is_kept_in_the_users_cache(
     assert not (tmp_path / "library").exists()
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "labels.md"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "labels.md"
 
 
 def test_the_examples_of_the_docs_run(run, classes, photographs, tmp_path, monkeypatch, builtin, capsys):
