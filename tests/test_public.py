@@ -5,6 +5,7 @@ import importlib
 import pytest
 
 import search
+from search import types
 
 
 def test_public_names_are_sorted_and_complete():
@@ -23,3 +24,16 @@ def test_every_public_name_is_the_one_at_home(name):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'nothing'"):
         _ = search.nothing
+
+
+def test_values_are_at_home_where_their_index_says():
+    """Three lists name each: for type checkers, for readers, and for who imports it."""
+    arrays = {"Halves", "Ids", "Pixels", "Vector", "Vectors"}
+    assert set(types.__all__) == arrays | {name for names in types._HOMES.values() for name in names}
+    for module, names in types._HOMES.items():
+        home = importlib.import_module(f"search.types.{module}")
+        assert all(getattr(types, name) is getattr(home, name) for name in names)
+        own = {name for name, value in vars(home).items() if getattr(value, "__module__", "") == home.__name__}
+        assert own <= set(names)
+    with pytest.raises(AttributeError, match="'Nothing'"):
+        _ = types.Nothing
