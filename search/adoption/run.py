@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from search.adoption import folders
 from search.adoption.passport import finite, is_turned
-from search.catalog.found import Record, Settled, Verdict
+from search.catalog.found import UNENCODED, Record
 from search.errors import PhotoError
-from search.indexer import SETTLED, Run, are_unit
+from search.indexer import Run, are_unit
 from search.photos.scan import file_system, scan
-from search.photos.versions import READER
 from search.types import FileStat, JobState, Orientation, Progress, Skip, Stage
 from search.vectors import normalize
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from search.decoding.pool import Decoders
     from search.types import IndexReport, Passport
 
-_WANTED = (Verdict.NEW, Verdict.SUSPECT, Verdict.CHANGED, Verdict.UNEMBEDDED)
 _AT_ONCE = 64
 _BATCH = 1024
 
@@ -87,8 +85,7 @@ class Adoption(Run):
         )
         with self._work:
             writer = self._account()
-            settled = Settled(self._decoder, SETTLED, READER)
-            found = writer.scan(self._model.id, settled, file_system=file_system)
+            found = writer.scan(self._model.id, self._rules, file_system=file_system)
             record_files(writer, found, self._listing.files)
             self._take_in(found)
             taken.waiting = self._unencoded(found)
@@ -110,17 +107,13 @@ class Adoption(Run):
                 return None
             by_scope.setdefault(scope, []).append(file)
         skips: list[Skip] = []
-        with self._turn.looking(self._model.id, Settled(self._decoder, SETTLED, READER)) as look:
+        with self._turn.looking(self._model.id, self._rules) as look:
             for scope, files in by_scope.items():
                 found = look.settled(scope, files) if look else None
                 if found is None:
                     return None
                 skips += found
         return skips
-
-    def _unencoded(self, found: Scan) -> int:
-        counts = found.verdicts()
-        return sum(counts[verdict] for verdict in _WANTED)
 
     def _encode(self, found: Scan) -> None:
         if self._passport is not None:
@@ -148,7 +141,7 @@ class Adoption(Run):
 
         from search.decoding.pool import ahead
 
-        files = (file for page in found.files(*_WANTED) for file in page if file.stat.path in self._listing.rows)
+        files = (file for page in found.files(*UNENCODED) for file in page if file.stat.path in self._listing.rows)
         with self._decoders() as decoders, ThreadPoolExecutor(self._options.workers, "photo") as pool:
             looked = ahead(lambda file: pool.submit(self._read, file, decoders), files, _AT_ONCE)
             batch: list[Record | None] = []
@@ -193,13 +186,9 @@ class Adoption(Run):
         vectors = normalize(finite(self._source.vectors(rows)))
         sound = are_unit(vectors)
         kept = [record for record, fine in zip(records, sound, strict=True) if fine]
-        if kept:
-            self._writer.add(kept, vectors[sound], self._model.id, reader=READER)
-        new = sum(record.file.photo_id is None for record in kept)
-        self._count(added=new, updated=len(kept) - new)
+        self._add(kept, vectors[sound])
         self._tally.adopted += len(kept)
         self._tally.unsound += len(records) - len(kept)
-        self._committed(len(kept))
 
 
 def record_files(writer: Writer, found: Scan, files: Sequence[FileStat]) -> None:

@@ -26,6 +26,10 @@ class Verdict(StrEnum):
     SETTLED = "settled"  # skipped before, for a reason that still holds
 
 
+UNENCODED = (Verdict.NEW, Verdict.SUSPECT, Verdict.CHANGED, Verdict.UNEMBEDDED)
+"""What has no vector by this encoder, and is to get one."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScannedFile:
     """A file of this run, its verdict, and the photo that has its place."""

@@ -22,7 +22,7 @@ import numpy as np
 from search.decoding import wire
 from search.decoding.wire import Limits
 from search.errors import DamagedShard, EncoderMismatch
-from search.indexer import are_unit
+from search.indexer import are_unit, unsound
 from search.photos.sources import Sources
 from search.shards import Job, Receipt, Shard, poisoned
 from search.shards.store import Store, open_store, parquet
@@ -136,8 +136,7 @@ def _vectors(batch: Sequence[tuple[FileStat, Decoded | Skip]], encoder: Encoder)
         if fine:
             yield Row(found.stat, found.content_hash, found.info, found.likeness, vector)
         else:
-            detail = f"{encoder.name} gave no finite unit vector"
-            yield Row(file, skip=Skip(file.path, SkipReason.BAD_VECTOR, detail))
+            yield Row(file, skip=unsound(file.path, encoder))
 
 
 def _write(shard: Shard, job: Job, rows: Sequence[Row], dim: int) -> Receipt:

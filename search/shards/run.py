@@ -18,13 +18,12 @@ import numpy as np
 
 from search.addresses import relative
 from search.adoption.run import record_files
-from search.catalog.found import Record, ScannedFile, Settled, Verdict
+from search.catalog.found import UNENCODED, Record, ScannedFile
 from search.errors import DamagedShard, StorageError, UsageError
 from search.failpoints import reach
 from search.indexer import SETTLED, IndexOptions, Model, Run, batches
 from search.objects import check_permitted
 from search.photos.scan import file_system
-from search.photos.versions import READER
 from search.shards import SIZE, Engine, Job, Shard, encode_all, plan
 from search.shards.encoding import Row, encode_shard, paths, read
 from search.shards.store import Store, open_store
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from search.photos.sources import Sources
     from search.types import IndexReport
 
-WANTED = (Verdict.NEW, Verdict.SUSPECT, Verdict.CHANGED, Verdict.UNEMBEDDED)
 _BATCH = 512  # rows committed together
 DAMAGED = "damaged"
 """Why a shard is left out that is not what was written."""
@@ -108,7 +106,7 @@ class Taking(Run):
                 scopes[folder] = self._turn.source(folder)
             if scope := scopes[folder]:
                 by_root.setdefault(scope.root_id, []).append(relative(row.stat.path, scope.root))
-        wanted = (file for id_, places in by_root.items() for file in found.at(id_, places, *WANTED))
+        wanted = (file for id_, places in by_root.items() for file in found.at(id_, places, *UNENCODED))
         return {file.stat.path: file for file in wanted}
 
     def _commit_photos(self, rows: Sequence[tuple[ScannedFile, Row]]) -> int:
@@ -118,10 +116,7 @@ class Taking(Run):
                 records.append(Record(file, row.content_hash, row.info, row.likeness))
                 vectors.append(row.vector.astype(np.float32))
         if records:
-            self._writer.add(records, np.stack(vectors), self._model.id, reader=READER)
-            new = sum(record.file.photo_id is None for record in records)
-            self._count(added=new, updated=len(records) - new)
-            self._committed(len(records))
+            self._add(records, np.stack(vectors))
         reach("index.committed")
         return len(records)
 
@@ -174,14 +169,14 @@ class ShardRun(Taking):
         )
 
     def _encode(self, found: Scan) -> None:
-        total = _count_wanted(found)
+        total = self._unencoded(found)
         if not total or self._stopping():
             return
         self._begin(total)
         for name in sorted(self._store.names()):
             if not self._stopping():
                 self._take(found, name, last_word=False)
-        if (left := _count_wanted(found)) and not self._stopping():
+        if (left := self._unencoded(found)) and not self._stopping():
             self._encode_anew(found, left)
 
     def _encode_anew(self, found: Scan, left: int) -> None:
@@ -199,17 +194,16 @@ class ShardRun(Taking):
         Where they run in this process they are noted first, and files that earlier runs died with come last, each
         alone (see Run).
         """
-        files = (file for page in found.files(*WANTED) for file in page)
+        files = (file for page in found.files(*UNENCODED) for file in page)
         if not self._shards.engine.in_process:
             yield from plan((file.stat for file in files), self._job, size=self._shards.size)
             return
-        suspects: list[ScannedFile] = []
-        for group in batches(self._but_leftovers(files, suspects), self._shards.size):
+        for group in batches(self._suspects.but(files), self._shards.size):
             self._writer.take(group)
             reach("index.marked")
             yield Shard.of([file.stat for file in group], self._job)
-        for file in suspects:
-            if skip := self._verdict_on_suspect(file):
+        for file in self._suspects.met():
+            if skip := self._tried_alone(file):
                 self._writer.skip([(file, skip)], self._decoder)
                 self._skipped.append(skip)
             else:
@@ -224,7 +218,7 @@ class Merge(Taking):
         self._store = store
         with self._work:
             writer = self._account()
-            found = writer.scan(self._model.id, Settled(self._decoder, SETTLED, READER), file_system=file_system)
+            found = writer.scan(self._model.id, self._rules, file_system=file_system)
             names = sorted(store.names())
             record_files(writer, found, [file for name in names for file in self._present(name)])
             self._skipped.clear()  # what is damaged is told when it is to be taken in
@@ -252,15 +246,10 @@ class Merge(Taking):
             return [row.stat.path for row in self._rows(name)[1]]
 
     def _encode(self, found: Scan) -> None:
-        self._begin(_count_wanted(found))
+        self._begin(self._unencoded(found))
         for name in self._names:
             if not self._stopping():
                 self._take(found, name, last_word=True)
-
-
-def _count_wanted(found: Scan) -> int:
-    counts = found.verdicts()
-    return sum(counts[verdict] for verdict in WANTED)
 
 
 def _restless(file: ScannedFile) -> Skip:

@@ -2,11 +2,13 @@
 
 Files are decoded by child processes a bounded distance ahead of the encoder, and every encoded batch is committed
 before the next one: whatever ends a run, its finished batches stay, and the next run does only what is left.
+
+    survey      what a run finds on disk, held against what is known
+    suspects    files that processes died with, and what becomes of them
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,15 +17,17 @@ from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-from search.addresses import is_remote, is_tar_name
-from search.catalog.found import Record, ScannedFile, Settled, Verdict
+from search.addresses import is_remote
+from search.catalog.found import UNENCODED, Record, ScannedFile, Settled, Verdict
 from search.decoding.budget import default_workers
 from search.errors import PhotoError, SourceAway, UsageError
 from search.failpoints import reach
+from search.indexer.survey import Survey, folder_first, holder
+from search.indexer.suspects import Suspects
 from search.photos.scan import ScanOptions, file_system
 from search.photos.sources import Sources
 from search.photos.versions import DECODER, READER
-from search.types import FileStat, IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
+from search.types import IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
 
 if TYPE_CHECKING:
     import threading
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
 
     from search.catalog import Turn, Writer
     from search.catalog.found import Recognised, Unchanged
-    from search.catalog.look import Look
     from search.catalog.scan import Scan
     from search.catalog.scopes import Scope
     from search.decoding.pool import Decoded, Decoders, Read
@@ -60,7 +63,6 @@ SETTLED = (
     SkipReason.QUARANTINED,
 )
 
-_DEATHS = 2  # of the whole process over one file alone, before that file is left out
 _TAKEN = 256  # names noted at a time before their files are opened: a batch, or more where batches are small
 
 
@@ -136,7 +138,7 @@ class Run:
         self._started = perf_counter()
         self._report = IndexReport(encoder=model.name, photos=0)
         self._skipped: list[Skip] = []
-        self._leftovers: dict[tuple[int, bytes], int] = {}
+        self._suspects = Suspects({})
         self._again: list[ScannedFile] = []
 
     def __call__(self, sources: Sequence[str]) -> IndexReport:
@@ -177,7 +179,7 @@ class Run:
         """Begin the job, and take over what earlier ones died with."""
         self._opened = writer = self._turn.writer
         self._work.enter_context(writer.job("index"))
-        self._leftovers = writer.leftovers()
+        self._suspects = Suspects(writer.leftovers())
         return writer
 
     def _conclude(self, unchanged: Unchanged) -> None:
@@ -208,7 +210,7 @@ class Run:
     def _scopes(self, sources: Sequence[str]) -> list[Scope]:
         """Register the sources, outer folders first; a known one whose root is away is counted as offline."""
         scopes = []
-        for path in sorted(set(sources), key=_folder_first):
+        for path in sorted(set(sources), key=folder_first):
             try:
                 if (scope := self._scope(path)) is not None:
                     scopes.append(scope)
@@ -232,7 +234,7 @@ class Run:
         lost = self._writer.count(known) if known else 0
         if not known or not lost:
             raise UsageError(f"there is no file or folder {path}")
-        if self._options.confirm_removals or self._sources.is_online(_holder(known.root)):
+        if self._options.confirm_removals or self._sources.is_online(holder(known.root)):
             return known  # deleted: the folder it was in is there
         self._withhold(Withheld(known.root, lost, "the folder is not there, or empty as without its drive"))
         return None
@@ -241,47 +243,51 @@ class Run:
         self._count(offline=sum(where.photos for where in withheld))
         self._report = replace(self._report, withheld=(*self._report.withheld, *withheld))
 
+    @property
+    def _rules(self) -> Settled:
+        """What needs no second look while its file stays as it is."""
+        return Settled(self._decoder, SETTLED, READER)
+
     def _walk(self, scopes: Sequence[Scope]) -> Survey:
-        settled = Settled(self._decoder, SETTLED, READER)
         found = Survey(
             self._work.enter_context(ExitStack()),
-            lambda: self._turn.looking(self._model.id, settled),
-            lambda: self._writer.scan(self._model.id, settled, file_system=file_system),
+            lambda: self._turn.looking(self._model.id, self._rules),
+            lambda: self._writer.scan(self._model.id, self._rules, file_system=file_system),
         )
-        seen = 0
         # Told before the walk: if a drive goes away meanwhile, what is missing then is doubted for its number.
         file_systems = {root: self._lies_on(root) for root in {scope.root for scope in scopes}}
         for scope in scopes:
-            lies_on = file_systems[scope.root]
-            before = seen
             try:
-                kind = self._sources.kind(scope.path)
-                if kind is None:
-                    found.cover(scope, lies_on)
-                    continue
-                files = self._sources.scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
-                for batch in batches(files, _SCAN_BATCH):
-                    if self._stopping():
-                        return found
-                    found.record(scope, batch)
-                    seen += len(batch)
-                    self._progress(Progress(Stage.SCAN, seen))
+                self._walk_scope(found, scope, file_systems[scope.root])
             except SourceAway as error:
                 if not (lost := self._writer.count(scope)):
                     raise
                 found.scan.unknown(scope, scope.path)  # what was seen of it is brought in
                 self._withhold(Withheld(scope.path, lost, error.message))
-                continue
-            if kind != "folder":
-                continue
-            away = 0 if seen > before or self._options.confirm_removals else self._writer.count(scope)
-            if away:
-                # An empty mount point looks like this: nothing is gone.
-                self._withhold(Withheld(scope.path, away, "no photo is there, as in a folder without its drive"))
-                found.scan.unknown(scope, scope.path)
-            else:
-                found.cover(scope, lies_on)
+            if self._stopping():
+                break
         return found
+
+    def _walk_scope(self, found: Survey, scope: Scope, lies_on: str | None) -> None:
+        kind, before = self._sources.kind(scope.path), found.seen
+        if kind is None:
+            found.cover(scope, lies_on)
+            return
+        files = self._sources.scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
+        for batch in batches(files, _SCAN_BATCH):
+            if self._stopping():
+                return
+            found.record(scope, batch)
+            self._progress(Progress(Stage.SCAN, found.seen))
+        if kind != "folder":
+            return
+        away = 0 if found.seen > before or self._options.confirm_removals else self._writer.count(scope)
+        if away:
+            # An empty mount point looks like this: nothing is gone.
+            self._withhold(Withheld(scope.path, away, "no photo is there, as in a folder without its drive"))
+            found.scan.unknown(scope, scope.path)
+        else:
+            found.cover(scope, lies_on)
 
     def _lies_on(self, root: str) -> str | None:
         return None if is_remote(root) else file_system(root)
@@ -357,10 +363,13 @@ class Run:
 
     # ---- what must be encoded
 
-    def _encode(self, found: Scan) -> None:
-        wanted = (Verdict.NEW, Verdict.SUSPECT, Verdict.CHANGED, Verdict.UNEMBEDDED)
+    def _unencoded(self, found: Scan) -> int:
+        """How many files have no vector by this model yet and may get one."""
         counts = found.verdicts()
-        total = sum(counts[verdict] for verdict in wanted)
+        return sum(counts[verdict] for verdict in UNENCODED)
+
+    def _encode(self, found: Scan) -> None:
+        total = self._unencoded(found)
         if not total or self._stopping():
             return
         with self._decoders() as decoders:
@@ -369,7 +378,7 @@ class Run:
             self._writer.expect(total)
             self._progress(Progress(Stage.ENCODE, 0, total))
             done = 0
-            for batch in self._loaded(_flatten(found.files(*wanted)), decoders, encoder):
+            for batch in self._loaded(_flatten(found.files(*UNENCODED)), decoders, encoder):
                 done += self._commit(batch, encoder)
                 self._progress(Progress(Stage.ENCODE, done, total))
                 if self._stopping():
@@ -432,28 +441,12 @@ class Run:
             content = self._sources.content(file.stat, whole=True)
             return decoders.submit(file.stat.path, encoder.preprocessing, content=content)
 
-        suspects: list[ScannedFile] = []
-        taken = self._taken(self._but_leftovers(files, suspects), size)
+        taken = self._taken(self._suspects.but(files), size)
         # Two batches wait while one is encoded: what they take is small, the pictures themselves are gone already.
         for batch in batches(ahead(submit, taken, 2 * size + self._options.workers), size):
             yield self._put_off([(file, _ready(file, decoded)) for file, decoded in batch])
-        suspects.sort(key=lambda file: self._leftovers[file.root_id, file.place])
-        for file in (*self._again, *suspects):
-            yield [(file, self._verdict_on_suspect(file) or _ready(file, submit(file).result()))]
-
-    # What kills the whole process is rare, since photos are decoded in processes of their own; but the model's
-    # runtime, the machine's memory or a user with `kill -9` may do it. Files in flight at such a death are no
-    # culprits yet, one of them may be one. Each is tried once more after all others, and alone: a death then is
-    # that file's, and the second one leaves it out. So an innocent file that was in hand when somebody killed the
-    # run loses nothing but a batch's company, and to lose it by kills the same file must be hit alone, twice.
-
-    def _but_leftovers(self, files: Iterable[ScannedFile], suspects: list[ScannedFile]) -> Iterator[ScannedFile]:
-        """Yield the files that no process died with; collect the others."""
-        for file in files:
-            if (file.root_id, file.place) in self._leftovers:
-                suspects.append(file)
-            else:
-                yield file
+        for file in (*self._again, *self._suspects.met()):
+            yield [(file, self._tried_alone(file) or _ready(file, submit(file).result()))]
 
     def _taken(self, files: Iterable[ScannedFile], size: int) -> Iterator[ScannedFile]:
         """Yield files whose names are noted before anything opens them."""
@@ -472,20 +465,13 @@ class Run:
         self._again += restless
         return [(file, loaded) for file, loaded in batch if file not in restless]
 
-    def _verdict_on_suspect(self, file: ScannedFile) -> Skip | None:
-        """Set a file aside that processes died of; note of another suspect that nothing else is in flight."""
-        deaths = self._leftovers.get((file.root_id, file.place))
-        if deaths is None:
-            return None
-        if deaths >= _DEATHS:
-            return Skip(
-                file.stat.path,
-                SkipReason.QUARANTINED,
-                f"indexing died {deaths} times while it was at work on this file alone; it is tried again when the "
-                "file changes or a new version reads photos",
-            )
-        self._writer.take([file], alone=True)
-        reach("index.marked")
+    def _tried_alone(self, file: ScannedFile) -> Skip | None:
+        """Return why a file is not tried any more; of another suspect note that nothing else is in flight."""
+        if (skip := self._suspects.verdict(file)) is not None:
+            return skip
+        if file in self._suspects:
+            self._writer.take([file], alone=True)
+            reach("index.marked")
         return None
 
     def _decoders(self) -> AbstractContextManager[Decoders]:
@@ -500,79 +486,36 @@ class Run:
 
     def _commit(self, batch: Sequence[tuple[ScannedFile, Ready | Skip]], encoder: Encoder) -> int:
         """Encode what was loaded and commit photos with their vectors, then what was skipped; return how many."""
-        import numpy as np
-
         ready = [loaded for _, loaded in batch if isinstance(loaded, Ready)]
         skipped = [(file, loaded) for file, loaded in batch if isinstance(loaded, Skip)]
         if ready:
-            vectors = encoder.encode_images(np.stack([photo.pixels for photo in ready]))
-            reach("index.encoded")
-            sound = are_unit(vectors)
-            records = [photo.record for photo, fine in zip(ready, sound, strict=True) if fine]
-            if records:
-                self._writer.add(records, vectors[sound], self._model.id, reader=READER)
-            new = sum(record.file.photo_id is None for record in records)
-            self._count(added=new, updated=len(records) - new, encoded=len(records))
-            self._committed(len(records))
-            for photo, fine in zip(ready, sound, strict=True):
-                if not fine:
-                    file = photo.record.file
-                    detail = f"{encoder.name} gave no finite unit vector"
-                    skipped.append((file, Skip(file.stat.path, SkipReason.BAD_VECTOR, detail)))
+            skipped += self._commit_ready(ready, encoder)
         if skipped:
             self._writer.skip(skipped, self._decoder)
             self._skipped += [skip for _, skip in skipped]
         reach("index.committed")
         return len(batch)
 
+    def _commit_ready(self, ready: Sequence[Ready], encoder: Encoder) -> list[tuple[ScannedFile, Skip]]:
+        """Encode photos and commit them with their vectors; return those whose vector is of no use."""
+        import numpy as np
 
-class Survey:
-    """What one run finds on disk: held against what is known, and written down in a scan from the first difference.
+        vectors = encoder.encode_images(np.stack([photo.pixels for photo in ready]))
+        reach("index.encoded")
+        sound = are_unit(vectors)
+        records = [photo.record for photo, fine in zip(ready, sound, strict=True) if fine]
+        self._count(encoded=len(records))
+        self._add(records, vectors[sound])
+        spoiled = [photo.record.file for photo, fine in zip(ready, sound, strict=True) if not fine]
+        return [(file, unsound(file.stat.path, encoder)) for file in spoiled]
 
-    stack: holds the look open.   look, begin: open a look, where the catalog can be asked so, and a scan.
-    """
-
-    def __init__(
-        self,
-        stack: ExitStack,
-        look: Callable[[], AbstractContextManager[Look | None]],
-        begin: Callable[[], Scan],
-    ) -> None:
-        self._stack = stack
-        self._look = stack.enter_context(look())
-        self._begin = begin
-        self._scan: Scan | None = None
-        self._covered: list[tuple[Scope, str | None]] = []
-
-    def record(self, scope: Scope, files: Sequence[FileStat]) -> None:
-        """Note files found in a scope; scope after scope."""
-        if not (self._look and self._look.take(scope, files)):
-            self.scan.record(scope, files)
-
-    def cover(self, scope: Scope, lies_on: str | None) -> None:
-        """Note that a scope was walked to its end, and what its root lies on."""
-        if self._look and self._look.take(scope, ()):
-            self._covered.append((scope, lies_on))
-        else:
-            self.scan.cover(scope, lies_on)
-
-    def unchanged(self, *, before: datetime) -> Unchanged | None:
-        """Return how the run ends if every file is as it was; `before`: since when those to forget are gone."""
-        return self._look.conclude(self._covered, before=before) if self._look else None
-
-    @property
-    def scan(self) -> Scan:
-        """What was found so far, written down; from now on everything is."""
-        if self._scan is None:
-            met = self._look.so_far() if self._look else []
-            self._look = None
-            self._stack.close()  # a state that is still read keeps the log from being folded back
-            self._scan = self._begin()
-            for matched in met:
-                self._scan.record_known(matched)
-            for scope, lies_on in self._covered:
-                self._scan.cover(scope, lies_on)
-        return self._scan
+    def _add(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """Commit photos with their vectors, (N, D) unit rows, and count them."""
+        if records:
+            self._writer.add(records, vectors, self._model.id, reader=READER)
+            new = sum(record.file.photo_id is None for record in records)
+            self._count(added=new, updated=len(records) - new)
+            self._committed(len(records))
 
 
 @dataclass(frozen=True, slots=True)
@@ -591,16 +534,6 @@ def _ready(file: ScannedFile, found: Decoded | Skip) -> Ready | Skip:
     )
 
 
-def _folder_first(path: str) -> tuple[str, str]:
-    """Sort a folder, or the one a file is in, before those inside it: an outer root takes in what an inner one held."""
-    return (path if is_remote(path) or os.path.isdir(path) else os.path.dirname(path)), path
-
-
-def _holder(root: str) -> str:
-    """Return what must be there for a root that is not to be gone: itself, or the folder that a tar file was in."""
-    return os.path.dirname(root) if is_tar_name(root) and not os.path.isdir(root) else root
-
-
 def are_unit(vectors: Vectors) -> npt.NDArray[numpy.bool_]:
     """Tell which rows are finite and of length 1; float32 encoders keep it to 1e-3 by far."""
     import numpy as np
@@ -608,6 +541,11 @@ def are_unit(vectors: Vectors) -> npt.NDArray[numpy.bool_]:
     norms = np.linalg.norm(vectors, axis=1)
     sound: npt.NDArray[numpy.bool_] = np.abs(norms - 1) < 1e-3  # NaN and infinity fail the comparison
     return sound
+
+
+def unsound(path: str, encoder: Encoder) -> Skip:
+    """Return why a photo is left out whose vector is no unit vector."""
+    return Skip(path, SkipReason.BAD_VECTOR, f"{encoder.name} gave no finite unit vector")
 
 
 def _flatten(pages: Iterable[list[T]]) -> Iterator[T]:
