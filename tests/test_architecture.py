@@ -84,8 +84,10 @@ THIRD_PARTIES = {
     "sqlalchemy": {
         *("catalog/check", "catalog/damage", "catalog/engines", "catalog/jobs", "catalog/repair", "catalog/roots"),
         *(
+            "catalog/doubts",
             "catalog/scan",
             "catalog/schema",
+            "catalog/standing",
             "catalog/seals",
             "catalog/server",
             "catalog/transfer",

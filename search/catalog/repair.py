@@ -52,7 +52,6 @@ from search.catalog.damage import (
 )
 from search.catalog.engines import copy_to
 from search.catalog.rows import HALF, checksum, is_unit
-from search.catalog.scan import lacking
 from search.catalog.schema import (
     OF_PHOTOS,
     embeddings,
@@ -70,6 +69,7 @@ from search.catalog.schema import (
     verdicts,
 )
 from search.catalog.seals import SEALED, holds, register, schema_checksum
+from search.catalog.standing import lacking
 from search.catalog.tagging import settle_all, stand_in
 from search.catalog.transaction import commit
 from search.failpoints import reach

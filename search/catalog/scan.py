@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -10,13 +9,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
-    Column,
     ColumnElement,
-    ScalarSelect,
-    Select,
     and_,
     bindparam,
-    case,
     delete,
     exists,
     func,
@@ -30,25 +25,24 @@ from sqlalchemy import (
     update,
 )
 
-from search.addresses import is_remote, relative, tars
+from search.addresses import relative
+from search.catalog.doubts import Doubts, is_nowhere
 from search.catalog.found import Matched, Recognised, ScannedFile, Settled, Settlement, Verdict
 from search.catalog.look import FILE, as_known, rows_of
-from search.catalog.moves import Known, Place, Waiting, resolve
+from search.catalog.moves import Known, Place, Resolution, Waiting, resolve
 from search.catalog.roots import within_any
 from search.catalog.rows import checksum, chunks, to_bytes, to_path
 from search.catalog.schema import embeddings, photos, pictures, roots, scanned, skips
-from search.catalog.scopes import Scope, is_reachable
+from search.catalog.scopes import Scope
 from search.catalog.seals import holds
+from search.catalog.standing import classified, embedded, here, same_stat, scanned_as_is
 from search.catalog.transaction import commit, now
-from search.types import FileStat, Skip, Withheld
+from search.types import FileStat, Skip
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _PAGE = 1024  # files handed out at a time
-_MANY_MISSING = 100  # photos; and
-_MANY_MISSING_SHARE = 0.2  # of those looked for: more than both is no tidying up, but a drive that is away
-_PROBED = 500  # photos of a root outside the run that are looked for before one of them may move
 _MAX_TERMS = 200  # scopes in one statement: SQLite allows an expression no more than 1,000 levels
 
 # One statement for thousands of files, where each by itself would be told to a server.
@@ -91,20 +85,18 @@ class Scan:
         file_system: Callable[[str], str | None] = lambda _: None,
     ) -> None:
         self._connection = connection
-        self._file_system = file_system
+        self._doubts = Doubts(connection, file_system)
         self._encoder_id = encoder_id
         self._settled = settled
-        self._classified = _classified(encoder_id, settled).subquery()
+        self._classified = classified(encoder_id, settled).subquery()
         self._scopes: list[Scope] = []
         self._unknown: list[Scope] = []
-        self._file_systems: dict[int, str | None] = {}  # by root
         self._looked = False
         self._lost: set[int] = set()  # photos not found, as known before any moved
         self._waiting = Waiting()
         self._unread: set[int] = set()  # photos whose file could not be hashed
         self._freed: list[Any] = []  # gone photos that made room: id, root and the place they had
         self._doubted: set[int] = set()  # roots of this run whose drive may be away
-        self._away: dict[int, bool] = {}  # the same of other roots, as far as asked
         self._strays: set[tuple[int, int]] = set()  # root and size of the files that are no photos as they stand
         with connection.begin():
             scanned.drop(connection, checkfirst=True)
@@ -116,7 +108,7 @@ class Scan:
         file_system: what the root lies on now, None if that can't be told.
         """
         self._scopes.append(scope)
-        self._file_systems[scope.root_id] = file_system
+        self._doubts.note(scope.root_id, file_system)
 
     def unknown(self, scope: Scope, path: str) -> None:
         """Except a file or folder that could not be looked at: nothing there is gone."""
@@ -155,7 +147,7 @@ class Scan:
         """
         another = or_(photos.c.size_bytes != scanned.c.size_bytes, photos.c.mtime_ns != scanned.c.mtime_ns)
         columns = select(photos.c.id, photos.c.root_id, photos.c.path)
-        query = columns.join(scanned, _here()).where(photos.c.gone_at.is_not(None), another)
+        query = columns.join(scanned, here()).where(photos.c.gone_at.is_not(None), another)
         with commit(self._connection):
             self._freed = list(self._connection.execute(query).all())
             self._update([{"row_id": row.id, "path": _parking(row.id)} for row in self._freed])
@@ -249,25 +241,8 @@ class Scan:
         with commit(self._connection) as seq:
             self._look_before_moves(confirmed=confirmed)
             places, back = self._told_from_gone([_place(file, content) for file, content in hashes if content])
-            if last:
-                places = sorted(self._waiting.places + places, key=lambda place: (place.root_id, place.path))
-                known = self._known(places)
-            else:
-                known = self._known(places)
-                places = self._waiting.split(places, known, self._undecided(known, places))
-            found = resolve(places, known)
-            self._update([{"row_id": id_, **_stat(place, seq)} for id_, place in found.touched])
-            parked = [{"row_id": id_, "path": _parking(id_)} for id_, _ in found.moved]
-            self._update(parked)  # all leave before any arrives: names may have been swapped
-            self._update([{"row_id": i, "path": _parking(i), "gone_at": now(), "seq": seq} for i in found.parked])
-            self._update(
-                [
-                    {"row_id": id_, "root_id": place.root_id, "path": place.path, **_stat(place, seq)}
-                    for id_, place in found.moved
-                ]
-            )
-            for source, place in found.copied:
-                self._copy(source, place, seq)
+            found = self._resolved(places, last=last)
+            self._carry_out(found, seq)
         moved = {id_ for id_, _ in found.moved}
         self._waiting.part(moved)
         self._lost -= moved
@@ -280,6 +255,27 @@ class Scan:
             updated=len(found.copied) - new,
             gone=len(found.parked),
         )
+
+    def _resolved(self, places: list[Place], *, last: bool) -> Resolution:
+        """Tell which photos files are; those that can't be told before others are hashed wait."""
+        if last:
+            places = sorted(self._waiting.places + places, key=lambda place: (place.root_id, place.path))
+            return resolve(places, self._known(places))
+        known = self._known(places)
+        return resolve(self._waiting.split(places, known, self._undecided(known, places)), known)
+
+    def _carry_out(self, found: Resolution, seq: int) -> None:
+        self._update([{"row_id": id_, **_stat(place, seq)} for id_, place in found.touched])
+        parked = [{"row_id": id_, "path": _parking(id_)} for id_, _ in found.moved]
+        self._update(parked)  # all leave before any arrives: names may have been swapped
+        self._update([{"row_id": i, "path": _parking(i), "gone_at": now(), "seq": seq} for i in found.parked])
+        arrived = [
+            {"row_id": id_, "root_id": place.root_id, "path": place.path, **_stat(place, seq)}
+            for id_, place in found.moved
+        ]
+        self._update(arrived)
+        for source, place in found.copied:
+            self._copy(source, place, seq)
 
     def _told_from_gone(self, places: list[Place]) -> tuple[list[Place], set[int]]:
         """Part files from the gone photos whose places they took; return the photos that are back, too."""
@@ -297,7 +293,7 @@ class Scan:
         """Rows whose own file differs from what is known and is still to be hashed."""
         ids: set[int] = set()
         for chunk in chunks([row.id for row in known]):
-            query = select(photos.c.id).join(scanned, _here()).where(photos.c.id.in_(chunk), not_(_same_stat()))
+            query = select(photos.c.id).join(scanned, here()).where(photos.c.id.in_(chunk), not_(same_stat()))
             ids.update(self._connection.execute(query).scalars())
         return ids - {place.photo_id for place in places} - self._waiting.held.keys() - self._unread
 
@@ -309,7 +305,7 @@ class Scan:
         missing = self._missing()
         self._lost = {row.id for row in missing}
         if not confirmed:
-            self._doubted = set(self._doubts(Counter(row.root_id for row in missing)))
+            self._doubted = set(self._doubts.of(Counter(row.root_id for row in missing)))
         table = self._classified.c
         query = select(table.root_id, table.size_bytes).distinct()
         open_ = table.verdict.in_((Verdict.CHANGED, Verdict.SUSPECT))
@@ -327,7 +323,7 @@ class Scan:
             photos.c.gone_at,
             roots.c.path.label("root"),
             roots.c.file_system,
-            exists().where(_here()).label("found"),
+            exists().where(here()).label("found"),
         ).select_from(photos.join(roots))
         contents = sorted({place.content_hash for place in places})
         known = []
@@ -353,37 +349,13 @@ class Scan:
 
     def _vanished(self, row: Any) -> bool:
         """Whether a photo outside this run's scopes has no file."""
-        return not _is_hidden(row.root_id, row.path, self._hidden()) and _is_nowhere(to_path(row.root, row.path))
+        return not _is_hidden(row.root_id, row.path, self._hidden()) and is_nowhere(to_path(row.root, row.path))
 
     def _in_doubt(self, row: Any) -> bool:
         """Whether the drive of a photo that is not there may be away; told once by root, before its photos move."""
         if row.root_id in self._doubted or row.id in self._lost:
             return row.root_id in self._doubted
-        if row.root_id not in self._away:
-            self._away[row.root_id] = self._is_away(row)
-        return self._away[row.root_id]
-
-    def _is_away(self, row: Any) -> bool:
-        """Whether the root of a photo outside this run's scopes looks as without its drive.
-
-        It does if it is empty, lies on another file system than before, or lacks too many of the photos looked for,
-        or all: up to 500 of them, spread over the root.
-        """
-        root = os.fsdecode(row.root)
-        current = self._file_system(root) if row.file_system else None
-        if not is_reachable(root) or (current and current != row.file_system):
-            return True
-        present = select(photos.c.id).where(photos.c.root_id == row.root_id, photos.c.gone_at.is_(None))
-        ids = self._connection.execute(present.order_by(photos.c.id)).scalars().all()
-        probed = ids[:: -(-len(ids) // _PROBED)]
-        lost = 0
-        for some in chunks(probed):
-            places = select(photos.c.path).where(photos.c.id.in_(some))
-            lost += sum(
-                _is_nowhere(to_path(row.root, path)) for path in self._connection.execute(places).scalars()
-            )
-        share = lost / len(probed)
-        return lost == len(probed) or (share > _MANY_MISSING_SHARE and share * len(ids) > _MANY_MISSING)
+        return self._doubts.is_away(row)
 
     def _update(self, rows: list[dict[str, Any]]) -> None:
         """Update photos by id; all rows set the same columns."""
@@ -427,17 +399,17 @@ class Scan:
         are photos as they stand now, are forgotten. Where so many are missing that a drive may be away, or the root
         lies on another file system than before, all stay.   confirmed: the user says that they are gone.
         """
-        returned = and_(photos.c.gone_at.is_not(None), embedded(self._encoder_id), _scanned_as_is())
+        returned = and_(photos.c.gone_at.is_not(None), embedded(self._encoder_id), scanned_as_is())
         with commit(self._connection) as seq:
             back = self._connection.execute(update(photos).where(returned).values(gone_at=None, seq=seq))
             missing = self._missing()
-            doubts = {} if confirmed else self._doubts(Counter(row.root_id for row in missing))
+            doubts = {} if confirmed else self._doubts.of(Counter(row.root_id for row in missing))
             self._scopes = [scope for scope in self._scopes if scope.root_id not in doubts]
             gone = [row.id for row in missing if row.root_id not in doubts]
             self._update([{"row_id": id_, "gone_at": now(), "seq": seq} for id_ in gone])
             self._forget_skips()
             self._fill_in_change_times()
-            self._adopt_file_systems()
+            self._doubts.remember({scope.root_id for scope in self._scopes})
         return Settlement(back.rowcount, len(gone), tuple(doubts.values()))
 
     def gone_since(self, before: datetime) -> list[int]:
@@ -450,33 +422,6 @@ class Scan:
         with self._connection.begin():
             rows = self._not_found(photos, columns, photos.c.gone_at < before)
         return sorted({row.id for row in rows})
-
-    def _doubts(self, missing: Counter[int]) -> dict[int, Withheld]:
-        """Return the roots whose missing photos may come back, with the reason."""
-        present = select(scanned.c.root_id, func.count().label("files")).join_from(scanned, photos, _here())
-        query = present.where(photos.c.gone_at.is_(None)).group_by(scanned.c.root_id)
-        found = {row.root_id: row.files for row in self._connection.execute(query)}
-        doubts = {}
-        for row in self._connection.execute(select(roots)).all():
-            lost, current = missing[row.id], self._file_systems.get(row.id)
-            total = lost + found.get(row.id, 0)
-            reason = ""
-            if lost and current and row.file_system and current != row.file_system:
-                reason = "another file system is there than before"
-            elif lost > _MANY_MISSING and lost > _MANY_MISSING_SHARE * total:
-                reason = f"{lost} of {total} missing at once looks like a drive that is away"
-            if reason:
-                doubts[row.id] = Withheld(os.fsdecode(row.path), lost, reason)
-        return doubts
-
-    def _adopt_file_systems(self) -> None:
-        """Remember what the roots lie on whose photos are all accounted for."""
-        for root_id in {scope.root_id for scope in self._scopes}:
-            current = self._file_systems[root_id]
-            differs = or_(roots.c.file_system.is_(None), roots.c.file_system != current)
-            if current is not None:
-                this = update(roots).where(roots.c.id == root_id, differs)
-                self._connection.execute(this.values(file_system=current))
 
     def _fill_in_change_times(self) -> None:
         """Let rows older than the column have the change time of their file, which is as they know it otherwise."""
@@ -495,7 +440,7 @@ class Scan:
 
     def _forget_skips(self) -> None:
         here = and_(skips.c.root_id == photos.c.root_id, skips.c.path == photos.c.path)
-        indexed = exists().where(here, photos.c.gone_at.is_(None), _scanned_as_is())
+        indexed = exists().where(here, photos.c.gone_at.is_(None), scanned_as_is())
         self._connection.execute(delete(skips).where(indexed))
         place = and_(skips.c.root_id == bindparam("in_root"), skips.c.path == bindparam("place"))
         gone = [{"in_root": row.root_id, "place": row.path} for row in self._not_found(skips, tuple(skips.c))]
@@ -517,47 +462,6 @@ class Scan:
         return {(scope.root_id, to_bytes(scope.relative)) for scope in self._unknown}
 
 
-def embedded(encoder_id: int | ScalarSelect[Any]) -> ColumnElement[bool]:
-    """Photos that have a vector by this encoder."""
-    return exists().where(embeddings.c.encoder_id == encoder_id, embeddings.c.photo_id == photos.c.id)
-
-
-def lacking(encoder_id: int | ScalarSelect[Any]) -> ColumnElement[bool]:
-    """Photos present that should have a vector by this encoder and have none.
-
-    Those whose file can't be read any more are not among them: nothing could give them one.
-    """
-    broken = exists().where(skips.c.root_id == photos.c.root_id, skips.c.path == photos.c.path)
-    return and_(photos.c.gone_at.is_(None), not_(embedded(encoder_id)), not_(broken))
-
-
-def _classified(encoder_id: int, settled: Settled) -> Select[Any]:
-    same = _same_stat()
-    memo = exists().where(
-        skips.c.root_id == scanned.c.root_id,
-        skips.c.path == scanned.c.path,
-        skips.c.size_bytes == scanned.c.size_bytes,
-        skips.c.mtime_ns == scanned.c.mtime_ns,
-        _same_or_unknown(skips.c.ctime_ns),
-        skips.c.decoder == settled.decoder,
-        skips.c.reason.in_(settled.reasons),
-    )
-    twin = photos.alias()
-    present = and_(same, embedded(encoder_id), photos.c.gone_at.is_(None))
-    verdict = case(
-        (and_(present, photos.c.reader == settled.reader), Verdict.UNCHANGED),
-        (present, Verdict.UNREAD),
-        (and_(same, embedded(encoder_id)), Verdict.RETURNED),
-        (memo, Verdict.SETTLED),
-        (same, Verdict.UNEMBEDDED),
-        (photos.c.id.is_not(None), Verdict.CHANGED),
-        (exists().where(twin.c.size_bytes == scanned.c.size_bytes), Verdict.SUSPECT),
-        else_=Verdict.NEW,
-    )
-    query = select(scanned, photos.c.id.label("photo_id"), verdict.label("verdict"))
-    return query.select_from(scanned.outerjoin(photos, _here()))
-
-
 def _scanned_file(row: Any) -> ScannedFile:
     stat = FileStat(to_path(row.root, row.path), row.size_bytes, row.mtime_ns, row.ctime_ns)
     return ScannedFile(row.root_id, row.path, stat, Verdict(row.verdict), row.photo_id)
@@ -568,30 +472,6 @@ def _place(file: ScannedFile, content: bytes) -> Place:
     return Place(
         file.root_id, file.place, stat.size_bytes, stat.mtime_ns, content, file.photo_id, ctime_ns=stat.ctime_ns
     )
-
-
-def _here() -> ColumnElement[bool]:
-    return and_(scanned.c.root_id == photos.c.root_id, scanned.c.path == photos.c.path)
-
-
-def _same_stat() -> ColumnElement[bool]:
-    """Whether a file is as its photo knows it. Different is different, never "newer": clocks go wrong.
-
-    The change time finds an edit that put size and modification time back. It also changes when a file is renamed
-    or gets other permissions; that costs reading the file once, not decoding it. The inode number is left out: FAT
-    and some network drives hand out new ones at every mount, and a file that was replaced has a new change time
-    anyway.
-    """
-    same = and_(photos.c.size_bytes == scanned.c.size_bytes, photos.c.mtime_ns == scanned.c.mtime_ns)
-    return and_(same, _same_or_unknown(photos.c.ctime_ns))
-
-
-def _same_or_unknown(ctime_ns: Column[int]) -> ColumnElement[bool]:
-    return or_(ctime_ns.is_(None), scanned.c.ctime_ns.is_(None), ctime_ns == scanned.c.ctime_ns)
-
-
-def _scanned_as_is() -> ColumnElement[bool]:
-    return exists().where(_here(), _same_stat())
 
 
 def _stat(place: Place, seq: int) -> dict[str, Any]:
@@ -613,19 +493,6 @@ def _is_hidden(root_id: int, place: bytes, hidden: set[tuple[int, bytes]]) -> bo
     return (root_id, b".") in hidden or any(
         (root_id, b"/".join(parts[:depth])) in hidden for depth in range(1, len(parts) + 1)
     )
-
-
-def _is_nowhere(path: str) -> bool:
-    """Whether a photo has no file any more; of what is no file in a folder only a run that walks it knows."""
-    if is_remote(path) or tars(path):
-        return False
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:  # it may be there
-        return False
-    return False
 
 
 def _parking(id_: int) -> bytes:

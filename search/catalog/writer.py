@@ -17,7 +17,7 @@ from search.catalog.found import Record, ScannedFile, Settled, Verdict
 from search.catalog.repair import Copy, repair
 from search.catalog.roots import add_root, find_scope, within
 from search.catalog.rows import chunks, info_columns, pack_vector, said_columns, to_bytes
-from search.catalog.scan import Scan, lacking
+from search.catalog.scan import Scan
 from search.catalog.schema import (
     OF_PHOTOS,
     embeddings,
@@ -31,6 +31,7 @@ from search.catalog.schema import (
 )
 from search.catalog.scopes import Scope
 from search.catalog.seals import holds
+from search.catalog.standing import lacking
 from search.catalog.tagging import TagWriter, put_keywords, put_labels
 from search.catalog.transaction import commit, now
 from search.errors import LibraryError, UsageError
@@ -274,7 +275,7 @@ class Writer(TagWriter):
         """Commit photos and their vectors together; return their ids, in order.
 
         vectors: (N, D) float32, unit rows.   reader: which version read their metadata.
-         A photo whose content changed loses what else was made of it.
+        A photo whose content changed loses what else was made of it.
         """
         with commit(self._connection) as seq:
             more = {"seq": seq, "reader": reader}
