@@ -12,7 +12,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from search.catalog.check import SQLITE_VERSION
-from search.catalog.repair import UNSAID, Copy
+from search.catalog.repair import UNSAID
+from search.catalog.spares import Copy
 from search.catalog.writer import UNKNOWN_TIME
 from search.errors import (
     DamagedLibrary,

@@ -92,6 +92,7 @@ THIRD_PARTIES = {
             "catalog/server",
             "catalog/transfer",
             "catalog/snapshot",
+            "catalog/spares",
             "catalog/tagging",
         ),
         "catalog/transaction",

@@ -30,7 +30,7 @@ from search.errors import (
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
-    from search.catalog.repair import Copy
+    from search.catalog.spares import Copy
     from search.catalog.writer import Writer
 
 __all__ = ["Catalog", "Changes", "EncoderRow", "KnownFile", "Scope", "Turn", "Writer"]

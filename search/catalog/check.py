@@ -13,8 +13,9 @@ from sqlalchemy import func, select, text
 from search.catalog import versions
 from search.catalog.damage import REBUILD, RESTORE, damaged_rows, readable, revisions
 from search.catalog.engines import EngineSession
-from search.catalog.repair import Copy, Remedy, Source, remedies, without_vector
+from search.catalog.repair import Remedy, remedies, without_vector
 from search.catalog.schema import encoders, in_flight, jobs, photos, roots, state
+from search.catalog.spares import Copy, Spares
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def find_problems(
 
 
 def _everything(connection: Connection, copy: Copy | None) -> Iterator[Problem]:
-    with Source(copy) as source:
-        for remedy in remedies(connection, source):
+    with Spares(copy) as spares:
+        for remedy in remedies(connection, spares):
             yield remedy.problem
 
 

@@ -13,13 +13,11 @@ import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from sqlalchemy import (
     Table,
     and_,
@@ -32,7 +30,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import NoResultFound
 
 from search.catalog.damage import (
@@ -51,7 +48,7 @@ from search.catalog.damage import (
     sequence_faults,
 )
 from search.catalog.engines import copy_to
-from search.catalog.rows import HALF, checksum, is_unit
+from search.catalog.rows import checksum
 from search.catalog.schema import (
     OF_PHOTOS,
     embeddings,
@@ -68,7 +65,8 @@ from search.catalog.schema import (
     state,
     verdicts,
 )
-from search.catalog.seals import SEALED, holds, register, schema_checksum
+from search.catalog.seals import SEALED, holds, schema_checksum
+from search.catalog.spares import Copy, Spares
 from search.catalog.standing import lacking
 from search.catalog.tagging import settle_all, stand_in
 from search.catalog.transaction import commit
@@ -77,33 +75,16 @@ from search.files import fsync_file, fsync_folder
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     from sqlalchemy import Connection
 
-    from search.types import Ids
 
 NOTHING = "nothing is lost"
+RESTORED = f"{NOTHING}: restored from the last generation"
 UNSAID = (NoResultFound, UnicodeDecodeError)
 """What asking a catalog for its damaged state may end with, beside LibraryErrors."""
 
 _ROW_LEVEL = re.compile(r"(NULL|TEXT|NUMERIC|BLOB|INTEGER|REAL|non-\w+) value in |CHECK constraint failed")
 _MENDED_BY_REINDEX = ("missing from index", "wrong # of entries in index", "non-unique entry in index")
-
-
-class Copy(Protocol):
-    """A sound copy of the catalog at some commit: its rows in a SQLite file, its vectors as arrays."""
-
-    @property
-    def rows_path(self) -> Path: ...
-    @property
-    def published(self) -> tuple[int, int, str] | None:
-        """Its number, commit and the SHA-256 of its manifest, if it is a generation."""
-
-    @property
-    def others(self) -> Sequence[Copy]:
-        """Older copies, kept for what this one lacks."""
-
-    def vectors(self, encoder_id: int) -> tuple[Ids, npt.NDArray[np.float16]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +105,9 @@ def repair(connection: Connection, copy: Copy | None, backup: str | None) -> int
 
     backup: a file that does not exist yet; None where the database server has copies of its own.
     """
-    with Source(copy) as source:
+    with Spares(copy) as spares:
         with connection.begin():
-            every = list(remedies(connection, source))
+            every = list(remedies(connection, spares))
         found = [remedy for remedy in every if remedy.apply]
         if not found or any(_is_beyond(remedy.problem) for remedy in every):
             return 0
@@ -192,23 +173,23 @@ def back_up(connection: Connection, target: str) -> None:
 # ---- what is wrong and what mends it
 
 
-def remedies(connection: Connection, source: Source) -> Iterator[Remedy]:
+def remedies(connection: Connection, spares: Spares) -> Iterator[Remedy]:
     """Yield every problem of the catalog with its remedy, the structure's first."""
     lite = connection.dialect.name == "sqlite"
     if lite:
         yield from _told(lambda: _structure(connection), "its structure")
         for table in SEALED:
-            yield from _told(partial(_rows, connection, table, source), f"its table {table.name}")
+            yield from _told(partial(_rows, connection, table, spares), f"its table {table.name}")
     bad: list[BadVector] = []
     for found in readable(lambda: damaged_vectors(connection), "its vectors"):
         if isinstance(found, Problem):
             yield Remedy(found)
         else:
             bad.append(found)
-    yield from _told(lambda: _vectors(connection, bad, source), "its vectors")
+    yield from _told(lambda: _vectors(connection, bad, spares), "its vectors")
     if lite:
         done = {vector.row_id for vector in bad}
-        yield from _told(lambda: _orphans(connection, source, done), "its references")
+        yield from _told(lambda: _orphans(connection, spares, done), "its references")
     yield from _told(lambda: without_vector(connection), "its vectors")
 
 
@@ -290,7 +271,36 @@ def _set_revision(connection: Connection, _: int) -> None:
 # ---- rows
 
 
-def _rows(connection: Connection, table: Table, source: Source) -> Iterator[Remedy]:
+@dataclass(frozen=True, slots=True)
+class _BadRow:
+    """A row that is not what was written.   found: its values, as far as they can be read."""
+
+    connection: Connection
+    table: Table
+    row_id: int
+    found: dict[str, Any]
+    spares: Spares
+
+    def spare(self) -> dict[str, Any] | None:
+        """Return the row of a copy by its checksum, else by its id, which it must have either way."""
+        row = self.spares.row(self.table, self.found.get("crc"), self.row_id)
+        return row if row and row["id"] == self.row_id else None
+
+    def remedy(self, loss: str, apply: Callable[[int], None] | None = None, **where: Any) -> Remedy:
+        """Return what mends it.   where: path and id of the photo that it is about."""
+        detail = f"row {self.row_id} of {self.table.name} is not what was written"
+        if path := where.get("path"):
+            detail = f"{path}: {detail}"
+        return Remedy(Problem(ProblemKind.ROW_DAMAGED, detail, loss, **where), apply)
+
+    def replaced(self, row: dict[str, Any], loss: str = RESTORED, **where: Any) -> Remedy:
+        return self.remedy(loss, partial(_put, self.connection, self.table, self.row_id, row), **where)
+
+    def dropped(self, loss: str) -> Remedy:
+        return self.remedy(loss, partial(_delete, self.connection, self.table, self.row_id))
+
+
+def _rows(connection: Connection, table: Table, spares: Spares) -> Iterator[Remedy]:
     mend = {
         state: _mend_state,
         roots: _mend_root,
@@ -299,40 +309,31 @@ def _rows(connection: Connection, table: Table, source: Source) -> Iterator[Reme
         runs: _mend_run,
     }.get(table, _mend_other)
     for row_id in list(damaged_rows(connection, table)):
-        found = raw_row(connection, table, row_id)
-        yield mend(connection, table, row_id, found, source)
+        yield mend(_BadRow(connection, table, row_id, raw_row(connection, table, row_id), spares))
     if table is state and connection.execute(select(func.count()).select_from(state)).scalar_one() != 1:
-        yield _mend_state(connection, state, 0, {}, source)
+        yield _mend_state(_BadRow(connection, state, 0, {}, spares))
 
 
-def _bad_row(table: Table, row_id: int, loss: str, **where: Any) -> Problem:
-    detail = f"row {row_id} of {table.name} is not what was written"
-    if path := where.get("path"):
-        detail = f"{path}: {detail}"
-    return Problem(ProblemKind.ROW_DAMAGED, detail, loss, **where)
-
-
-def _mend_photo(
-    connection: Connection, table: Table, row_id: int, found: dict[str, Any], source: Source
-) -> Remedy:
-    path = places(connection, [row_id]).get(row_id)
-    spare = source.row(table, found.get("crc"), row_id)
-    same = ("size_bytes", "mtime_ns", "content_hash")
-    if spare and spare["crc"] != found.get("crc") and spare["seq"] != found.get("seq"):
-        # The copy is of another commit: it stands only if the file was the same then.
-        spare = spare if all(spare[name] == found.get(name) for name in same) else None
-    if spare and spare["crc"] != found.get("crc") and not _is_at(connection, row_id, found, spare):
-        spare = None
-    if spare and spare["id"] == row_id:
-        loss = f"{NOTHING}: restored from the last generation"
-        return Remedy(
-            _bad_row(table, row_id, loss, path=path, id=row_id),
-            partial(_put, connection, table, row_id, spare),
-        )
-    own = select(func.count()).select_from(labels).where(labels.c.photo_id == row_id)
-    labelled = connection.execute(own).scalar_one()
+def _mend_photo(bad: _BadRow) -> Remedy:
+    path = places(bad.connection, [bad.row_id]).get(bad.row_id)
+    spare = bad.spare()
+    if spare and _is_of(bad, spare):
+        return bad.replaced(spare, path=path, id=bad.row_id)
+    own = select(func.count()).select_from(labels).where(labels.c.photo_id == bad.row_id)
+    labelled = bad.connection.execute(own).scalar_one()
     loss = "1 photo to encode again" + (f", and its {labelled} labels are lost" if labelled else "")
-    return Remedy(_bad_row(table, row_id, loss, path=path, id=row_id), partial(_drop_photo, connection, row_id))
+    return bad.remedy(loss, partial(_drop_photo, bad.connection, bad.row_id), path=path, id=bad.row_id)
+
+
+def _is_of(bad: _BadRow, spare: dict[str, Any]) -> bool:
+    """Whether a copy's row is that of the same photo: of another commit only if file and place were the same then."""
+    found = bad.found
+    if spare["crc"] == found.get("crc"):
+        return True
+    same = ("size_bytes", "mtime_ns", "content_hash")
+    if spare["seq"] != found.get("seq") and any(spare[name] != found.get(name) for name in same):
+        return False
+    return _is_at(bad.connection, bad.row_id, found, spare)
 
 
 def _is_at(connection: Connection, row_id: int, found: dict[str, Any], spare: dict[str, Any]) -> bool:
@@ -356,19 +357,17 @@ def _drop_photo(connection: Connection, row_id: int, seq: int) -> None:
     connection.execute(update(state).values(purge_seq=seq))
 
 
-def _mend_root(connection: Connection, table: Table, row_id: int, found: dict[str, Any], source: Source) -> Remedy:
-    spare = source.row(table, found.get("crc"), row_id)
-    if spare and spare["id"] == row_id:
-        loss = f"{NOTHING}: restored from the last generation"
-        return Remedy(_bad_row(table, row_id, loss), partial(_put, connection, table, row_id, spare))
+def _mend_root(bad: _BadRow) -> Remedy:
+    if spare := bad.spare():
+        return bad.replaced(spare)
     # Its index keeps the path a second time; the one that leads to a folder is right.
-    paths = [path for path in (found.get("path"), _indexed_root(connection, row_id)) if isinstance(path, bytes)]
+    told = (bad.found.get("path"), _indexed_root(bad.connection, bad.row_id))
+    paths = [path for path in told if isinstance(path, bytes)]
     path = next((path for path in paths if b"\0" not in path and os.path.isdir(path)), None)
-    if path is not None:
-        row = {"id": row_id, "path": path, "file_system": None}
-        loss = f"{NOTHING}: {os.fsdecode(path)} is there"
-        return Remedy(_bad_row(table, row_id, loss), partial(_put, connection, table, row_id, row))
-    return Remedy(_bad_row(table, row_id, REBUILD))
+    if path is None:
+        return bad.remedy(REBUILD)
+    row = {"id": bad.row_id, "path": path, "file_system": None}
+    return bad.replaced(row, f"{NOTHING}: {os.fsdecode(path)} is there")
 
 
 def _indexed_root(connection: Connection, row_id: int) -> bytes | None:
@@ -377,29 +376,19 @@ def _indexed_root(connection: Connection, row_id: int) -> bytes | None:
     return next((path for id_, path in rows if id_ == row_id), None)
 
 
-def _mend_encoder(
-    connection: Connection, table: Table, row_id: int, found: dict[str, Any], source: Source
-) -> Remedy:
-    spare = source.row(table, found.get("crc"), row_id)
-    if spare and spare["id"] == row_id:
-        loss = f"{NOTHING}: restored from the last generation"
-        return Remedy(_bad_row(table, row_id, loss), partial(_put, connection, table, row_id, spare))
-    used = select(func.count()).select_from(embeddings).where(embeddings.c.encoder_id == row_id)
-    if not connection.execute(used).scalar_one():
-        loss = f"{NOTHING}: no photo has a vector by it"
-        return Remedy(_bad_row(table, row_id, loss), partial(_delete, connection, table, row_id))
-    return Remedy(_bad_row(table, row_id, "can't be repaired; run 'search rebuild'"))
+def _mend_encoder(bad: _BadRow) -> Remedy:
+    if spare := bad.spare():
+        return bad.replaced(spare)
+    used = select(func.count()).select_from(embeddings).where(embeddings.c.encoder_id == bad.row_id)
+    if bad.connection.execute(used).scalar_one():
+        return bad.remedy("can't be repaired; run 'search rebuild'")
+    return bad.dropped(f"{NOTHING}: no photo has a vector by it")
 
 
-def _mend_other(
-    connection: Connection, table: Table, row_id: int, found: dict[str, Any], source: Source
-) -> Remedy:
-    spare = source.row(table, found.get("crc"))
-    if spare:
-        loss = f"{NOTHING}: restored from the last generation"
-        return Remedy(_bad_row(table, row_id, loss), partial(_put, connection, table, row_id, spare))
-    loss = _LOSSES.get(table, f"{NOTHING}: dropped, the next run makes it anew")
-    return Remedy(_bad_row(table, row_id, loss), partial(_delete, connection, table, row_id))
+def _mend_other(bad: _BadRow) -> Remedy:
+    if spare := bad.spares.row(bad.table, bad.found.get("crc")):
+        return bad.replaced(spare)
+    return bad.dropped(_LOSSES.get(bad.table, f"{NOTHING}: dropped, the next run makes it anew"))
 
 
 _LOSSES = {
@@ -409,16 +398,12 @@ _LOSSES = {
 }
 
 
-def _mend_run(connection: Connection, table: Table, row_id: int, found: dict[str, Any], source: Source) -> Remedy:
+def _mend_run(bad: _BadRow) -> Remedy:
     """A run that can't be restored keeps its number, so that what it wrote can be taken back all the same."""
-    spare = source.row(table, found.get("crc"), row_id)
-    if spare and spare["id"] == row_id:
-        loss = f"{NOTHING}: restored from the last generation"
-        return Remedy(_bad_row(table, row_id, loss), partial(_put, connection, table, row_id, spare))
-    return Remedy(
-        _bad_row(table, row_id, "what is known of 1 run but its number"),
-        partial(_stand_in, connection, [row_id]),
-    )
+    if spare := bad.spare():
+        return bad.replaced(spare)
+    loss = "what is known of 1 run but its number"
+    return bad.remedy(loss, partial(_stand_in, bad.connection, [bad.row_id]))
 
 
 def _stand_in(connection: Connection, ids: Sequence[int], _: int) -> None:
@@ -427,18 +412,15 @@ def _stand_in(connection: Connection, ids: Sequence[int], _: int) -> None:
         connection.execute(insert(runs).values(stand_in(connection, id_)))
 
 
-def _mend_state(
-    connection: Connection, table: Table, row_id: int, found: dict[str, Any], source: Source
-) -> Remedy:
-    spare = source.row(table, found.get("crc")) or source.row(table, None, 1) or {}
-    problem = _bad_row(table, row_id, f"{NOTHING}: made anew from the other tables")
+def _mend_state(bad: _BadRow) -> Remedy:
+    spare = bad.spares.row(state, bad.found.get("crc")) or bad.spares.row(state, None, 1) or {}
 
     def apply(_: int) -> None:
-        connection.execute(delete(state))
-        values = _made_state(connection, found, spare) | _published(source, found)
-        connection.execute(insert(state).values(values))
+        bad.connection.execute(delete(state))
+        values = _made_state(bad.connection, bad.found, spare) | _published(bad.spares, bad.found)
+        bad.connection.execute(insert(state).values(values))
 
-    return Remedy(problem, apply, early=True)
+    return replace(bad.remedy(f"{NOTHING}: made anew from the other tables", apply), early=True)
 
 
 def _made_state(connection: Connection, found: dict[str, Any], spare: dict[str, Any]) -> dict[str, Any]:
@@ -463,10 +445,10 @@ def _made_state(connection: Connection, found: dict[str, Any], spare: dict[str, 
     }
 
 
-def _published(source: Source, found: dict[str, Any]) -> dict[str, Any]:
+def _published(spares: Spares, found: dict[str, Any]) -> dict[str, Any]:
     """Name the generation that the state named, else the newest that is sound."""
     named = found.get("generation_hash")
-    every = [copy.published for copy in source.copies if copy.published]
+    every = [copy.published for copy in spares.copies if copy.published]
     for number, seq, manifest_hash in [*(one for one in every if one[2].encode() == named), *every]:
         return {"generation": number, "generation_seq": seq, "generation_hash": manifest_hash}
     return {}
@@ -482,13 +464,13 @@ def _as_uuid(value: Any) -> str | None:
 # ---- vectors
 
 
-def _vectors(connection: Connection, bad: list[BadVector], source: Source) -> Iterator[Remedy]:
+def _vectors(connection: Connection, bad: list[BadVector], spares: Spares) -> Iterator[Remedy]:
     ids = [vector.photo_id for vector in bad if vector.photo_id is not None]
     known = places(connection, ids)
     for vector in bad:
         path = known.get(vector.photo_id or 0)
-        blob = source.vector(connection, vector)
-        loss = f"{NOTHING}: restored from the last generation" if blob else "1 photo to encode again"
+        blob = spares.vector(connection, vector)
+        loss = RESTORED if blob else "1 photo to encode again"
         detail = f"{path or f'photo {vector.photo_id}'}: {vector.wrong}"
         problem = Problem(ProblemKind.VECTOR_DAMAGED, detail, loss, path=path, id=vector.photo_id)
         yield Remedy(problem, partial(_mend_vector, connection, vector, blob))
@@ -511,7 +493,7 @@ def _mend_vector(connection: Connection, bad: BadVector, blob: bytes | None, seq
 # ---- references
 
 
-def _orphans(connection: Connection, source: Source, done: set[int | None]) -> Iterator[Remedy]:
+def _orphans(connection: Connection, spares: Spares, done: set[int | None]) -> Iterator[Remedy]:
     """Rows whose parent is missing; a parent that the copy has comes back, other rows go."""
     tables = {table.name: table for table in metadata.sorted_tables}
     for (name, parent), row_ids in orphans(connection).items():
@@ -520,14 +502,14 @@ def _orphans(connection: Connection, source: Source, done: set[int | None]) -> I
             continue
         child, column = tables[name], _reference(tables[name], parent)
         wanted = {raw_row(connection, child, row_id).get(column) for row_id in left}
-        spares = {id_: source.row(tables[parent], None, id_) for id_ in wanted if isinstance(id_, int)}
+        kept = {id_: spares.row(tables[parent], None, id_) for id_ in wanted if isinstance(id_, int)}
         detail = f"{len(left)} rows of {name} refer to no row of {parent}, the first is row {left[0]}"
-        if spares and all(spares.values()) and len(spares) == len(wanted):
-            loss = f"{NOTHING}: {len(spares)} rows of {parent} are restored from the last generation"
+        if kept and all(kept.values()) and len(kept) == len(wanted):
+            loss = f"{NOTHING}: {len(kept)} rows of {parent} are restored from the last generation"
             yield Remedy(
                 _damage(detail, loss),
-                partial(_put_all, connection, tables[parent], spares),
-                rows=len(spares),
+                partial(_put_all, connection, tables[parent], kept),
+                rows=len(kept),
             )
         elif parent == "runs":
             ids = sorted(id_ for id_ in wanted if isinstance(id_, int))
@@ -576,84 +558,3 @@ def _put(connection: Connection, table: Table, row_id: int, row: dict[str, Any],
 
 def _delete(connection: Connection, table: Table, row_id: int, _: int) -> None:
     connection.execute(delete(table).where(literal_column("_rowid_") == row_id))
-
-
-class Source:
-    """Where sound rows and vectors can be had from: the newest generation and what it keeps, or nowhere."""
-
-    def __init__(self, copy: Copy | None) -> None:
-        self.copies = [] if copy is None else [copy, *copy.others]
-        self._open: list[_Opened] = []
-
-    def __enter__(self) -> Source:
-        self._open = [_Opened(copy) for copy in self.copies if copy.rows_path.is_file()]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for opened in self._open:
-            opened.rows.close()
-
-    def row(self, table: Table, crc: Any, id_: int | None = None) -> dict[str, Any] | None:
-        """Return the sealed row of this checksum, else of this id; None where there is none."""
-        wanted = ((column, value) for column, value in (("crc", crc), ("id", id_)) if isinstance(value, int))
-        found = (opened.row(table, column, value) for column, value in wanted for opened in self._open)
-        return next((row for row in found if row), None)
-
-    def vector(self, connection: Connection, bad: BadVector) -> bytes | None:
-        """Return a damaged vector's bytes where a copy has them for certain, or has the very same photo's."""
-        found = (opened.vector(connection, bad) for opened in self._open)
-        return next((blob for blob in found if blob), None)
-
-
-class _Opened:
-    """One copy, open."""
-
-    def __init__(self, copy: Copy) -> None:
-        self._copy = copy
-        uri = f"file:{quote(os.fsencode(copy.rows_path))}?mode=ro&immutable=1"
-        self.rows = sqlite3.connect(uri, uri=True, check_same_thread=False)
-        self.rows.row_factory = sqlite3.Row
-        register(self.rows)
-        self._vectors: dict[int, tuple[dict[int, int], Any]] = {}
-
-    def row(self, table: Table, column: str, value: int) -> dict[str, Any] | None:
-        if column not in table.c:
-            return None
-        query = select(table).where(table.c[column] == literal_column(str(value)), holds(table))
-        compiled = query.compile(dialect=sqlite.dialect())
-        values = [compiled.params[name] for name in compiled.positiontup or ()]
-        with suppress(sqlite3.DatabaseError):
-            if found := self.rows.execute(str(compiled), values).fetchone():
-                return dict(found)
-        return None
-
-    def vector(self, connection: Connection, bad: BadVector) -> bytes | None:
-        if bad.photo_id is None or bad.encoder_id is None:
-            return None
-        ids, vectors = self._of(bad.encoder_id)
-        if bad.photo_id not in ids:
-            return None
-        blob: bytes = np.asarray(vectors[ids[bad.photo_id]]).astype(HALF).tobytes()
-        if not is_unit(blob, self._dim(connection, bad.encoder_id)):
-            return None
-        if checksum(blob, bad.photo_id, bad.encoder_id) == bad.crc:
-            return blob
-        here = select(photos.c.content_hash).where(photos.c.id == bad.photo_id, holds(photos))
-        spare = self.row(photos, "id", bad.photo_id)
-        unchanged = spare is not None and spare["content_hash"] == connection.execute(here).scalar()
-        return blob if unchanged else None
-
-    def _dim(self, connection: Connection, encoder_id: int) -> int:
-        """How many numbers a model's vectors have, by the catalog, else by the copy; -1 if neither knows."""
-        query = select(encoders.c.dim).where(encoders.c.id == encoder_id, holds(encoders))
-        dim = connection.execute(query).scalar()
-        return int(dim if dim is not None else (self.row(encoders, "id", encoder_id) or {}).get("dim", -1))
-
-    def _of(self, encoder_id: int) -> tuple[dict[int, int], Any]:
-        if encoder_id not in self._vectors:
-            ids: Any = ()
-            vectors: Any = ()
-            with suppress(KeyError, OSError, ValueError):
-                ids, vectors = self._copy.vectors(encoder_id)
-            self._vectors[encoder_id] = ({int(id_): row for row, id_ in enumerate(ids)}, vectors)
-        return self._vectors[encoder_id]

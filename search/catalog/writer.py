@@ -14,7 +14,7 @@ from search.addresses import is_inside, relative
 from search.catalog import jobs
 from search.catalog.engines import compact
 from search.catalog.found import Record, ScannedFile, Settled, Verdict
-from search.catalog.repair import Copy, repair
+from search.catalog.repair import repair
 from search.catalog.roots import add_root, find_scope, within
 from search.catalog.rows import chunks, info_columns, pack_vector, said_columns, to_bytes
 from search.catalog.scan import Scan
@@ -31,6 +31,7 @@ from search.catalog.schema import (
 )
 from search.catalog.scopes import Scope
 from search.catalog.seals import holds
+from search.catalog.spares import Copy
 from search.catalog.standing import lacking
 from search.catalog.tagging import TagWriter, put_keywords, put_labels
 from search.catalog.transaction import commit, now
