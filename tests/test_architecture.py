@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {
         *("types", "errors", "conditions", "documents", "tables", "resources", "failpoints", "files", "measures"),
-        *("addresses", "objects"),
+        *("addresses", "mounts", "objects"),
     },
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {
@@ -101,7 +101,7 @@ THIRD_PARTIES = {
         "catalog/storage",  # its types; what it imports at once is told below
     },
     "alembic": {"catalog/upgrades"},
-    "psutil": {"catalog/places", "decoding/budget"},
+    "psutil": {"mounts", "decoding/budget"},
     "faiss": {"vectors/scan", "vectors/coarse", "vectors/lists", "vectors/pairs", "vectors/flat"},
     "imagehash": {"photos/likeness"},
     "PIL": {"photos", "encoders/preprocessing", "encoders/__init__", "encoders/openclip", "encoders/openvino"}

@@ -12,7 +12,8 @@ from search.adoption.passport import finite, is_turned
 from search.catalog.found import UNENCODED, Record
 from search.errors import PhotoError
 from search.indexer import Run, are_unit
-from search.photos.scan import file_system, scan
+from search.mounts import file_system
+from search.photos.scan import scan
 from search.types import FileStat, JobState, Orientation, Progress, Skip, Stage
 from search.vectors import normalize
 

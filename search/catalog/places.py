@@ -7,11 +7,11 @@ import re
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import LibraryError
 from search.files import fsync_folder
+from search.mounts import Mount, kind_of, read_mounts
 
 # File systems whose locks and shared memory are not those of one machine. What a daemon in user space serves is
 # taken for one of them, but for block devices of its own (NTFS, exFAT: fuseblk).
@@ -23,14 +23,6 @@ _REMOTE = frozenset(
     }
 )
 _REMOTE_FAMILIES = ("nfs", "cifs", "smb", "fuse.")
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of the mount table: where, and the kind of file system as the system names it."""
-
-    point: str
-    kind: str
 
 
 def is_url(library: str) -> bool:
@@ -52,45 +44,12 @@ def refuse_network(folder: Path, mounts: Sequence[Mount] | None = None) -> None:
     mounts: the mount table; None means this machine's.
     """
     path = os.path.realpath(folder)
-    kind = file_system(path, read_mounts() if mounts is None else mounts)
+    kind = kind_of(path, read_mounts() if mounts is None else mounts)
     if kind in _REMOTE or kind.startswith(_REMOTE_FAMILIES):
         raise LibraryError(
             f"{folder} is on a network file system ({kind}), where a catalog is not safe",
             hint="photos may lie there, the library not: name a folder on a local disk with --library",
         )
-
-
-def file_system(path: str, mounts: Sequence[Mount]) -> str:
-    """Return the kind of file system that a real path is on; '' if the table does not say."""
-    if path.startswith("\\\\"):
-        return "remote"  # a share of another Windows machine
-    best = Mount("", "")
-    for mount in mounts:
-        here = mount.point.rstrip("/\\")
-        # Of two mounts on one point the later hides the earlier.
-        if len(here) >= len(best.point) and (path == here or path.startswith((f"{here}/", f"{here}\\"))):
-            best = Mount(here, mount.kind)
-    return best.kind.lower()
-
-
-def read_mounts() -> list[Mount]:
-    """Return this machine's mount table, oldest mount first."""
-    if sys.platform != "linux":
-        import psutil
-
-        parts = psutil.disk_partitions(all=True)
-        return [Mount(p.mountpoint, "remote" if "remote" in p.opts.split(",") else p.fstype) for p in parts]
-    try:  # psutil takes 19 ms to import, this 0.1
-        return [_mount(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines()]
-    except OSError:
-        return []  # no /proc in this container: nothing is known, nothing refused
-
-
-def _mount(line: bytes) -> Mount:
-    """Parse a line of mountinfo, see proc(5): `id parent dev root POINT options [tags] - KIND source options`."""
-    before, _, after = line.partition(b" - ")
-    point = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), before.split(b" ")[4])
-    return Mount(os.fsdecode(point), os.fsdecode(after.split(b" ")[0]))
 
 
 def refuse_foreign(folder: Path) -> None:

@@ -24,7 +24,8 @@ from search.errors import PhotoError, SourceAway, UsageError
 from search.failpoints import reach
 from search.indexer.survey import Survey, folder_first, holder
 from search.indexer.suspects import Suspects
-from search.photos.scan import ScanOptions, file_system
+from search.mounts import file_system
+from search.photos.scan import ScanOptions
 from search.photos.sources import Sources
 from search.photos.versions import DECODER, READER
 from search.types import IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld

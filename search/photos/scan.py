@@ -8,14 +8,12 @@ that the photos below it are gone.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import chain
 from operator import itemgetter
-from pathlib import Path
 from typing import TypeAlias
 
 from search.photos import sidecars
@@ -77,56 +75,6 @@ def scan(root: str, options: ScanOptions = _DEFAULT, *, on_error: OnError | None
     with a sidecar has that one's in it.
     """
     return chain.from_iterable(_Walk(options, on_error or _ignore).run(root))
-
-
-# f_fsid comes from the identity that these were given when they were made; that of others is the number of a device.
-_OWN_IDENTITY = ("ext2", "ext3", "ext4", "btrfs", "zfs")
-_SHARES = ("nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "fuse.sshfs")
-_UUIDS = "/dev/disk/by-uuid"
-
-
-def file_system(path: str) -> str | None:
-    """Return an identity of the file system a path lies on, None where it can't be known.
-
-    It is the same after every mount and start of the machine; so far only Linux says enough.
-    """
-    mount = _mount(path)
-    if mount is None:
-        return None
-    kind, source = mount
-    if kind in _SHARES:
-        return f"{kind} {source}"
-    try:
-        number = os.statvfs(path).f_fsid if kind in _OWN_IDENTITY else 0
-        return f"{kind} {number:x}" if number else _uuid(source)
-    except OSError:
-        return None
-
-
-def _mount(path: str) -> tuple[str, str] | None:
-    """Return type and source of the mount that holds a path: the innermost, of several there the last."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:
-        return None
-    here, found, depth = os.fsencode(os.path.realpath(path)), None, 0
-    for line in lines:
-        left, _, right = line.partition(b" - ")
-        point = re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), left.split()[4])
-        if len(point) >= depth and (here + b"/").startswith(point.rstrip(b"/") + b"/"):
-            kind, source = right.split()[:2]
-            found, depth = (os.fsdecode(kind), os.fsdecode(source)), len(point)
-    return found
-
-
-def _uuid(device: str) -> str | None:
-    """Return the UUID of the file system on a block device, None if udev did not note it."""
-    try:
-        wanted = os.stat(device).st_rdev
-        with os.scandir(_UUIDS) as links:
-            return next((link.name for link in links if wanted and link.stat().st_rdev == wanted), None)
-    except OSError:
-        return None
 
 
 def _ignore(path: str, error: OSError) -> None:

@@ -22,8 +22,8 @@ from search.catalog.found import UNENCODED, Record, ScannedFile
 from search.errors import DamagedShard, StorageError, UsageError
 from search.failpoints import reach
 from search.indexer import SETTLED, IndexOptions, Model, Run, batches
+from search.mounts import file_system
 from search.objects import check_permitted
-from search.photos.scan import file_system
 from search.shards import SIZE, Engine, Job, Shard, encode_all, plan
 from search.shards.encoding import Row, encode_shard, paths, read
 from search.shards.store import Store, open_store

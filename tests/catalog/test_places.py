@@ -13,40 +13,12 @@ import pytest
 from search.catalog import Catalog
 from search.catalog.engines import copy_to
 from search.catalog.lock import LOCK_NAME
-from search.catalog.places import Mount, file_system, read_mounts, refuse_foreign, refuse_network
+from search.catalog.places import refuse_foreign, refuse_network
 from search.catalog.storage import CATALOG_NAME
 from search.errors import LibraryError
-
-MOUNTS = (
-    Mount("/", "ext4"),
-    Mount("/home", "xfs"),
-    Mount("/home/me/nas", "nfs4"),
-    Mount("/home/me/nas/local disk", "ext4"),
-    Mount("/media/stick", "fuseblk"),
-    Mount("/twice", "ext4"),
-    Mount("/twice", "cifs"),
-)
+from search.mounts import Mount
 
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="takes root")
-
-
-@pytest.mark.parametrize(
-    "path, kind",
-    [
-        ("/home/me/library", "xfs"),
-        ("/home/me/nas", "nfs4"),
-        ("/home/me/nas/a/b", "nfs4"),
-        ("/home/me/nas2/library", "xfs"),
-        ("/home/me/nas/local disk/library", "ext4"),
-        ("/media/stick/library", "fuseblk"),
-        ("/twice/library", "cifs"),
-        ("/homes", "ext4"),
-        ("/", "ext4"),
-        ("\\\\server\\share\\library", "remote"),
-    ],
-)
-def test_a_path_is_on_the_mount_that_is_nearest_above_it(path, kind):
-    assert file_system(path, MOUNTS) == kind
 
 
 @pytest.mark.parametrize(
@@ -76,13 +48,6 @@ def test_a_link_counts_as_the_place_it_leads_to(tmp_path):
     mounts = [Mount("/", "ext4"), Mount(str((tmp_path / "share").resolve()), "nfs4")]
     with pytest.raises(LibraryError, match="nfs4"):
         refuse_network(tmp_path / "link" / "library", mounts)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the table of Linux")
-def test_this_machines_mounts_are_read():
-    mounts = read_mounts()
-    assert Mount("/proc", "proc") in mounts
-    assert file_system("/proc/self", mounts) == "proc"
 
 
 def test_f47_neither_reading_nor_writing_begins_there(tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ from search import IndexOptions
 from search.decoding.pool import Decoders
 from search.errors import PhotoError, UsageError
 from search.photos import decode
-from search.photos.scan import file_system
 from search.types import Skip, SkipReason
 
 CONFIRMED = IndexOptions(confirm_removals=True)
@@ -251,10 +250,3 @@ def test_other_permissions_cost_no_encoding(library, album, counting):
         path.chmod(0o600)
     assert counts(library.index([album])) == {"photos": 12, "unchanged": 12}
     assert counting.images == 12
-
-
-def test_a_file_system_has_one_identity_and_another_has_another(tmp_path):
-    found = file_system(str(tmp_path))
-    assert found == file_system(str(tmp_path.parent)) or found is None
-    assert file_system("/proc") is None
-    assert file_system(str(tmp_path / "nothing")) is None or os.name == "nt"
