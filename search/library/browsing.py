@@ -14,7 +14,7 @@ import numpy as np
 
 from search import addresses
 from search.types import TakenAtSource
-from search.vectors.pairs import places_of
+from search.vectors import places_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt

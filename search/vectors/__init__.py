@@ -10,6 +10,7 @@ catalog keeps the vectors, and any index can be rebuilt from them.
     lists.py    such codes in lists of rows that are near one another, of which a search reads some
     pairs.py    all rows against one another, by lists of near ones
     stored.py   rows that a database server keeps (stores/), with changes in memory on top
+    laid.py     what these two have in common
 """
 
 from __future__ import annotations
@@ -131,6 +132,13 @@ def check_width(vectors: Vectors, dim: int) -> None:
         raise DimensionError(f"expected vectors of shape (N, {dim}), got {vectors.shape}")
 
 
+def nothing(queries: int, k: int) -> tuple[Ids, npt.NDArray[np.float32]]:
+    """Return the answer of a search that found nothing yet: (Q, k) ids and scores, padded."""
+    import numpy as np
+
+    return np.full((queries, k), -1, np.int64), np.full((queries, k), -np.inf, np.float32)
+
+
 def best(ids: Ids, scores: npt.NDArray[np.float32], k: int) -> tuple[Ids, npt.NDArray[np.float32]]:
     """Return the k best of scored ids, padded: (k,) and (k,); of equal scores the lower id comes first."""
     import numpy as np
@@ -139,3 +147,14 @@ def best(ids: Ids, scores: npt.NDArray[np.float32], k: int) -> tuple[Ids, npt.ND
     padded = np.full(k, -1, np.int64), np.full(k, -np.inf, np.float32)
     padded[0][: len(order)], padded[1][: len(order)] = ids[order], scores[order]
     return padded
+
+
+def places_of(ids: Ids, among: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return where those of some ids are that are among others, ascending; and which of them are, (N,)."""
+    import numpy as np
+
+    if not len(among):
+        return np.empty(0, np.int64), np.zeros(len(ids), bool)
+    places = np.minimum(np.searchsorted(among, ids), len(among) - 1)
+    known: npt.NDArray[np.bool_] = among[places] == ids
+    return places[known], known

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from search.vectors import CODES
+from search.vectors import CODES, places_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -192,13 +192,12 @@ def known_rows(
     ids: Ids, rows: Halves, previous: Previous | PreviousLists | None
 ) -> tuple[npt.NDArray[np.bool_], Positions]:
     """Which rows are in the previous file bit for bit, and where."""
-    known = np.zeros(len(ids), bool)
-    if previous is None or not len(previous.ids):
-        return known, np.empty(0, np.int64)
-    at = np.minimum(np.searchsorted(previous.ids, ids), len(previous.ids) - 1)
-    known = previous.ids[at] == ids
-    known[known] = (previous.halves[at[known]].view(np.uint16) == rows[known].view(np.uint16)).all(axis=1)
-    return known, at[known]
+    if previous is None:
+        return np.zeros(len(ids), bool), np.empty(0, np.int64)
+    at, known = places_of(ids, previous.ids)
+    same = (previous.halves[at].view(np.uint16) == rows[known].view(np.uint16)).all(axis=1)
+    known[known] = same
+    return known, at[same]
 
 
 def _coded(rows: Vectors, book: Codebook, quantizer: Any) -> Codes:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.vectors import EXACT, best, check_width, cosines, pairs
-from search.vectors.pairs import places_of
+from search.vectors import EXACT, best, check_width, cosines, nothing, pairs, places_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -123,7 +122,7 @@ class ExactIndex:
         k = max(k, 0)
         permitted = slice(None) if within is None else self._among(within)
         ids, rows = self.ids[permitted], self._rows[permitted]
-        found = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
+        found = nothing(len(vectors), k)
         if k and len(vectors):
             near = _nearest(vectors @ rows.T, k + _SPARE)
             for query, some in enumerate(near):

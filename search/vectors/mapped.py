@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.vectors import EXACT, best, check_width, cosines, normalize, pairs, scan
-from search.vectors.exact import ExactIndex
+from search.vectors import EXACT, cosines, normalize, pairs, places_of, scan
+from search.vectors.laid import LaidOver
 from search.vectors.pages import Pages
-from search.vectors.pairs import places_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,7 +28,7 @@ _MOST_DROPPED = 8  # one in so many candidates may be buried before they are loo
 _APART = 65_536  # bytes of file for each row that is read: from there on most of what lies between is of no use
 
 
-class MappedIndex:
+class MappedIndex(LaidOver):
     """Rows that never change, laid over by what was added, replaced and removed. See VectorIndex for the contract.
 
     A score is the cosine of the row as it is kept, scaled to length 1 in float32, whichever part it comes from.
@@ -39,13 +39,12 @@ class MappedIndex:
 
         coarse: codes of these rows, all together or in lists; without, every row is scored.
         """
-        self.dim = halves.shape[1]
+        super().__init__(halves.shape[1])
         self._ids = ids
         self._halves = halves
         self._pages = Pages(halves)
         self._coarse = coarse
         self._alive: Mask | None = None  # None: all
-        self._new = ExactIndex(self.dim)
 
     @property
     def kind(self) -> str:
@@ -56,10 +55,6 @@ class MappedIndex:
         return alive + len(self._new)
 
     @property
-    def laid_over(self) -> int:
-        return len(self._new)
-
-    @property
     def deepest(self) -> int:
         return len(self)
 
@@ -67,15 +62,6 @@ class MappedIndex:
     def size_bytes(self) -> int:
         codes = self._coarse.size_bytes if self._coarse else 0
         return self._ids.nbytes + self._halves.nbytes + codes + self._new.size_bytes
-
-    def add(self, ids: Ids, vectors: Vectors) -> None:
-        check_width(vectors, self.dim)
-        self._bury(ids)
-        self._new.add(ids, vectors)
-
-    def remove(self, ids: Ids) -> None:
-        self._bury(ids)
-        self._new.remove(ids)
 
     def _bury(self, ids: Ids) -> None:
         """Leave out rows of the base from now on."""
@@ -87,10 +73,7 @@ class MappedIndex:
 
     def _places(self, ids: Ids) -> Positions:
         """Where ids are in the base; those that are not there are left out."""
-        if not len(ids) or not len(self._ids):
-            return np.empty(0, np.int64)
-        places = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
-        return np.unique(places[self._ids[places] == ids])
+        return np.unique(places_of(ids, self._ids)[0])
 
     @property
     def ids(self) -> Ids:
@@ -126,22 +109,11 @@ class MappedIndex:
         if len(self._ids) > scan.FEW:
             scan.prepare()
 
-    def search(
-        self, vectors: Vectors, k: int, *, within: Ids | None = None, where: Filter | None = None
-    ) -> tuple[Ids, npt.NDArray[np.float32]]:
-        check_width(vectors, self.dim)
-        k = max(k, 0)
-        found = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
-        if not k or not len(vectors):
-            return found
-        new_ids, new_scores = self._new.search(vectors, k, within=within)
-        for query, places in enumerate(self._nearest(vectors, k + _SPARE, within)):
-            own = new_ids[query] >= 0
-            ids = np.concatenate([self._ids[places], new_ids[query][own]])
-            scores = cosines(normalize(self._halves[places]), vectors[query])
-            scores = np.concatenate([scores, new_scores[query][own]])
-            found[0][query], found[1][query] = best(ids, scores, k)
-        return found
+    def _scored(
+        self, vectors: Vectors, k: int, within: Ids | None, where: Filter | None
+    ) -> Iterator[tuple[Ids, npt.NDArray[np.float32]]]:
+        for vector, places in zip(vectors, self._nearest(vectors, k + _SPARE, within), strict=True):
+            yield self._ids[places], cosines(normalize(self._halves[places]), vector)
 
     def _nearest(self, vectors: Vectors, count: int, within: Ids | None) -> list[Positions]:
         """Where the `count` best rows of the base are for each query, and a few more or less by rounding."""

@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from search.types import Ids, Vectors
+    from search.types import Vectors
     from search.vectors.scan import Positions
 
 _FEW = 8192  # rows up to which every pair is looked at
@@ -131,12 +131,3 @@ def near_bits(
     distances, places = index.search(np.ascontiguousarray(queries), min(k, len(codes)))
     query, rank = np.nonzero((places >= 0) & (distances <= _MOST_BITS))
     return query, places[query, rank], distances[query, rank]
-
-
-def places_of(ids: Ids, among: Ids) -> tuple[Positions, npt.NDArray[np.bool_]]:
-    """Return where those of some ids are that are among others, ascending; and which of them are, (N,)."""
-    if not len(among):
-        return np.empty(0, np.int64), np.zeros(len(ids), bool)
-    places = np.minimum(np.searchsorted(among, ids), len(among) - 1)
-    known: npt.NDArray[np.bool_] = among[places] == ids
-    return places[known], known

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from search.errors import IndexUnavailable
-from search.vectors import best, check_width, cosines
+from search.vectors import cosines, places_of
 from search.vectors.exact import ExactIndex
+from search.vectors.laid import LaidOver
 from search.vectors.stores import pieces
 from search.vectors.stores.declared import pushed
 
@@ -48,7 +49,7 @@ class Rows(Protocol):
         """Return the names of all cameras."""
 
 
-class StoredIndex:
+class StoredIndex(LaidOver):
     """Rows on a server, laid over by what was added, replaced and removed since. See VectorIndex for the contract.
 
     The server names candidates; the score of each is computed from its vector in the catalog, so that it is the same
@@ -56,12 +57,11 @@ class StoredIndex:
     """
 
     def __init__(self, store: Store, rows: Rows, dim: int) -> None:
-        self.dim = dim
+        super().__init__(dim)
         self.store = store
         self._rows = rows
         self._count: int | None = None  # not known yet
         self._buried = np.empty(0, np.int64)  # ids whose vector on the server does not count, ascending
-        self._new = ExactIndex(dim)
 
     @property
     def kind(self) -> str:
@@ -73,25 +73,12 @@ class StoredIndex:
         return self._count
 
     @property
-    def laid_over(self) -> int:
-        return len(self._new)
-
-    @property
     def deepest(self) -> int:
         return self.store.deepest
 
     @property
     def size_bytes(self) -> int:
         return self.store.size_bytes() + self._new.size_bytes
-
-    def add(self, ids: Ids, vectors: Vectors) -> None:
-        check_width(vectors, self.dim)
-        self._bury(ids)
-        self._new.add(ids, vectors)
-
-    def remove(self, ids: Ids) -> None:
-        self._bury(ids)
-        self._new.remove(ids)
 
     def _bury(self, ids: Ids) -> None:
         """Leave out what the server has of these ids from now on."""
@@ -124,10 +111,8 @@ class StoredIndex:
     def vectors(self, ids: Ids) -> Vectors:
         found = np.zeros((len(ids), self.dim), np.float32)
         known, rows = self._rows.vectors(np.unique(ids))
-        if len(known):
-            places = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-            there = known[places] == ids
-            found[there] = rows[places[there]]
+        places, there = places_of(ids, known)
+        found[there] = rows[places]
         return found
 
     def near_pairs(self, k: int, *, least: float, within: Ids | None = None) -> Pairs:
@@ -136,24 +121,14 @@ class StoredIndex:
     def prepare(self) -> None:
         """The server is prepared."""
 
-    def search(
-        self, vectors: Vectors, k: int, *, within: Ids | None = None, where: Filter | None = None
-    ) -> tuple[Ids, npt.NDArray[np.float32]]:
-        check_width(vectors, self.dim)
-        k = max(k, 0)
-        found = np.full((len(vectors), k), -1, np.int64), np.full((len(vectors), k), -np.inf, np.float32)
-        if not k or not len(vectors):
-            return found
-        new_ids, new_scores = self._new.search(vectors, k, within=within)
+    def _scored(
+        self, vectors: Vectors, k: int, within: Ids | None, where: Filter | None
+    ) -> Iterator[tuple[Ids, npt.NDArray[np.float32]]]:
         candidates = self._candidates(vectors, k, within, where)
         known, rows = self._rows.vectors(np.unique(np.concatenate([*candidates, np.empty(0, np.int64)])))
-        for query, some in enumerate(candidates):
+        for vector, some in zip(vectors, candidates, strict=True):
             there = np.isin(known, some)
-            own = new_ids[query] >= 0
-            ids = np.concatenate([known[there], new_ids[query][own]])
-            scores = np.concatenate([cosines(rows[there], vectors[query]), new_scores[query][own]])
-            found[0][query], found[1][query] = best(ids, scores, k)
-        return found
+            yield known[there], cosines(rows[there], vector)
 
     # ---- candidates
 

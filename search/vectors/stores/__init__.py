@@ -107,11 +107,6 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-def is_store(url: str) -> bool:
-    """Whether a text names a store rather than a kind of index."""
-    return "://" in url
-
-
 def check_url(url: str) -> str:
     """Return the URL of a store. Raises UsageError for one of no kind that there is, or with a secret in it."""
     try:
