@@ -18,7 +18,7 @@ import numpy as np
 
 from search import files
 from search.relevance import Bank
-from search.resources import data_path, user_cache
+from search.resources import data_path, text_lines, user_cache
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -37,7 +37,7 @@ _MARKS = "0123456789#@%&!?-_."
 
 def make(tower: TextTower) -> Bank:
     """Compute the bank of a model: some thousands of short texts to embed."""
-    words = lines(_WORDS)
+    words = text_lines(_WORDS)
     prompts = [*words, *_sentences(words)]
     vectors = _embed(tower, [*prompts, *_nonsense(words)])
     return Bank.fit(vectors[: len(prompts)], vectors[len(prompts) :])
@@ -96,14 +96,8 @@ def _version() -> float:
     return float(digest % 2**24)
 
 
-def lines(path: Path) -> list[str]:
-    """Return the lines of a data file, comments left out."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
 def _sentences(words: Sequence[str]) -> Iterator[str]:
-    templates, count = lines(_SENTENCES), len(words)
+    templates, count = text_lines(_SENTENCES), len(words)
     for number in range(_LONGER):  # strides that share no factor with usual counts: all words come, in other pairs
         pair = {"a": words[7 * number % count], "b": words[(11 * number + 3) % count]}
         yield templates[number % len(templates)].format(**pair)

@@ -7,6 +7,7 @@ A comparison with something that a photo does not have does not hold; `Not` hold
 from __future__ import annotations
 
 import functools
+import math
 import operator
 import os
 import re
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from search.types import Filter, Photo
 
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
+KM_PER_DEGREE = EARTH_RADIUS_KM * math.pi / 180  # of latitude
+_SLACK = 1e-6  # degrees by which a band of latitudes is made wider, so that rounding costs no photo
 
 Amount: TypeAlias = Literal["width", "height", "megapixels", "size", "rating"]
 Operator: TypeAlias = Literal["=", "<", "<=", ">", ">="]
@@ -254,6 +257,12 @@ class Near(Node):
     latitude: float
     longitude: float
     km: float
+
+    @property
+    def latitudes(self) -> tuple[float, float]:
+        """The band, from south to north, that all of it lies in; it may reach beyond the poles."""
+        reach = self.km / KM_PER_DEGREE + _SLACK
+        return self.latitude - reach, self.latitude + reach
 
     def holds(self, photo: Photo) -> bool:
         latitude, longitude = photo.info.latitude, photo.info.longitude

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _LEFTOVER_S = 3600.0
+# Another file system, or one without links; too many links; links forbidden there.
+_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,10})-[0-9a-f]{8}\.(?:tmp|xml|bin)")
 
 
@@ -170,10 +172,6 @@ def _check_can_leave(source: Path) -> None:
             raise SourceStays(error.errno, error.strerror, str(source)) from error
 
 
-# Another file system, or one without links; too many links; links forbidden there.
-_NO_LINKS = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EACCES}
-
-
 def is_left_from_a_move(source: Path, target: Path) -> bool:
     """Whether the target is the source already, by another link or by a copy with its time and content.
 
@@ -242,8 +240,8 @@ def sha256(path: Path) -> str:
 
 def stat_of(path: Path) -> dict[str, int]:
     """Return what tells that a file is still the same.   Raises OSError."""
-    stat = path.stat()
-    return {"size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    found = path.stat()
+    return {"size_bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
 def move_inside(source: Path, target: Path, names: Iterable[str]) -> None:

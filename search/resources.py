@@ -20,6 +20,15 @@ def migrations_path() -> Path:
     return _shipped("migrations")
 
 
+def text_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that say something: no blank ones, none that begin with #.
+
+    Raises OSError, UnicodeDecodeError.
+    """
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
 def user_cache(name: str) -> Path:
     """Return a folder of the platform's user cache directory, `search/NAME`."""
     from platformdirs import user_cache_path

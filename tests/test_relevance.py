@@ -5,6 +5,7 @@ import pytest
 
 from search import Library, banks
 from search.relevance import DEFAULT_CUT, Bank, Calibration, calibrate
+from search.resources import text_lines
 from search.vectors import normalize
 
 
@@ -195,7 +196,7 @@ def test_the_built_in_models_bank_ships_and_tells_words_from_nonsense(builtin):
 
 
 def test_prompts_and_nonsense_are_the_same_each_time():
-    words = banks.lines(banks._WORDS)
+    words = text_lines(banks._WORDS)
     assert list(banks._nonsense(words)) == list(banks._nonsense(words))
     assert len(set(banks._sentences(words))) > 390
     assert next(iter(banks._nonsense(words))) == "tkgnkuhmpxnht"

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from search.catalog.failures import storage_errors
 from search.catalog.reading import CatalogReader, Changes
-from search.catalog.rows import EncoderRow, KnownFile
+from search.catalog.rows import EncoderRow, KnownFile, moment_in_name
 from search.catalog.scopes import Scope
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.turn import Turn
@@ -64,8 +63,7 @@ class Catalog(CatalogReader):
         """Return the name of a backup that does not exist yet; None for a database server."""
         if self.folder is None:
             return None
-        stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
-        return str(self.folder / f"{CATALOG_NAME}.{stamp}.bak")
+        return str(self.folder / f"{CATALOG_NAME}.{moment_in_name()}.bak")
 
     def upgrade(self) -> str:
         """Bring the schema to this version's; returns the revision it had."""

@@ -20,7 +20,7 @@ from search.addresses import relative as inside
 from search.catalog.rows import MAX_PARAMETERS, chunks, in_zone, to_path, to_time
 from search.catalog.session import listed
 from search.catalog.sql import within
-from search.conditions import EARTH_RADIUS_KM, Node
+from search.conditions import Node
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     Mask: TypeAlias = npt.NDArray[np.bool_]
     Test: TypeAlias = Callable[["_Rows"], Mask]
 
-KM_PER_DEGREE = EARTH_RADIUS_KM * np.pi / 180
-_SLACK = 1e-6  # degrees by which a band of latitudes is made wider, so that rounding costs no photo
 _DAY = timedelta(days=1)  # no place is further from UTC than that
 
 _FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)  # noqa: DTZ001 (wall-clock)
@@ -290,8 +288,7 @@ class _Compiler:
     # ---- places
 
     def _near(self, node: conditions.Near) -> _Said:
-        reach = node.km / KM_PER_DEGREE + _SLACK
-        south, north = self._value(node.latitude - reach), self._value(node.latitude + reach)
+        south, north = map(self._value, node.latitudes)
         latitude, longitude = self._column("latitude"), self._column("longitude")
 
         def test(rows: _Rows) -> Mask:

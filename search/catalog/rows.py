@@ -199,6 +199,11 @@ def to_utc(value: str | datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time else None
 
 
+def moment_in_name() -> str:
+    """Return this moment, UTC, as the names of backups have it, so that each has one of its own."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+
+
 def in_zone(wall_clock: datetime | None, offset_s: int | None) -> datetime | None:
     """Return a moment with its zone where that is known."""
     if wall_clock is None or offset_s is None:

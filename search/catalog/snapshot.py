@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from search.catalog.damage import damaged_rows
 from search.catalog.engines import copying
 from search.catalog.failures import damaged, storage_errors
 from search.catalog.lock import writer_lock
-from search.catalog.rows import HALF, EncoderRow, checksum, lengths
+from search.catalog.rows import HALF, EncoderRow, checksum, lengths, moment_in_name
 from search.catalog.schema import embeddings, state
 from search.catalog.seals import SEALED, seal_older
 from search.catalog.storage import CATALOG_NAME
@@ -200,7 +199,7 @@ def _check(connection: Connection, library: str) -> None:
 
 def _move_aside(folder: Path) -> str | None:
     """Give the damaged catalog another name; return it. Its log must not be taken for the new one's."""
-    stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"
+    stamp = moment_in_name()
     moved = None
     for part in _PARTS:
         place = folder / f"{CATALOG_NAME}{part}"

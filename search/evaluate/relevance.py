@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.banks import lines
 from search.errors import UsageError
 from search.evaluate.zero_shot import label_set
 from search.relevance import BACKGROUND, DEFAULT_CUT, TOGETHER, calibrate
-from search.resources import data_path
+from search.resources import data_path, text_lines
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -98,7 +97,7 @@ def evaluate_relevance(
     tower = pictures.text()
     encode = tower.encode_texts
     asking = _Asking(vectors, classes, pictures.bank(), k)
-    others = list(absent if absent is not None else lines(data_path("bank", "absent.txt")))
+    others = list(absent if absent is not None else text_lines(data_path("bank", "absent.txt")))
     nonsense = list(_nonsense(others))
     weights, beyond = label_set(dataset, ["{}"]).embed(tower)
     named = weights[known]

@@ -11,7 +11,7 @@ from typing import Any
 from search.errors import UsageError
 from search.labels.sets import GIVEN, Label, LabelSet
 from search.photos.keywords import legible
-from search.resources import data_path
+from search.resources import data_path, text_lines
 
 
 def label_set(
@@ -86,13 +86,12 @@ def lines(source: str, kind: str) -> list[str]:
     """Read the lines of a file or a built-in set of "labels" or "templates", comments left out."""
     path = Path(source) if Path(source).is_file() else data_path(kind, f"{source}.txt")
     try:
-        read = path.read_text(encoding="utf-8-sig").splitlines()
+        kept = text_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"can't read {kind} from {source}",
             hint=f"give a text file or one of: {', '.join(built_in(kind))}",
         ) from error
-    kept = [line.strip() for line in read if line.strip() and not line.startswith("#")]
     if not kept:
         raise UsageError(f"{source} holds no {kind}")
     return kept

@@ -6,14 +6,13 @@ worth looking at. A column has no missing values but one that no photo has, so t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from search import conditions
-from search.conditions import EARTH_RADIUS_KM, condition_of
+from search.conditions import condition_of
 
 if TYPE_CHECKING:
     from search.conditions import Node
@@ -38,8 +37,6 @@ _MOST_NAMES = 200  # in one condition
 _NEVER, _UNRATED, _NOWHERE = -(2**62), -100.0, 1000.0
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (a wall clock's)
 _DAY = timedelta(days=1)  # no place is further from UTC than that
-_KM_PER_DEGREE = EARTH_RADIUS_KM * math.pi / 180
-_SLACK = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +182,7 @@ def _taken(node: conditions.Taken) -> _Told:
 
 
 def _near(node: conditions.Near) -> _Told:
-    reach = node.km / _KM_PER_DEGREE + _SLACK
-    return _Told(Every(tuple(_between("latitude", node.latitude - reach, node.latitude + reach))), False)
+    return _Told(Every(tuple(_between("latitude", *node.latitudes))), False)
 
 
 def _between(column: str, low: float, high: float) -> Iterator[Test]:
