@@ -301,9 +301,7 @@ def cut(precision: float, examples: Examples, *, odds: Floats, library: npt.NDAr
         return None
     between = (scores[:-1] + scores[1:]) / 2
     ordered = np.sort(np.concatenate([library, scores]))
-    above = np.append(
-        len(ordered) - np.searchsorted(ordered, between), len(ordered)
-    )  # photos at or above each cut
+    above = len(ordered) - np.append(np.searchsorted(ordered, between), 0)  # photos at or above each cut
     share = np.diff(above, prepend=0).astype(np.float64)
     total = np.cumsum(share)
     worth = np.divide(total**2, np.cumsum(share**2), out=np.zeros_like(total), where=total > 0)

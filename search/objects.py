@@ -24,19 +24,29 @@ HERE = ("memory",)
 _DELAYS_S = (0.2, 1.0, 3.0)  # before a second, third and fourth try
 _CONNECT_S, _READ_S = 5, 30
 
-# Chains, archives and copies: what they reach is somewhere else, and some run what they are told.
-_REFUSED = (
-    *("asynclocal", "async_wrapper", "blockcache", "cached", "dask", "data", "dir", "dirfs", "file", "filecache"),
-    *("generic", "git", "jupyter", "libarchive", "local", "reference", "simplecache", "tar", "zip"),
+# What these reach is somewhere else, and some run what they are told.
+_WRAPPERS = (
+    "asynclocal",
+    "async_wrapper",
+    "blockcache",
+    "cached",
+    "dirfs",
+    "filecache",
+    "reference",
+    "simplecache",
 )
+_ARCHIVES = ("dir", "git", "libarchive", "tar", "zip")  # and what is read like one
+_LOCAL = ("data", "file", "local")
+_SERVICES = ("dask", "generic", "jupyter")
+_REFUSED = frozenset((*_WRAPPERS, *_ARCHIVES, *_LOCAL, *_SERVICES))
 
 # An answer, not a failure to get one: asking again gives the same.
 _ANSWERS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError)
 _HOPELESS = ("NoCredentialsError", "PartialCredentialsError", "NoRegionError", "ParamValidationError")
 # Of who asks, not of what is asked for: no other object would be given either.
-_NOBODY = (
-    *("AccountProblem", "ExpiredToken", "InvalidAccessKeyId", "InvalidSecurity", "NotSignedUp"),
-    *("RequestTimeTooSkewed", "SignatureDoesNotMatch"),
+_NOBODY = frozenset(
+    {"AccountProblem", "ExpiredToken", "InvalidAccessKeyId", "InvalidSecurity"}
+    | {"NotSignedUp", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
 )
 
 # Its own tries and waits would come on top of those here, and add up to minutes.

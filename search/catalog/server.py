@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from search.catalog import seals
 from search.catalog.places import shown
 from search.errors import LibraryBusy, LibraryError, LibraryUnreachable
+from search.postgresql import PATIENCE
 
 if TYPE_CHECKING:
     from search.catalog.session import Session
@@ -43,14 +44,6 @@ _PLACE = {"high": _LOCK >> 32, "low": _LOCK & 0xFFFFFFFF}
 _NAME_BYTES = 63  # PostgreSQL cuts the name of an application there
 _SIGNED = re.compile(r"search (\d+) (\S+) (.*)")
 
-# A server or a network that went away without a word is noticed within a minute or so, on either side.
-_PATIENCE: dict[str, Any] = {
-    "connect_timeout": 10,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,
-}
 # Of the writing connection. A commit that returned survives a power cut, whatever the user's default is; a long batch
 # is no reason to end the session; a migration does not wait for ever for somebody who reads.
 _WRITER = (
@@ -148,7 +141,7 @@ def _address(url: str) -> URL:
 def _engine(url: str, address: URL, **options: Any) -> Engine:
     try:
         if address.drivername == _DRIVER:
-            asked = {name: value for name, value in _PATIENCE.items() if name not in address.query}
+            asked = {name: value for name, value in PATIENCE.items() if name not in address.query}
             options["connect_args"] = asked | options.get("connect_args", {})
         engine = create_engine(address, **options)
     except (ArgumentError, ImportError, ValueError) as error:

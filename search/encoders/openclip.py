@@ -138,9 +138,7 @@ class OpenClipEncoder:
         if self._device.type == "cuda":
             pixels = pixels.pin_memory()
         pixels = pixels.to(self._device, non_blocking=True)
-        batch = pixels.permute(0, 3, 1, 2).to(
-            torch.float32
-        )  # (N, H, W, 3) -> (N, 3, H, W), channels last in memory
+        batch = pixels.permute(0, 3, 1, 2).to(torch.float32)  # -> (N, 3, H, W), channels last in memory
         batch = batch.mul_(self._scale).add_(self._shift).to(self._dtype)
         features: torch.Tensor = self._model.encode_image(batch)
         return features

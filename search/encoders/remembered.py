@@ -144,13 +144,9 @@ def _row(key: bytes, entry: Entry) -> tuple[bytes, int, int, bytes]:
 
 def _entry(key: bytes, tokens: int, crc: int, data: bytes, dim: int) -> Entry | None:
     """SQLite does not look into what it stores; what is not as it was kept is not there."""
-    if (
-        not isinstance(data, bytes)
-        or not isinstance(tokens, int)
-        or crc != _crc(key, tokens, data)
-        or not data
-        or len(data) % (4 * dim)
-    ):
+    if not isinstance(data, bytes) or not isinstance(tokens, int) or crc != _crc(key, tokens, data):
+        return None
+    if not data or len(data) % (4 * dim):
         return None
     return Entry(np.frombuffer(data, dtype="<f4").reshape(-1, dim).astype(np.float32), tokens)
 

@@ -1,9 +1,12 @@
 """Photos: from a folder on disk to upright RGB pixels, and what each file says of itself.
 
-    scan         the walk: which files there are; opens none of them, imports no image library
-    decode       one file -> upright RGB pixels, PhotoInfo and content hash; the only door to Pillow's opener
+    sources      where photos lie: folders, tar files (tars), object storage; what lists and reads them there
+    scan         the walk of a folder: which files there are (suffixes); opens none, imports no image library
+    decode       one file -> upright RGB pixels, PhotoInfo and content hash; with it opening, raw, colour, versions
     metadata     EXIF, XMP, IPTC and a sidecar -> the fields of PhotoInfo; with it xmp, keywords, sidecars
-    thumbnails   one file -> a small JPEG that carries nothing but pixels
+    packets      keywords written into an XMP packet and taken out again; with it markup
+    likeness     whether two files show the same picture
+    thumbnails   one file -> a small picture that carries nothing but pixels; pixels are pictures in memory
 
 Import from the modules: nothing is loaded here, so that the walk stays free of Pillow.
 """

@@ -295,9 +295,7 @@ def _gps_time(exif: Image.Exif) -> datetime | None:
         return None
     midnight = datetime(int(day[1]), int(day[2]), int(day[3]), tzinfo=UTC)
     moment = midnight + timedelta(hours=hours, minutes=minutes, seconds=seconds)
-    return (
-        moment if moment.year > 1980 else None
-    )  # the satellites count from then: a receiver without them says so
+    return moment if moment.year > 1980 else None  # from when satellites count: a receiver without them says so
 
 
 def parse_date(text: str | None, *, fraction: str | None = None, offset: str | None = None) -> datetime | None:

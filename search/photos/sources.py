@@ -257,9 +257,8 @@ class Sources:
         with self._lock:
             turn = self._turns.setdefault(path, _Turn())
         with turn.lock:
-            if (
-                turn.away and turn.away[0] >= came
-            ):  # whoever waited for it would now try as long, one after the other
+            if turn.away and turn.away[0] >= came:
+                # Whoever waited for it would now try as long, one after the other.
                 raise SourceAway(turn.away[1].message, hint=turn.away[1].hint)
             try:
                 found = self._looked_into(path, self._open.get(path), as_of, whole=whole)

@@ -358,9 +358,7 @@ class Lists:
         inside = slots - self._starts[lists]
         width = self._layout.code_bytes
         blocks = self._starts[lists] * (width + _PLACE.itemsize) + inside // BLOCK * BLOCK * width
-        nibbles = self._mixing.reshape(BLOCK, -1)[
-            inside % BLOCK
-        ]  # which half bytes of its block are a row's codes
+        nibbles = self._mixing.reshape(BLOCK, -1)[inside % BLOCK]  # half bytes of its block that are a row's codes
         raw = self._content[blocks[:, None] + nibbles // 2]
         codes: Codes = (raw >> (nibbles % 2 * 4).astype(np.uint8)) & np.uint8(15)
         return lists.astype(np.int32), to_bytes(codes)
@@ -394,9 +392,8 @@ class Lists:
         enough = _SPARE * count / self._layout.count
         probe = min(self._layout.lists, int(max(self.probe, enough * self._layout.lists) / max(share, 1e-9)) + 1)
         found = self._found(query, count, probe, permitted)
-        if (
-            len(found) < count and probe < self._layout.lists
-        ):  # lists that are short, or hold few that are permitted
+        if len(found) < count and probe < self._layout.lists:
+            # Lists that are short, or hold few that are permitted.
             found = self._found(query, count, self._layout.lists, permitted)
         return found
 

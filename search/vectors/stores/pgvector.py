@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import numpy as np
 
 from search.errors import IndexMismatch, IndexUnavailable, UsageError
+from search.postgresql import PATIENCE
 from search.vectors.stores import Stamp, check_owner, pieces
 from search.vectors.stores.declared import COLUMNS, Compared, Every, OneOf, Other, Some
 
@@ -29,7 +30,7 @@ _TABLE = "search_vectors"
 _TYPES = {"integer": "bigint", "real": "double precision", "text": "text"}
 _INDEXED = ("taken_at", "camera", "latitude")
 _PUT = 2000  # rows in one statement
-_WAIT_S, _ASK_MS, _WRITE_MS, _NO_LIMIT = 10, 30_000, 3_600_000, 0
+_ASK_MS, _WRITE_MS, _NO_LIMIT = 30_000, 3_600_000, 0
 _TRIES, _PAUSE_S = 3, 0.3
 _ENOUGH_S = 8.0  # of trying: a question that took longer is not asked again
 _EXACT = 10_000  # rows up to which the graph is left aside
@@ -38,13 +39,6 @@ _LEAST_EF, _MOST_EF = 250, 1000  # the greatest that pgvector takes
 _MOST_SCANNED = 200_000  # rows of the graph looked at for one search; then another way is tried
 _SCAN_MEMORY = 16  # times work_mem (4 MB) that they may take
 _OLDEST = (0, 8)  # of pgvector: it goes on until enough rows pass a filter
-# A server or a network that went away without a word is noticed within a minute, as of the catalog's connections.
-_PATIENCE: dict[str, Any] = {
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,
-}
 
 
 class PgvectorStore:
@@ -237,10 +231,9 @@ class PgvectorStore:
             # Nothing is prepared: a plan for any filter would be kept for those that few photos pass.
             self._known = psycopg.connect(
                 self._uri,
-                connect_timeout=_WAIT_S,
                 application_name="search index",
                 prepare_threshold=None,
-                **_PATIENCE,
+                **PATIENCE,
             )
         return self._known
 
