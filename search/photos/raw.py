@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
 from search.errors import PhotoError
 from search.photos import metadata
+from search.photos.opening import refuse_large
 from search.photos.suffixes import RAW_SUFFIXES
 from search.types import SkipReason
 
@@ -57,27 +58,29 @@ def preview(file: BinaryIO, *, max_pixels: int) -> Preview | None:
     except rawpy.LibRawError as error:
         raise PhotoError(SkipReason.DECODE_ERROR, f"LibRaw: {_told(error)}") from error
     with raw:
-        sizes = raw.sizes
-        size = (sizes.height, sizes.width) if sizes.flip in _TURNED else (sizes.width, sizes.height)
-        if size[0] * size[1] > max_pixels:
-            detail = f"{size[0]} x {size[1]} pixels; the limit is {max_pixels / 1e6:g} megapixels"
-            raise PhotoError(SkipReason.TOO_LARGE, detail)
-        orientation = _ORIENTATIONS.get(sizes.flip, 1)
-        image = _embedded(raw)
-        if image is None:
-            return Preview(_half(raw), _own_exif(file), size, orientation, 1)
-        told = metadata.exif_of(image)
-        turned = image.width < image.height and sizes.width > sizes.height  # by the camera already
-        to_do = 1 if turned else metadata.orientation_of(told) if image.format == "JPEG" else orientation
-        return Preview(image, _own_exif(file) or told, size, orientation, to_do)
+        return _preview(raw, file, max_pixels)
 
 
-def _embedded(raw: object) -> Image.Image | None:
+def _preview(raw: Any, file: BinaryIO, max_pixels: int) -> Preview:
+    sizes = raw.sizes
+    size = (sizes.height, sizes.width) if sizes.flip in _TURNED else (sizes.width, sizes.height)
+    refuse_large(size, max_pixels)
+    orientation = _ORIENTATIONS.get(sizes.flip, 1)
+    image = _embedded(raw)
+    if image is None:
+        return Preview(_half(raw), _own_exif(file), size, orientation, 1)
+    told = metadata.exif_of(image)
+    turned = image.width < image.height and sizes.width > sizes.height  # by the camera already
+    to_do = 1 if turned else metadata.orientation_of(told) if image.format == "JPEG" else orientation
+    return Preview(image, _own_exif(file) or told, size, orientation, to_do)
+
+
+def _embedded(raw: Any) -> Image.Image | None:
     """Return the largest preview, None where there is none that can be used."""
     import rawpy
 
     try:
-        thumb = raw.extract_thumb()  # type: ignore[attr-defined]
+        thumb = raw.extract_thumb()
         if thumb.format == rawpy.ThumbFormat.BITMAP:
             return Image.fromarray(thumb.data)
         return Image.open(io.BytesIO(thumb.data), formats=("JPEG",))
@@ -85,9 +88,9 @@ def _embedded(raw: object) -> Image.Image | None:
         return None
 
 
-def _half(raw: object) -> Image.Image:
+def _half(raw: Any) -> Image.Image:
     """Return a quarter of the sensor's pixels as a picture, upright."""
-    return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True))  # type: ignore[attr-defined]
+    return Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True))
 
 
 def _own_exif(file: BinaryIO) -> Image.Exif:

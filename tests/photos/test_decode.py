@@ -26,7 +26,8 @@ from PIL import ExifTags, Image, ImageFile
 
 from search.errors import PhotoError
 from search.photos import decode
-from search.photos.decode import SUPPORTED_FORMATS, content_hash, load
+from search.photos.decode import content_hash, load
+from search.photos.opening import SUPPORTED_FORMATS, openers
 from search.photos.versions import DECODER
 from search.types import SkipReason
 
@@ -430,9 +431,9 @@ def test_every_format_decodes(tmp_path: Path, suffix: str, format: str, options:
 
 
 def test_every_supported_format_can_be_opened() -> None:
-    assert set(SUPPORTED_FORMATS) - set(decode._openers()) == {"MPO"}  # comes through the JPEG opener
-    assert "HEIF" in decode._openers()
-    assert set(decode._openers()) <= set(Image.OPEN)
+    assert set(SUPPORTED_FORMATS) - set(openers()) == {"MPO"}  # comes through the JPEG opener
+    assert "HEIF" in openers()
+    assert set(openers()) <= set(Image.OPEN)
 
 
 def test_decoder_names_its_versions() -> None:
