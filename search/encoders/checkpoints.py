@@ -17,13 +17,13 @@ import torch
 
 from search.encoders import conversion
 from search.encoders.hub import first_line
+from search.encoders.towers.clip import LONG_CLIP_KEPT
 from search.errors import CheckpointError, ModelError
 from search.files import sha256, stat_of
 
 State: TypeAlias = dict[str, torch.Tensor]
 _Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
-LONG_CLIP_KEPT = 20  # Long-CLIP, arXiv:2403.15378, sec. 3.1: the first positions keep CLIP's embedding
 _SAFE = ".safetensors"
 _NAMED = 3  # tensors a message names of each kind
 _HEAD_WIDTH = 64

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from search.encoders.preprocessing import Preprocessing
     from search.types import Pixels, Vectors
 
+    Encode = Callable[[Pixels], Vectors]
+
 AGREEMENT = 0.999  # the least cosine between the runtimes' vectors of an image
 TEXT_AGREEMENT = 0.9999  # and of a text
 _FASTER = 1.05  # how much faster the other runtime must be to be used
@@ -174,15 +176,15 @@ def _held(
     tower = openvino.ImageTower(graph)
     images = sample(encoder.preprocessing, _BATCH)
     agreement = _agreement(encoder, tower, images)
-    speeds = _speeds(encoder, tower, images)
+    faster = speeds({"torch": encoder.encode_images, "openvino": tower}, images, least_s=_LEAST_S)
     runtime = "torch"
     if not agreement >= AGREEMENT:
         reason = f"their vectors agree to {agreement:.5f} only"
-    elif speeds["openvino"] >= _FASTER * speeds["torch"]:
+    elif faster["openvino"] >= _FASTER * faster["torch"]:
         runtime, reason = "openvino", "it is faster on this machine"
     else:
         reason = "the other runtime is no faster on this machine"
-    return Record(card, stated, {}, runtime, reason, speeds, agreement, exports.made_by())
+    return Record(card, stated, {}, runtime, reason, faster, agreement, exports.made_by())
 
 
 def _agreement(encoder: Encoder, tower: ImageTower, images: Pixels) -> float:
@@ -191,15 +193,19 @@ def _agreement(encoder: Encoder, tower: ImageTower, images: Pixels) -> float:
     return float((encoder.encode_images(images) * rows).sum(axis=1).min())
 
 
-def _speeds(encoder: Encoder, tower: ImageTower, images: Pixels) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {"torch": [], "openvino": []}
-    started = perf_counter()
-    while len(seconds["torch"]) < _ROUNDS or perf_counter() - started < _LEAST_S:
-        for runtime, encode in (("torch", encoder.encode_images), ("openvino", tower)):
+def speeds(
+    towers: Mapping[str, Encode], images: Pixels, *, rounds: int = _ROUNDS, least_s: float = 0
+) -> dict[str, float]:
+    """Return images per second of each, run in turns on the same batch, so often and for so many seconds at least."""
+    seconds: dict[str, list[float]] = {name: [] for name in towers}
+    started, done = perf_counter(), 0
+    while done < rounds or perf_counter() - started < least_s:
+        done += 1
+        for name, encode in towers.items():
             before = perf_counter()
             encode(images)
-            seconds[runtime].append(perf_counter() - before)
-    return {runtime: round(len(images) / median(times), 2) for runtime, times in seconds.items()}
+            seconds[name].append(perf_counter() - before)
+    return {name: round(len(images) / median(times), 2) for name, times in seconds.items()}
 
 
 @contextlib.contextmanager

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,7 +135,9 @@ def _compared(graph: Any, quantised: Any, pixels: Pixels, words: Vectors) -> dic
         "cosine_min": round(float(cosines.min()), 5),
         "image_overlap": round(_overlap(before @ before.T, after @ after.T, own=True), 4),
         "text_overlap": round(_overlap(words @ before.T, words @ after.T), 4),
-        "images_per_second": _speeds({usual.precision: usual, "int8": small}, pixels[:_BATCH]),
+        "images_per_second": exporting.speeds(
+            {usual.precision: usual, "int8": small}, pixels[:_BATCH], rounds=_ROUNDS
+        ),
     }
 
 
@@ -156,17 +156,6 @@ def _overlap(before: Vectors, after: Vectors, *, own: bool = False) -> float:
     nearest = [np.argsort(-table, axis=1, kind="stable")[:, :_NEAREST] for table in tables]
     common = [len(np.intersect1d(mine, theirs)) for mine, theirs in zip(*nearest, strict=True)]
     return float(np.mean(common)) / _NEAREST
-
-
-def _speeds(towers: dict[str, Callable[[Pixels], Vectors]], images: Pixels) -> dict[str, float]:
-    """Let them run in turns on the same batch."""
-    seconds: dict[str, list[float]] = {name: [] for name in towers}
-    for _ in range(_ROUNDS):
-        for name, tower in towers.items():
-            started = perf_counter()
-            tower(images)
-            seconds[name].append(perf_counter() - started)
-    return {name: round(len(images) / median(times), 2) for name, times in seconds.items()}
 
 
 def _kept(

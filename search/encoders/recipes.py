@@ -54,13 +54,7 @@ def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | N
         folder.mkdir(parents=True, exist_ok=True)
         files.sweep(folder)
         loaded = _loaded(encoder, config, on_export)
-        recipe: dict[str, Any] = {
-            "format": _FORMAT,
-            "name": encoder.name,
-            "dim": encoder.dim,
-            "context_length": encoder.context_length,
-            "logit_scale": encoder.logit_scale,
-            "logit_bias": encoder.logit_bias,
+        recipe = _said(encoder) | {
             "config": config,
             "tensors": str(tensors or weights),
             "tokenizer": _tokenizer(loaded or encoder, config, folder, stated),
@@ -70,6 +64,18 @@ def save(encoder: Encoder, folder: Path, *, on_export: Callable[[str], None] | N
         if loaded is not None:
             recipe["graph"] = _graph(loaded, _opened(folder, encoder.fingerprint, recipe), folder, stated)
         _write(folder, encoder.fingerprint, recipe)
+
+
+def _said(encoder: Encoder) -> dict[str, Any]:
+    """Return what a model says of itself that its text half says too."""
+    return {
+        "format": _FORMAT,
+        "name": encoder.name,
+        "dim": encoder.dim,
+        "context_length": encoder.context_length,
+        "logit_scale": encoder.logit_scale,
+        "logit_bias": encoder.logit_bias,
+    }
 
 
 def open_text(folder: Path, fingerprint: str) -> TextEncoder | None:

@@ -6,6 +6,7 @@ A model that has been exported is opened from its record, without torch; only it
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,34 @@ RUNTIMES = ("torch", "openvino")
 _WORTH_EXPORTING = 2000  # photos: to encode them takes ten times as long as to export a model
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A model by its name, and how it is to run; None where that is left to us."""
+
+    name: str
+    fetcher: Fetcher
+    cache: Path
+    device: str | None = None
+    runtime: str | None = None
+    precision: str | None = None
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """Its source and what it identifies there."""
+        return parse_name(self.name)
+
+    def may_be_exported(self) -> bool:
+        """Say whether the exported form may be used at all.   Raises ModelError for what contradicts itself."""
+        if self.runtime not in (None, *RUNTIMES):
+            raise ModelError(f"there is no runtime {self.runtime!r}", hint=f"there are {', '.join(RUNTIMES)}")
+        on_cpu = self.device in (None, "cpu") and self.precision is None
+        if self.runtime == "openvino":
+            exports.require_runtime()
+            if not on_cpu:
+                raise ModelError("openvino runs on the CPU, in the precision that suits it")
+        return self.runtime != "torch" and on_cpu and exports.is_possible()
+
+
 def open_encoder(
     name: str,
     *,
@@ -34,22 +63,20 @@ def open_encoder(
     folder: Path | None = None,
 ) -> Encoder:
     """Open a model; `search.encoders.load_encoder` has the words.   folder: of exports, None means the user's."""
-    cache = folder or exports.default_folder(name)
+    asked = _Asked(name, fetcher, folder or exports.default_folder(name), device, runtime, precision)
     if name.endswith(INT8):
-        return _quantised(name, fetcher, device=device, runtime=runtime, precision=precision, cache=cache)
-    if not _may_be_exported(device, runtime, precision):
+        return _quantised(asked)
+    if not asked.may_be_exported():
         from search.encoders import openclip
 
-        return openclip.load(*parse_name(name), fetcher=fetcher, device=device, precision=precision)
-    record = recorded(name, cache, fetcher.trust_checkpoint)
+        return openclip.load(*asked.source, fetcher=fetcher, device=device, precision=precision)
+    record = recorded(name, asked.cache, fetcher.trust_checkpoint)
     if record and record.exported and "openvino" in (runtime, record.runtime):
-        encoder = _exported(record, cache, fetcher)
+        encoder = _exported(record, asked)
         if encoder is not None:
             return encoder
-    wanted = runtime == "openvino" or is_worth_exporting(name, photos, cache)
-    return _by_torch(
-        name, record, fetcher, device=device, runtime=runtime, export=wanted, on_export=on_export, cache=cache
-    )
+    wanted = runtime == "openvino" or is_worth_exporting(name, photos, asked.cache)
+    return _by_torch(asked, record, export=wanted, on_export=on_export)
 
 
 def is_worth_exporting(name: str, photos: int, folder: Path | None = None) -> bool:
@@ -86,83 +113,57 @@ def recorded(name: str, folder: Path | None = None, trust_checkpoint: str | None
     return record
 
 
-def _quantised(
-    name: str,
-    fetcher: Fetcher,
-    *,
-    device: str | None,
-    runtime: str | None,
-    precision: str | None,
-    cache: Path,
-) -> Encoder:
+def _quantised(asked: _Asked) -> Encoder:
     """Open what `quantising.export` made; nothing else has its vectors.   Raises ModelError."""
-    _may_be_exported(None, runtime or "openvino", None)
-    if device not in (None, "cpu") or runtime == "torch" or precision is not None:
-        raise ModelError(f"{name} runs by openvino on the CPU, and in int8")
-    record = recorded(name, cache, fetcher.trust_checkpoint)
-    encoder = _exported(record, cache, fetcher) if record else None
+    replace(asked, device=None, runtime=asked.runtime or "openvino", precision=None).may_be_exported()
+    if asked.device not in (None, "cpu") or asked.runtime == "torch" or asked.precision is not None:
+        raise ModelError(f"{asked.name} runs by openvino on the CPU, and in int8")
+    record = recorded(asked.name, asked.cache, asked.fetcher.trust_checkpoint)
+    encoder = _exported(record, asked) if record else None
     if encoder is None:
+        name = canonical_name(asked.name)
         raise ModelError(
-            f"{canonical_name(name)} was not made on this machine, or of other weights than are here now",
-            hint=f"search models export {canonical_name(name).removesuffix(INT8)} --int8",
+            f"{name} was not made on this machine, or of other weights than are here now",
+            hint=f"search models export {name.removesuffix(INT8)} --int8",
         )
     return encoder
 
 
-def _may_be_exported(device: str | None, runtime: str | None, precision: str | None) -> bool:
-    """Say whether the exported form may be used at all.   Raises ModelError for what contradicts itself."""
-    if runtime not in (None, *RUNTIMES):
-        raise ModelError(f"there is no runtime {runtime!r}", hint=f"there are {', '.join(RUNTIMES)}")
-    if runtime == "openvino":
-        exports.require_runtime()
-        if device not in (None, "cpu") or precision is not None:
-            raise ModelError("openvino runs on the CPU, in the precision that suits it")
-    return runtime != "torch" and device in (None, "cpu") and precision is None and exports.is_possible()
-
-
 def _by_torch(
-    name: str,
-    record: Record | None,
-    fetcher: Fetcher,
-    *,
-    device: str | None,
-    runtime: str | None,
-    export: bool,
-    on_export: Callable[[str], None] | None,
-    cache: Path,
+    asked: _Asked, record: Record | None, *, export: bool, on_export: Callable[[str], None] | None
 ) -> Encoder:
     """Load a model, and export it where that is wanted, was not done and pays or was asked for."""
     from search.encoders import blueprints, exporting, openclip
 
-    used = openclip.usable_device(device)
-    loaded = blueprints.load(*parse_name(name), fetcher=fetcher)
-    if used != "cpu" or record is not None or not (export and (runtime == "openvino" or exporting.pays(loaded))):
-        return _checked(openclip.encoder_of(loaded, device=used), runtime, record)
+    used, required = openclip.usable_device(asked.device), asked.runtime == "openvino"
+    loaded = blueprints.load(*asked.source, fetcher=asked.fetcher)
+    if used != "cpu" or record is not None or not (export and (required or exporting.pays(loaded))):
+        return _checked(openclip.encoder_of(loaded, device=used), asked, record)
     if on_export:
         on_export(loaded.name)
     try:
-        encoder, made = exporting.export(loaded, cache)
+        encoder, made = exporting.export(loaded, asked.cache)
     except StorageError:
-        if runtime == "openvino":
+        if required:
             raise
-        return openclip.load(*parse_name(name), fetcher=fetcher, device=used)
-    wanted = bool(made.exported) and "openvino" in (runtime, made.runtime)
-    return (_exported(made, cache, fetcher) if wanted else None) or _checked(encoder, runtime, made)
+        return openclip.load(*asked.source, fetcher=asked.fetcher, device=used)
+    wanted = bool(made.exported) and "openvino" in (asked.runtime, made.runtime)
+    return (_exported(made, asked) if wanted else None) or _checked(encoder, asked, made)
 
 
-def _checked(encoder: Encoder, runtime: str | None, record: Record | None) -> Encoder:
-    if runtime == "openvino":
+def _checked(encoder: Encoder, asked: _Asked, record: Record | None) -> Encoder:
+    if asked.runtime == "openvino":
         reason = record.reason if record else "this machine has something faster"
         raise ModelError(f"{encoder.name} can't be run by openvino: {reason}")
     return encoder
 
 
-def _exported(record: Record, cache: Path, fetcher: Fetcher) -> Encoder | None:
+def _exported(record: Record, asked: _Asked) -> Encoder | None:
     openvino = exports.runtime()
-    images = openvino.open_tower(record, cache) if openvino else None
+    images = openvino.open_tower(record, asked.cache) if openvino else None
     if openvino is None or images is None:
         return None
-    encoder: Encoder = openvino.OpenVinoEncoder(record, images, lambda: _text(record.card, fetcher))
+    encoder: Encoder = openvino.OpenVinoEncoder(record, images, lambda: _text(record.card, asked.fetcher))
     return encoder
 
 

@@ -254,7 +254,7 @@ def test_a_broken_runtime_is_none_unless_it_is_asked_for(error: str, tmp_path: P
         assert exports.is_possible() and exports.runtime() is None and not recipes._has_runtime()
         assert not runtimes.is_worth_exporting("ViT-B-32/openai", 10**6)
         record = exports.Record({{}}, {{}}, {{}}, "openvino", "")
-        assert runtimes._exported(record, Path(), None) is None
+        assert runtimes._exported(record, runtimes._Asked("of-any-name", None, Path())) is None
         assert load_encoder("builtin").runtime == "torch"
         try:
             load_encoder("builtin", runtime="openvino")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from search.encoders.mapped import Tensor
 
 _BATCH_TOKENS = 1024  # that pass through the layers at a time; more is no faster and takes more memory
-_LONG_KEPT = 20  # Long-CLIP, arXiv:2403.15378, sec. 3.1: the first positions keep CLIP's embedding
+LONG_CLIP_KEPT = 20  # Long-CLIP, arXiv:2403.15378, sec. 3.1: the first positions keep CLIP's embedding
 _EPSILON = 1e-5  # torch's, in its layer norms
 
 # What a configuration may say for the tower to be one that is known here; any other key is not.
@@ -81,26 +81,23 @@ class Shape:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
-    """Return the shape of the text tower of open_clip's model_cfg, or None if it is none of these."""
+    """Return the shape of the text tower of open_clip's model_cfg, or None if it is none of these.
+
+    A wrong kind of value is for the whole model's loader to complain about.
+    """
     text = config.get("text_cfg")
     if not isinstance(text, Mapping) or config.keys() - _MODEL_KEYS or not _is_known(text):
         return None
     sizes = {key: text.get(key, default) for key, default in _SIZES.items()} | {"dim": config.get("embed_dim")}
+    ids = {"end": text.get("eos_id", 2), "pad": text.get("pad_id", 0)}
+    if not _are_sound(sizes) or not all(type(i) is int for i in ids.values()):
+        return None
     hidden = _hidden(sizes["width"], text.get("mlp_ratio", 4.0))
     activation, epsilon = _activation(config, text), _epsilon(text.get("norm_kwargs") or {})
-    if not all(type(size) is int and size > 0 for size in sizes.values()) or not (
-        hidden and activation and epsilon
-    ):
-        return None  # a wrong kind of value is for the whole model's loader to complain about
-    ids = {"end": text.get("eos_id", 2), "pad": text.get("pad_id", 0)}
-    if (
-        sizes["width"] % sizes["heads"]
-        or sizes["context_length"] < 2
-        or not all(type(i) is int for i in ids.values())
-    ):
-        return None
     projection = _projection(text)
-    if not _class_token_fits(config, text) or (projection == "none" and sizes["dim"] != sizes["width"]):
+    if not (hidden and activation and epsilon) or not _class_token_fits(config, text):
+        return None
+    if projection == "none" and sizes["dim"] != sizes["width"]:
         return None
     return Shape(
         **sizes,
@@ -113,6 +110,12 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
         pool=text.get("pool_type") or "argmax",
         projection=projection,
     )
+
+
+def _are_sound(sizes: Mapping[str, Any]) -> bool:
+    if not all(type(size) is int and size > 0 for size in sizes.values()):
+        return False
+    return not sizes["width"] % sizes["heads"] and bool(sizes["context_length"] >= 2)
 
 
 def _is_known(text: Mapping[str, Any]) -> bool:
@@ -201,9 +204,9 @@ def _positions(take: Callable[..., Array], shape: Shape, *, long: bool) -> Array
     """Long-CLIP has two tables, one below position 20 and the other from there on; one table gives the same sums."""
     size = (shape.context_length + shape.class_token, shape.width)
     kept = take("positional_embedding", *size)
-    return (
-        np.concatenate([kept[:_LONG_KEPT], take("positional_embedding_res", *size)[_LONG_KEPT:]]) if long else kept
-    )
+    if not long:
+        return kept
+    return np.concatenate([kept[:LONG_CLIP_KEPT], take("positional_embedding_res", *size)[LONG_CLIP_KEPT:]])
 
 
 def _project(take: Callable[..., Array], shape: Shape) -> Linear | None:
