@@ -302,28 +302,28 @@ def _connected(address: str | None) -> Iterator[Any]:
         except ImportError:
             raise UsageError("--engine ray needs Ray", hint='pip install "search[ray]"') from None
         stack.enter_context(_silenced(ray._private.worker))
-        # An address is always named: without one Ray joins whatever it finds, alive or not.
-        own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         stack.callback(ray.shutdown)
-        try:
-            with _own_signals():
-                ray.init(
-                    address=address or "local",
-                    log_to_driver=False,
-                    configure_logging=False,
-                    **({} if address else own),
-                )
-        except Exception as error:
-            if address is None:
-                raise SearchError(f"Ray does not start: {_said(error)}") from error
-            raise ClusterLost(
-                f"the Ray cluster at {address} does not let us in: {_said(error)}",
-                hint="this machine must be part of it, have the same Python and Ray, and its token (RAY_AUTH_TOKEN)",
-            ) from error
+        _begin(ray, address)
         whole: Any = ray
         if address is None and whole.util.get_node_ip_address() != "127.0.0.1":
             raise SearchError("Ray would listen beyond this machine", hint="give the address of a cluster")
         yield ray
+
+
+def _begin(ray: Any, address: str | None) -> None:
+    """Join a cluster, or start one of our own.   Raises SearchError, ClusterLost."""
+    own = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    try:
+        with _own_signals():
+            # An address is always named: without one Ray joins whatever it finds, alive or not.
+            ray.init(address=address or "local", log_to_driver=False, configure_logging=False, **own)
+    except Exception as error:
+        if address is None:
+            raise SearchError(f"Ray does not start: {_said(error)}") from error
+        raise ClusterLost(
+            f"the Ray cluster at {address} does not let us in: {_said(error)}",
+            hint="this machine must be part of it, have the same Python and Ray, and its token (RAY_AUTH_TOKEN)",
+        ) from error
 
 
 @contextmanager

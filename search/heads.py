@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.errors import UsageError
-from search.measures import sigmoid, wilson
+from search.measures import average_precision, sigmoid, wilson
 from search.photos.keywords import legible
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def gain(label: str, examples: Examples, odds: Floats) -> Gain:
         return found
     judged = examples.judged
     targets = examples.targets[judged]
-    before, after = (average_precision(targets, scores[judged]) for scores in (examples.offsets, odds))
+    before, after = (average_precision(scores[judged], targets) for scores in (examples.offsets, odds))
     return Gain(label, found.examples, found.accepted, before, after)
 
 
@@ -313,13 +313,6 @@ def cut(precision: float, examples: Examples, *, odds: Floats, library: npt.NDAr
     last = int(good[-1])
     odds_there = float(between[last])
     return Cut(float(sigmoid(odds_there)), float(right[last]), int(above[last]), float(worth[last]))
-
-
-def average_precision(targets: Flags, scores: npt.NDArray[np.floating]) -> float:
-    """Return the mean precision at each right one, best first; nan if there is none."""
-    found = targets[np.argsort(-scores, kind="stable")]
-    precision = np.cumsum(found) / np.arange(1, len(found) + 1)
-    return float(precision[found].mean()) if found.any() else float("nan")
 
 
 def _solve(examples: Examples, space: Space, start: Floats | None = None) -> Floats:

@@ -18,6 +18,16 @@ def sigmoid(logits: npt.ArrayLike) -> Floats:
     return probabilities
 
 
+def average_precision(scores: npt.NDArray[np.floating], targets: npt.NDArray[np.bool_]) -> float:
+    """Return the mean precision at the rank of each right one, best first; nan if there is none.
+
+    scores, targets: (N,); of equal scores the first counts as better.
+    """
+    right = targets[np.argsort(-scores, kind="stable")]
+    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+    return float(precision[right].mean()) if right.any() else float("nan")
+
+
 def wilson(share: npt.ArrayLike, count: npt.ArrayLike, deviations: float) -> tuple[Floats, Floats]:
     """Return the bounds of shares of so many independent examples (E. B. Wilson, 1927).
 

@@ -11,14 +11,13 @@ from search.heads import (
     Examples,
     Head,
     Space,
-    average_precision,
     cut,
     fit,
     gain,
     held_out,
     train,
 )
-from search.measures import sigmoid
+from search.measures import average_precision, sigmoid
 from search.vectors import normalize
 
 DIM = 24
@@ -55,7 +54,7 @@ def test_a_head_orders_photos_that_it_has_not_seen(taught):
     unseen = photos(300, seed=4)
     head = train("cat", examples, space)
     assert head.examples == 120
-    assert average_precision(right(unseen), head.correction(unseen)) > 0.9
+    assert average_precision(head.correction(unseen), right(unseen)) > 0.9
 
 
 def test_the_solution_is_the_most_probable(taught):
@@ -100,8 +99,8 @@ def test_held_out_scores_are_of_heads_that_did_not_see_them():
     chance = np.arange(40) % 2 == 0
     examples, space = Examples.of(vectors, chance, np.zeros(40)), Space.of(vectors)
     seen = train("cat", examples, space).correction(vectors)
-    assert average_precision(chance, seen) > 0.8
-    assert average_precision(chance, held_out(examples, space)) < 0.65
+    assert average_precision(seen, chance) > 0.8
+    assert average_precision(held_out(examples, space), chance) < 0.65
 
 
 def test_the_gain_is_that_of_photos_held_out(taught):
@@ -160,8 +159,8 @@ def test_a_cut_below_every_photo_judged_is_not_promised():
 
 
 def test_average_precision_of_known_orders():
-    assert average_precision(np.array([True, False, True]), np.array([3.0, 2, 1])) == pytest.approx(5 / 6)
-    assert np.isnan(average_precision(np.array([False]), np.array([1.0])))
+    assert average_precision(np.array([3.0, 2, 1]), np.array([True, False, True])) == pytest.approx(5 / 6)
+    assert np.isnan(average_precision(np.array([1.0]), np.array([False])))
 
 
 def test_a_library_of_one_picture_has_a_space():

@@ -40,6 +40,9 @@ _LEAN = {
     "postgresql": "CASE WHEN kind = 'probe' "
     "THEN CAST(CAST(details AS jsonb) - 'weights' - 'biases' AS text) ELSE details END",
 }
+_RECORD = "photo_id, label, source, probability, score, run_id, rejected, encoders.name, labels.created_at"
+_RECORDS = f"SELECT {_RECORD} FROM labels LEFT JOIN encoders ON encoders.id = encoder_id"  # noqa: S608
+_VERDICTS = f"SELECT photo_id, label, accepted, run_id, created_at FROM verdicts WHERE {LATEST}"  # noqa: S608
 _JUDGING = "SELECT id, details FROM runs WHERE kind IN ('accept', 'reject') AND details IS NOT NULL"
 _BOUNDS = {"above", "below"}  # in the details of a run that judged by rule
 _TOGETHER = 4096  # verdicts in memory at a time
@@ -113,24 +116,19 @@ class TagReader(ABC):
 
     def labels_of(self, ids: Sequence[int]) -> dict[int, list[LabelRecord]]:
         """Return the labels of photos with where they are from, by label; rejected ones too."""
-        query = (
-            "SELECT photo_id, label, source, probability, score, run_id, rejected, encoders.name, created_at "
-            "FROM labels LEFT JOIN encoders ON encoders.id = encoder_id WHERE photo_id IN "
-        )
         found: dict[int, list[LabelRecord]] = {id_: [] for id_ in ids}
         with self._reading() as session:
             for chunk in chunks(ids):
                 among, values = listed("id", chunk)
-                for id_, *row in session.rows(f"{query}{among} ORDER BY label, source", values):
+                for id_, *row in session.rows(
+                    f"{_RECORDS} WHERE photo_id IN {among} ORDER BY label, source", values
+                ):
                     found[id_].append(_record(row))
         return found
 
     def records(self, label: str) -> dict[int, list[LabelRecord]]:
         """Return what is known of one label on each photo that has it, rejected ones too."""
-        query = (
-            "SELECT photo_id, label, source, probability, score, run_id, rejected, encoders.name, created_at "
-            "FROM labels LEFT JOIN encoders ON encoders.id = encoder_id WHERE label = :label ORDER BY photo_id, source"
-        )
+        query = f"{_RECORDS} WHERE label = :label ORDER BY photo_id, source"
         found: dict[int, list[LabelRecord]] = {}
         with self._reading() as session:
             for id_, *row in session.rows(query, {"label": label}):
@@ -139,7 +137,7 @@ class TagReader(ABC):
 
     def verdicts(self, label: str | None = None) -> list[Verdict]:
         """Return what the user said of labels, or of one: the last word on each photo, ids ascending."""
-        query = f"SELECT photo_id, label, accepted, run_id, created_at FROM verdicts WHERE {LATEST}"  # noqa: S608
+        query = _VERDICTS
         if label is not None:
             query += " AND label = :label"
         with self._reading() as session:
@@ -175,12 +173,11 @@ class TagReader(ABC):
 
     def verdicts_of(self, ids: Collection[int]) -> list[Verdict]:
         """Return the last word on every label of some photos, ids ascending."""
-        query = f"SELECT photo_id, label, accepted, run_id, created_at FROM verdicts WHERE {LATEST}"  # noqa: S608
         found: list[Verdict] = []
         with self._reading() as session:
             for chunk in chunks(sorted(ids)):
                 among, values = listed("id", chunk)
-                rows = session.rows(f"{query} AND photo_id IN {among} ORDER BY photo_id, label", values)
+                rows = session.rows(f"{_VERDICTS} AND photo_id IN {among} ORDER BY photo_id, label", values)
                 found += [_verdict(row) for row in rows]
         return found
 
@@ -199,7 +196,7 @@ class TagReader(ABC):
         Rejected ones are left out.
         """
         query = (
-            "SELECT photo_id, label, source, probability, score, run_id, rejected, encoders.name, labels.created_at "
+            f"SELECT {_RECORD} "  # noqa: S608
             "FROM labels JOIN photos ON photos.id = photo_id LEFT JOIN encoders ON encoders.id = encoder_id "
             "WHERE label = :label AND source = :source AND NOT rejected AND gone_at IS NULL "
             "ORDER BY probability DESC NULLS LAST, photo_id"
@@ -327,11 +324,6 @@ class TagReader(ABC):
                 for row in session.rows(f"{query} WHERE photo_id IN {names}{order}", ids_)
             ]
         return [_sidecar(row) for row in rows]
-
-    def with_sidecars(self) -> Ids:
-        """Return the ids of all photos, present or gone, that we wrote sidecars for, ascending."""
-        with self._reading() as session:
-            return session.ids("SELECT DISTINCT photo_id FROM sidecars ORDER BY photo_id")
 
 
 _COUNTED = {

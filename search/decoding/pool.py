@@ -71,6 +71,19 @@ class Read:
     stat: FileStat
 
 
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A file for a child.
+
+    request: what it is told.   data: what follows that.   preprocessing: None: it is only looked into.
+    """
+
+    path: str
+    request: dict[str, Any]
+    data: bytes
+    preprocessing: Preprocessing | None
+
+
 class Decoders:
     """A pool of children that load and preprocess photos; a context manager, and safe to use from several threads.
 
@@ -175,22 +188,20 @@ class Decoders:
                 return Skip(path, error.reason, error.message)
             request |= {"content": len(data), "stat": list(stat[1:])}
             request["path"] = os.fsencode(path).decode("latin-1")
-        found = self._try(request, data, path, preprocessing, last=False)
-        return found or cast("Decoded | Read | Skip", self._try(request, data, path, preprocessing, last=True))
+        task = _Task(path, request, data, preprocessing)
+        return self._try(task, last=False) or cast("Decoded | Read | Skip", self._try(task, last=True))
 
-    def _try(
-        self, request: dict[str, Any], data: bytes, path: str, preprocessing: Preprocessing | None, *, last: bool
-    ) -> Decoded | Read | Skip | None:
+    def _try(self, task: _Task, *, last: bool) -> Decoded | Read | Skip | None:
         """Return what became of a file; None if it deserves a fresh child."""
         child = self._child()
         try:
-            found = child.decode(request, data, path, preprocessing)
+            found = child.decode(task)
         except Garbled:
             self._dismiss(child)
             if self._closing.is_set():
                 raise CancelledError from None
             reason, detail = child.verdict()
-            return Skip(path, reason, detail) if last or reason is SkipReason.TIMEOUT else None
+            return Skip(task.path, reason, detail) if last or reason is SkipReason.TIMEOUT else None
         except BaseException:
             self._dismiss(child)
             raise
@@ -341,14 +352,13 @@ class _Child:
             raise Garbled
         self._rest()
 
-    def decode(
-        self, request: dict[str, Any], data: bytes, path: str, preprocessing: Preprocessing | None
-    ) -> Decoded | Read | Skip:
-        """Have one file decoded, or, without preprocessing, only looked into.   data: what follows the request.
+    def decode(self, task: _Task) -> Decoded | Read | Skip:
+        """Have one file decoded, or only looked into.
 
         Raises Garbled if the child died, was ended or talks nonsense.
         """
         self.files += 1
+        request, preprocessing = task.request, task.preprocessing
         if preprocessing is None:
             request = request | {"info_only": True}
         elif preprocessing != self._preprocessing:
@@ -356,7 +366,7 @@ class _Child:
             self._preprocessing = preprocessing
         self.due = monotonic() + self._limits.wall_s
         try:
-            wire.send(self._requests, request, data)
+            wire.send(self._requests, request, task.data)
         except OSError:  # a broken pipe: it died before it was asked
             raise Garbled from None
         said = self._receive()
@@ -364,7 +374,7 @@ class _Child:
             self.due = monotonic() + self._limits.wall_s + wire.seconds(said["more_s"])
             said = self._receive()
         try:
-            found = self._understand(said, path, preprocessing.size if preprocessing else None)
+            found = self._understand(said, task.path, preprocessing.size if preprocessing else None)
         except Garbled:
             self._garbled = True
             raise

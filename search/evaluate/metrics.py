@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from search import measures
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -67,9 +69,7 @@ def mean_per_class_recall(predicted: Integers, targets: Integers) -> float:
 
 def average_precision(scores: Scores, targets: Truth) -> float:
     """Return the mean precision at the rank of each positive; 0 without positives.   scores, targets: (N,)."""
-    right = targets[np.argsort(-scores, kind="stable")]
-    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
-    return float((precision * right).sum() / max(int(right.sum()), 1))
+    return measures.average_precision(scores, targets) if targets.any() else 0.0
 
 
 def mean_average_precision(scores: Scores, targets: Truth) -> float:

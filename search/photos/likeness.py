@@ -211,13 +211,20 @@ def _find(large: View, small: View) -> Box | None:
     box = _UPRIGHT.copy()
     for size_px, steps in ((_COARSE, 12), (_FINE, 6)):
         wanted = small.seen(_UPRIGHT, size_px)
-        for _ in range(steps):
-            step = _step(large.seen(box, size_px), wanted)
-            box = _inside(box + step * np.tile(box[2:] - box[:2], 2))
-            if np.abs(step).max() < 0.1 / size_px:
-                break
+        box = _nearer(large, wanted, box, steps=steps, least_px=0.1)
         if not np.corrcoef(large.seen(box, size_px).ravel(), wanted.ravel())[0, 1] >= _ALIKE:
             return None
+    return box
+
+
+def _nearer(large: View, wanted: npt.NDArray[np.float64], box: Box, *, steps: int, least_px: float) -> Box:
+    """Return a box that shows more of what is wanted, (N, N): after so many steps, or one smaller than `least_px`."""
+    size_px = len(wanted)
+    for _ in range(steps):
+        step = _step(large.seen(box, size_px), wanted)
+        box = _inside(box + step * np.tile(box[2:] - box[:2], 2))
+        if np.abs(step).max() < least_px / size_px:
+            break
     return box
 
 
@@ -279,12 +286,7 @@ def agree(one: View, other: View, same: Same) -> bool:
 def _refine(large: View, small: View, box: Box, size_px: int) -> Box:
     """Return the box to a tenth of a pixel, from one that is right to a few."""
     for at_px, steps in ((min(256, size_px), 4), (min(512, size_px), 3)):
-        wanted = small.seen(_UPRIGHT, at_px)
-        for _ in range(steps):
-            step = _step(large.seen(box, at_px), wanted)
-            box = _inside(box + step * np.tile(box[2:] - box[:2], 2))
-            if np.abs(step).max() < 0.03 / at_px:
-                break
+        box = _nearer(large, small.seen(_UPRIGHT, at_px), box, steps=steps, least_px=0.03)
     return box
 
 

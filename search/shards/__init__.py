@@ -17,7 +17,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
@@ -139,26 +139,14 @@ def encode_all(
     """
     from search.shards.encoding import quarantine
 
-    first: Failure | None = None  # to fail by an error; the others are only counted
-    deadly: list[Failure] = []
-    done = deaths = failed = in_a_row = 0
-    waiting: Iterable[Shard] = shards
-    retries = RETRIES
+    account = _Account(engine.in_process)
+    waiting, retries = shards, RETRIES
     while True:
         for outcome in engine.run(task, waiting, retries=retries, stop=stop):
+            account.note(outcome)
             if isinstance(outcome, Receipt):
-                done, in_a_row = done + 1, 0
                 yield outcome
-                continue
-            if outcome.died:
-                deadly.append(outcome)
-                deaths += 1
-                if deaths > _DEADLY[0] + _DEADLY[1] * done:
-                    raise _failed(first or outcome, failed or sum(len(one.shard.files) for one in deadly))
-                continue
-            first, failed, in_a_row = first or outcome, failed + len(outcome.shard.files), in_a_row + 1
-            if in_a_row >= (_AT_ONCE if done and not engine.in_process else _HOPELESS):
-                raise _failed(first, failed)
+        deadly, account.deadly = account.deadly, []
         alone = [one for one in deadly if len(one.shard.files) == 1]
         parts = [part for one in deadly if len(one.shard.files) > 1 for part in one.shard.halves(job)]
         if retries:
@@ -168,9 +156,43 @@ def encode_all(
         if not parts or (stop and stop.is_set()):
             break
         # One death is enough to split further; of a single file it may have been bad luck.
-        waiting, deadly, retries = parts, [], int(max(len(part.files) for part in parts) == 1)
-    if first:
-        raise _failed(first, failed)
+        waiting, retries = parts, int(max(len(part.files) for part in parts) == 1)
+    if account.first:
+        raise _failed(account.first, account.failed)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What shards came to so far.
+
+    first: the first to fail by an error; of the others only the photos are counted, `failed`.   deadly: those of the
+    present pass that workers died of.
+    """
+
+    in_process: bool
+    done: int = 0
+    deaths: int = 0
+    deadly: list[Failure] = field(default_factory=list)
+    first: Failure | None = None
+    failed: int = 0
+    in_a_row: int = 0
+
+    def note(self, outcome: Receipt | Failure) -> None:
+        """Account for a shard.   Raises SearchError once there is no sense in any other."""
+        if isinstance(outcome, Receipt):
+            self.done, self.in_a_row = self.done + 1, 0
+        elif outcome.died:
+            self.deaths += 1
+            self.deadly.append(outcome)
+            if self.deaths > _DEADLY[0] + _DEADLY[1] * self.done:
+                raise _failed(
+                    self.first or outcome, self.failed or sum(len(one.shard.files) for one in self.deadly)
+                )
+        else:
+            self.first, self.failed = self.first or outcome, self.failed + len(outcome.shard.files)
+            self.in_a_row += 1
+            if self.in_a_row >= (_AT_ONCE if self.done and not self.in_process else _HOPELESS):
+                raise _failed(self.first, self.failed)
 
 
 def _failed(first: Failure, photos: int) -> SearchError:
