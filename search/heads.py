@@ -5,8 +5,8 @@
 o are the log odds that the label's text gives, φ photos centred in their library and scaled to a mean square length of
 1. The prior draws the correction towards none: without examples the text alone decides, and a few move it little. It is
 logistic regression with an offset, solved for the most probable w and b (MAP) with L-BFGS; the model is that of a CLIP
-adapter begun at the text's vector, but convex. bench/corrections.py measures
-what it brings, docs/how-to/reviewing.md says so.
+adapter begun at the text's vector, but convex. bench/corrections.py measures what it brings, docs/how-to/reviewing.md
+says so.
 
 Verdicts of one kind say nothing of how common a label is: there b is 0, so that the mean log odds over the library stay
 what they were, and the prior of b widens with the share of the rarer kind. Where accepted ones outnumber all others,

@@ -23,6 +23,7 @@ from search.indexer import IndexOptions
 from search.library.model import LibraryModel
 from search.photos import sources as reading
 from search.photos import tars
+from search.photos.object_storage import ObjectStorage
 from search.photos.sources import Sources
 from search.shards.run import ShardOptions
 from search.web import ServeOptions, create_app
@@ -115,8 +116,8 @@ def test_the_list_of_a_tar_file_far_away_is_kept(library, monkeypatch):
     place.put(a=picture(1), b=picture(2))
     library.index([place.root], options=ONE)
     read = []
-    fetched = Sources._fetched
-    monkeypatch.setattr(Sources, "_fetched", lambda self, *what: read.append(what) or fetched(self, *what))
+    fetched = ObjectStorage.fetched
+    monkeypatch.setattr(ObjectStorage, "fetched", lambda self, *what: read.append(what) or fetched(self, *what))
     del library.sources
     assert counts(library.index([place.root], options=ONE)) == {"unchanged": 2}
     assert read == []

@@ -31,7 +31,7 @@ _BATCH = 1024
 
 
 @dataclass(slots=True)
-class Taken:
+class Tally:
     """What became of the photos that the source has a vector of; all but the adopted are left to be encoded.
 
     turned: the source did not turn them.   changed: they can't be read, or were changed meanwhile.   unsound: what is
@@ -57,7 +57,7 @@ class Adoption(Run):
     _source: Source
     _listing: Listing
     _passport: Passport | None
-    _tally: Taken
+    _tally: Tally
     _encodes: bool
     _deviating: set[str]
 
@@ -66,7 +66,7 @@ class Adoption(Run):
         source: Source,
         listing: Listing,
         examine: Callable[[], Passport | None],
-        taken: Taken,
+        taken: Tally,
         *,
         encode: bool,
     ) -> IndexReport:

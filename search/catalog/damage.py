@@ -140,11 +140,11 @@ def sequence_faults(connection: Connection) -> Iterator[str]:
 def revisions(connection: Connection) -> tuple[str | None, str | None]:
     """The schema's revision as its table has it and as that table's index repeats it."""
     query = "SELECT CAST(version_num AS BLOB) FROM alembic_version "
-    found = [
+    here, index = (
         connection.execute(text(query + how)).scalar()
         for how in ("NOT INDEXED", "INDEXED BY sqlite_autoindex_alembic_version_1 WHERE version_num > ''")
-    ]
-    return tuple(None if value is None else _show(value) for value in found)  # type: ignore[return-value]
+    )
+    return None if here is None else _show(here), None if index is None else _show(index)
 
 
 # ---- rows

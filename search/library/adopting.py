@@ -18,7 +18,7 @@ from search.indexer import IndexOptions
 from search.types import AdoptReport, Passport
 
 if TYPE_CHECKING:
-    from search.adoption.run import Taken
+    from search.adoption.run import Tally
     from search.catalog import Turn
     from search.indexer import Model
     from search.library.seams import Seams
@@ -53,7 +53,7 @@ def adopt(
     wait: bool,
 ) -> AdoptReport:
     """See Library.adopt."""
-    from search.adoption.run import Adoption, Taken
+    from search.adoption.run import Adoption, Tally
 
     listing = look(source, options, progress)
     passports: list[Passport] = []
@@ -65,7 +65,7 @@ def adopt(
 
     if not seams.catalog.exists() or seams.model.row() is None:
         examine()  # before anything is made
-    indexing, taken = indexing or IndexOptions(), Taken()
+    indexing, taken = indexing or IndexOptions(), Tally()
 
     def run(turn: Turn, model: Model, committed: Callable[[int], None] | None) -> IndexReport:
         adoption = Adoption(turn, model, indexing, progress=progress, stop=stop, committed=committed)
@@ -135,7 +135,7 @@ def inspect(seams: Seams, source: Source, listing: Listing, options: AdoptOption
     return passport
 
 
-def _reasons(listing: Listing, taken: Taken) -> dict[str, int]:
+def _reasons(listing: Listing, taken: Tally) -> dict[str, int]:
     found = {
         "changed": listing.stale + taken.changed,
         "turned": taken.turned,

@@ -18,16 +18,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
-from search import objects
 from search.addresses import is_flat, is_remote, tars
 from search.errors import PhotoError, SourceAway, StorageError
 from search.files import atomic_write
-from search.photos.scan import OnError, ScanOptions, has_photo_suffix, is_wanted, scan
+from search.photos.object_storage import ObjectStorage, of_object, state_number
+from search.photos.scan import OnError, ScanOptions, is_wanted, scan
 from search.photos.tars import MOST_BYTES, Member, listed
 from search.types import FileStat, SkipReason
 
@@ -38,9 +37,6 @@ _KEPT_BYTES = 2 << 30  # of tar files from elsewhere in temporary files; the one
 _KEPT_LISTS = 64  # of tar files in memory
 _AT_ONCE = 1 << 24  # bytes that one request asks for
 _DEFAULT = ScanOptions()
-_CHANGED = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
-_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "md5", "checksum", "generation")
-_LATEST_S = 2**33
 
 
 class _Bytes:
@@ -91,7 +87,7 @@ class Sources:
     """
 
     def __init__(self, *, offline: bool = False, lists: Path | None = None) -> None:
-        self._offline = offline
+        self._storage = ObjectStorage(offline=offline)
         self._lists = lists
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Tar] = OrderedDict()
@@ -116,7 +112,7 @@ class Sources:
                 return "file"
             return "file" if inside in members else "folder" if _is_folder(inside, members) else None
         if is_remote(path):
-            return self._kind_of_object(path)
+            return self._storage.kind(path)
         try:
             mode = os.stat(path).st_mode
         except (OSError, ValueError):
@@ -149,9 +145,11 @@ class Sources:
         """
         try:
             if is_remote(root):
-                kind = self._kind_of_object(root)
+                kind = self._storage.kind(root)
                 # A folder that object storage knows has something in it; its list may have millions of names.
-                return bool(self._names(root)) if kind == "folder" and not is_flat(root) else kind is not None
+                return (
+                    bool(self._storage.names(root)) if kind == "folder" and not is_flat(root) else kind is not None
+                )
             if os.path.isfile(root):
                 return True
             with os.scandir(root) as entries:
@@ -171,7 +169,7 @@ class Sources:
         if (tar := self.tar_of(path)) is not None:
             return self._in_tar(tar, path[len(tar) + 1 :], options, tell)
         if is_remote(path):
-            return self._below(path, options, tell)
+            return self._storage.below(path, options, tell)
         return scan(path, options, on_error=on_error)
 
     def stat(self, path: str) -> FileStat:
@@ -182,10 +180,10 @@ class Sources:
             if member is None:
                 raise FileNotFoundError(f"{path} is not there")
             return _of_member(found, member)
-        about = self._about(path)
+        about = self._storage.about(path)
         if about.get("type") == "directory":
             raise IsADirectoryError(f"{path} is a folder")
-        return _of_object(path, about)
+        return of_object(path, about)
 
     # ---- reading
 
@@ -224,7 +222,7 @@ class Sources:
                     detail = f"{found.size_bytes} bytes; the limit on object storage is {MOST_BYTES}"
                     raise PhotoError(SkipReason.TOO_LARGE, detail)
                 # Without an end fsspec asks for its size before. A byte more shows that it grew.
-                data = self._fetched(path, 0, found.size_bytes + 1) if found.size_bytes else b""
+                data = self._storage.fetched(path, 0, found.size_bytes + 1) if found.size_bytes else b""
         except OSError as error:
             raise PhotoError(SkipReason.UNREADABLE, error.strerror or str(error)) from error
         if len(data) != found.size_bytes:
@@ -240,13 +238,13 @@ class Sources:
             raise PhotoError(*member.why)
         end = member.offset + member.size_bytes
         if tar.bytes is None:
-            return self._fetched(path, member.offset, end), _of_member(tar, member)
+            return self._storage.fetched(path, member.offset, end), _of_member(tar, member)
         return tar.bytes.read(member.size_bytes, member.offset), _of_member(tar, member)
 
     # ---- tar files
 
     def _is_tar(self, path: str) -> bool:
-        return self._kind_of_object(path) == "file" if is_remote(path) else os.path.isfile(path)
+        return self._storage.kind(path) == "file" if is_remote(path) else os.path.isfile(path)
 
     def _tar(self, path: str, *, as_of: int | None = None, whole: bool = False) -> _Tar:
         """Return a tar file, listed.
@@ -286,9 +284,9 @@ class Sources:
 
     def _state(self, path: str) -> FileStat:
         if is_remote(path):
-            return _of_object(path, self._about(path))
+            return of_object(path, self._storage.about(path))
         found = os.stat(path)
-        changed = _digest(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        changed = state_number(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         return FileStat(path, found.st_size, found.st_mtime_ns, changed)
 
     def _listed(self, state: FileStat, *, anew: bool = False) -> _Tar:
@@ -309,7 +307,7 @@ class Sources:
         with tempfile.TemporaryFile(prefix="search-", buffering=0) as copy:
             for start in range(0, state.size_bytes, _AT_ONCE):
                 end = min(start + _AT_ONCE, state.size_bytes)
-                part = self._fetched(state.path, start, end)
+                part = self._storage.fetched(state.path, start, end)
                 if len(part) != end - start:
                     raise OSError("it became shorter while it was read")
                 _put(copy, part, state)
@@ -337,75 +335,6 @@ class Sources:
         if tar.trouble:
             tell(path, OSError(tar.trouble))
 
-    # ---- object storage
-
-    def _about(self, path: str) -> dict[str, Any]:
-        """Return what object storage says of an object.   Raises FileNotFoundError, PermissionError, SourceAway."""
-        objects.check_permitted(path, offline=self._offline)
-        files, key = objects.reach(path)
-        found: dict[str, Any] = objects.asked(path, lambda: files.info(key))
-        return found
-
-    def _kind_of_object(self, path: str) -> str | None:
-        try:
-            return "folder" if self._about(path).get("type") == "directory" else "file"
-        except FileNotFoundError:
-            return None
-        except PermissionError as error:
-            raise SourceAway(f"{path} may not be looked at: {error}") from error
-
-    def _names(self, path: str) -> list[dict[str, Any]]:
-        """Return what lies in a folder of object storage; nothing if it is not there.   Raises SourceAway."""
-        objects.check_permitted(path, offline=self._offline)
-        files, key = objects.reach(path)
-        try:
-            found: list[dict[str, Any]] = objects.asked(path, lambda: files.ls(key, detail=True))
-        except FileNotFoundError:
-            return []
-        return found
-
-    def _below(self, root: str, options: ScanOptions, tell: OnError) -> Iterator[FileStat]:
-        """Yield the photos below an address in the order of their names; one folder is asked for at a time."""
-        try:
-            about = self._about(root)
-        except OSError as error:
-            tell(root, error)
-            return
-        if about.get("type") != "directory":
-            yield _of_object(root, about)
-            return
-        excluded = tuple(pattern.rstrip("/") for pattern in options.exclude)
-        stack: list[tuple[str, dict[str, Any]]] = [("", {"type": "directory"})]
-        while stack:
-            name, about = stack.pop()
-            if about.get("type") != "directory":
-                yield _of_object(f"{root}/{name}", about)
-                continue
-            prefix = name and name + "/"
-            folder = f"{root}/{name}".rstrip("/")
-            try:
-                inside = self._names(folder)
-            except PermissionError as error:
-                tell(folder, error)
-                continue
-            found = [
-                (prefix + base, one)
-                for one in inside
-                if (base := _base(one, tell, folder)) and _takes(base, one, prefix, excluded, options)
-            ]
-            found.sort(
-                key=lambda pair: pair[0] + ("/" if pair[1].get("type") == "directory" else ""), reverse=True
-            )
-            stack += found
-
-    def _fetched(self, path: str, start: int, end: int) -> bytes:
-        if start == end:  # no range says so, and what is no range asks for everything
-            return b""
-        objects.check_permitted(path, offline=self._offline)
-        files, key = objects.reach(path)
-        data: bytes = objects.asked(path, lambda: files.cat_file(key, start=start, end=end))
-        return data
-
 
 def _put(copy: BinaryIO, part: bytes, state: FileStat) -> None:
     """Raises StorageError: for each photo of the tar file it would be read anew."""
@@ -417,27 +346,6 @@ def _put(copy: BinaryIO, part: bytes, state: FileStat) -> None:
 
         said = f"{state.path} ({state.size_bytes} bytes) has no room in {tempfile.gettempdir()}: {error.strerror}"
         raise StorageError(said, hint="TMPDIR says where such copies lie for as long as they are read") from error
-
-
-def _base(about: dict[str, Any], tell: OnError, folder: str) -> str:
-    """Return the last name of an object in a folder, "" for one that no path can name."""
-    key = str(about.get("name", "")).rstrip("/")
-    base = key.rpartition("/")[2]
-    is_folder = about.get("type") == "directory"
-    if key == objects.reach(folder)[1].rstrip("/"):  # its own marker, or, as a folder in it, one without a name
-        base = ""
-    elif not is_folder and str(about["name"]).endswith("/"):
-        return ""
-    if (base in ("", ".", "..") and (base or is_folder)) or "\0" in base:
-        tell(f"{folder}/%2E", OSError(f"{key!r} holds what is no name of a file"))
-        return ""
-    return base
-
-
-def _takes(base: str, about: dict[str, Any], prefix: str, excluded: tuple[str, ...], options: ScanOptions) -> bool:
-    is_folder = about.get("type") == "directory"
-    taken = is_folder or has_photo_suffix(base)
-    return taken and is_wanted(base, prefix, excluded, include_hidden=options.include_hidden)
 
 
 def _are_wanted(name: str, excluded: tuple[str, ...], options: ScanOptions) -> bool:
@@ -458,35 +366,6 @@ def _is_folder(inside: str, members: dict[str, Member]) -> bool:
 def _of_member(tar: _Tar, member: Member) -> FileStat:
     path = f"{tar.stat.path}/{member.name}"
     return FileStat(path, member.size_bytes, member.mtime_ns, tar.stat.ctime_ns)
-
-
-def _of_object(path: str, about: dict[str, Any]) -> FileStat:
-    size, mtime_ns = int(about.get("size") or 0), _mtime_ns(about)
-    key = next((str(about[name]) for name in _KEYS if about.get(name)), "")
-    return FileStat(path, size, mtime_ns, _digest(size, mtime_ns, key))
-
-
-def _mtime_ns(about: dict[str, Any]) -> int:
-    """Return when an object was written, 0 where its storage does not say.
-
-    Whole seconds: some storage tells less of them when asked for one object than in a list.
-    """
-    said = next((about[name] for name in _CHANGED if about.get(name)), 0)
-    if isinstance(said, str):
-        try:
-            said = datetime.fromisoformat(said)
-        except ValueError:
-            return 0
-    if isinstance(said, datetime):
-        since = (said if said.tzinfo else said.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
-        return (since.days * 86_400 + since.seconds) * 10**9
-    return int(said) * 10**9 if isinstance(said, int | float) and abs(said) < _LATEST_S else 0
-
-
-def _digest(*state: object) -> int:
-    """Return one number, of 63 bits, that differs whenever any of these does."""
-    digest = hashlib.blake2b(repr(state).encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
 
 
 def _list(state: FileStat, content: _Bytes) -> _Tar:
