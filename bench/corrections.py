@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 
 from search import Library
-from search.heads import Examples, Head, Space, average_precision, train
+from search.heads import Examples, Head, Space, train
 from search.labels import Classifier, Label, LabelOptions, LabelSet
 from search.library.reviewing import Item, Review
-from search.measures import sigmoid
+from search.measures import average_precision, sigmoid
 from search.vectors import normalize
 
 WAYS = ("asked", "chance", "asked, no text", "chance, no text")
@@ -89,7 +89,7 @@ class User:
 
 def mean_ap(album: Album, places: np.ndarray, scores: np.ndarray) -> float:
     """Mean over the classes.   scores: (n, C)."""
-    every = [average_precision(album.targets[places] == c, scores[:, c]) for c in range(len(album.names))]
+    every = [average_precision(scores[:, c], album.targets[places] == c) for c in range(len(album.names))]
     return float(np.nanmean(every))
 
 
@@ -204,8 +204,8 @@ def told(album: Album, library: Library, held: np.ndarray, label: int) -> tuple[
         labelling = library.label(names, options=LabelOptions(multi=multi))
         found = {photo.path: {one.label: one.probability for one in photo.labels} for photo in labelling.photos}
         scores[multi] = np.array([[found[path][name] for name in names] for path in paths])
-    every = [average_precision(targets == c, scores[False][:, c]) for c in range(len(names)) if c != label]
-    own = average_precision(targets == label, scores[True][:, label])
+    every = [average_precision(scores[False][:, c], targets == c) for c in range(len(names)) if c != label]
+    own = average_precision(scores[True][:, label], targets == label)
     right = scores[False].argmax(axis=1) == targets
     return float(right.mean()), own, float(np.mean(every)), float((scores[True][:, label] >= 0.2).mean())
 
