@@ -487,6 +487,11 @@ class IndexReport:
     passed_over: Mapping[PassedOver, int] = field(default_factory=dict)
 
     @property
+    def seen(self) -> int:
+        """How many files were looked at."""
+        return self.added + self.updated + self.moved + self.unchanged + len(self.skipped)
+
+    @property
     def images_per_second(self) -> float:
         """Photos encoded per second of the whole run."""
         return self.encoded / self.seconds if self.seconds else 0.0
