@@ -60,8 +60,11 @@ def passed_over(report: IndexReport, before: str) -> str:
 
 def _suggestions(settings: Settings, library: Library) -> tuple[Suggestion, ...]:
     """Look for queries; the run is over, and neither a failure nor Ctrl-C takes anything from it."""
+    from search.cli.progress import dispensable
+
     try:
-        return library.suggest_queries()
+        with dispensable():
+            return library.suggest_queries()
     except KeyboardInterrupt:
         settings.talk("stopped looking for queries to try; the photos are indexed")
     except SearchError as error:

@@ -147,8 +147,8 @@ def _lines(found: dict[str, Any]) -> Iterable[str]:
         index, find = commands
         yield "There are no photos to search yet. Index a folder of them:"
         yield from ("", index, "")
-        yield "Every photo is looked at once and stays where it is. The first run fetches a model; stop it at any time,"
-        yield "the next one does the rest. Then describe what you look for:"
+        yield "Every photo is looked at once and stays where it is. The first run fetches a model, if it may use the"
+        yield "network; stop it at any time, the next one does the rest. Then describe what you look for:"
         yield from ("", find)
     yield from ("", "`search --help` lists all commands.")
 

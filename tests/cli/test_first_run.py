@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import sqlite3
 from contextlib import closing
@@ -13,7 +14,7 @@ import pytest
 from search import suggestions
 from search.catalog.storage import CATALOG_NAME
 from search.resources import data_path
-from search.suggestions import Kept
+from search.suggestions import Kept, Wording, wordings
 from search.types import Suggestion
 
 
@@ -131,16 +132,17 @@ def test_a_quiet_first_run_looks_for_nothing(run, album, place):
     assert suggestions.kept(place) is None
 
 
-def test_ctrl_c_while_queries_are_looked_for_takes_nothing_from_the_run(run, album, monkeypatch):
-    def interrupted() -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_queries_are_looked_for_takes_nothing_from_the_run(run, album, monkeypatch, number):
+    def interrupted() -> list[Wording]:
+        signal.raise_signal(number)
+        return wordings()
 
     monkeypatch.setattr("search.library.suggesting.LEAST_PHOTOS", 2)
     monkeypatch.setattr("search.suggestions.wordings", interrupted)
-    done = run("index", album, "--model", "builtin")
-    assert done.code == 0
+    done = run("index", album, "--model", "builtin", "--json")
+    assert (done.code, done.json["photos"], done.json["suggestions"]) == (0, 12, [])
     assert "the photos are indexed" in done.stderr
-    assert run("status", "--json").json["photos"] == 12
 
 
 def test_a_folder_without_photos_is_told_with_what_is_there(run, tmp_path):
