@@ -207,7 +207,8 @@ def _tell_report(report: IndexReport, library: str) -> None:
             "if they are gone for good, index with --confirm-removals"
         )
     if not (report.seen or report.offline or report.gone or report.interrupted):
-        click.echo(f"  no photo was found there{passed_over(report, '; passed over: ')}")
+        left_out = passed_over(report)
+        click.echo("  no photo was found there" + (f"; passed over: {left_out}" if left_out else ""))
     _tell_skipped(report.skipped)
 
 

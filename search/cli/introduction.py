@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 _TOLD = {
     PassedOver.VIDEOS: "video",
     PassedOver.LINKS: "link",
-    PassedOver.HIDDEN: "hidden",
-    PassedOver.EXCLUDED: "excluded",
     PassedOver.OTHERS: "other file",
 }
-_UNCOUNTABLE = ("hidden", "excluded")
 
 
 def is_due(library: Library, report: IndexReport) -> bool:
@@ -42,20 +39,26 @@ def document(settings: Settings, library: Library) -> dict[str, Any]:
 
 def tell(settings: Settings, library: Library, report: IndexReport) -> None:
     """Print what was found and three queries to try."""
+    from search.cli.output import printable
     from search.cli.start import find_commands
 
-    click.echo(f"Found {_described(library.catalog.contents())}{passed_over(report, chr(10) + 'Passed over ')}")
+    click.echo(f"Found {_described(library.catalog.contents())}")
+    if left_out := passed_over(report):
+        click.echo(f"Passed over {left_out}")
     if suggestions := _suggestions(settings, library):
         click.echo("Try:")
     for command in find_commands(settings, [one.query for one in suggestions]):
-        click.echo(f"  {command}")
+        click.echo(f"  {printable(command)}")
 
 
-def passed_over(report: IndexReport, before: str) -> str:
+def passed_over(report: IndexReport) -> str:
     """Say what was left out on purpose, "" if nothing was."""
+    from search.cli.output import counted
+
     found = report.passed_over
-    counted = [_counted(found[kind], what) for kind, what in _TOLD.items() if kind in found]
-    return before + " · ".join(counted) if counted else ""
+    told = [counted(found[kind], what) for kind, what in _TOLD.items() if kind in found]
+    told += [f"{found[kind]} {kind}" for kind in (PassedOver.HIDDEN, PassedOver.EXCLUDED) if kind in found]
+    return " · ".join(told)
 
 
 def _suggestions(settings: Settings, library: Library) -> tuple[Suggestion, ...]:
@@ -73,12 +76,10 @@ def _suggestions(settings: Settings, library: Library) -> tuple[Suggestion, ...]
 
 
 def _described(contents: Contents) -> str:
+    from search.cli.output import counted
+
     parts = [", ".join(f"{count} {name.upper()}" for name, count in contents.formats.items())]
     if contents.years:
         first, last = contents.years
         parts.append(f"taken in {first}" if first == last else f"taken from {first} to {last}")
-    return " · ".join([*parts, f"in {_counted(contents.folders, 'folder')}"])
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 or what in _UNCOUNTABLE else f"{count} {what}s"
+    return " · ".join([*parts, f"in {counted(contents.folders, 'folder')}"])

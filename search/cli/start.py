@@ -12,7 +12,7 @@ from search.cli.options import Settings, error_document
 from search.errors import LibraryNotFound, SearchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from search.catalog import Catalog
 
@@ -131,7 +131,7 @@ def _tell(found: dict[str, Any]) -> None:
         click.echo(printable(line))
 
 
-def _lines(found: dict[str, Any]) -> Iterable[str]:
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield from found.get("notes", ())
     commands = [f"  {command}" for command in found["next"]]
     if "error" in found:
@@ -153,12 +153,14 @@ def _lines(found: dict[str, Any]) -> Iterable[str]:
     yield from ("", "`search --help` lists all commands.")
 
 
-def _of_photos(found: dict[str, Any]) -> Iterable[str]:
-    yield f"{found['photos']} photos in {found['library']}{_last_run(found['job'])}"
+def _of_photos(found: dict[str, Any]) -> Iterator[str]:
+    from search.cli.output import counted
+
+    yield f"{counted(found['photos'], 'photo')} in {found['library']}{_last_run(found['job'])}"
     for root in found["offline"]:
         yield f"  {root['path']} is not within reach, with {root['photos']} of them"
     if found["skipped"]:
-        yield f"  {found['skipped']} files could not be indexed: `search skipped` says why"
+        yield f"  {counted(found['skipped'], 'file')} could not be indexed: `search skipped` says why"
 
 
 def _last_run(job: dict[str, Any] | None) -> str:

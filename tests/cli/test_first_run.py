@@ -49,7 +49,7 @@ def test_with_a_library_it_is_told_what_there_is_and_what_to_try(run, album, pla
     out = run().stdout
     assert out.startswith(f"12 photos in {place}, last indexed ")
     assert f"  {album} is not within reach, with 12 of them\n" in out
-    assert "  1 files could not be indexed: `search skipped` says why\n" in out
+    assert "  1 file could not be indexed: `search skipped` says why\n" in out
 
 
 def test_suggestions_are_shown_again(run, album, place):
