@@ -27,6 +27,7 @@ LAYERS = (
         "labels",
         "heads",
         "banks",
+        "suggestions",
         "inspection",
         "generations",
         "live",
@@ -78,7 +79,6 @@ THIRD_PARTIES = {
     "uvicorn": {"cli/serve", "web/connections"},
     "platformdirs": {
         "resources",
-        "library",
         "encoders/exports",
     },
     "sqlalchemy": {
@@ -153,6 +153,7 @@ THIRD_PARTIES = {
         "relevance",
         "diversity",
         "banks",
+        "suggestions",
         "encoders",
         "vectors",
         "catalog",

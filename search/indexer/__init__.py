@@ -9,6 +9,7 @@ before the next one: whatever ends a run, its finished batches stay, and the nex
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from search.mounts import file_system
 from search.photos.scan import ScanOptions
 from search.photos.sources import Sources
 from search.photos.versions import DECODER, READER
-from search.types import IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
+from search.types import IndexReport, JobState, PassedOver, Progress, Skip, SkipReason, Stage, Withheld
 
 if TYPE_CHECKING:
     import threading
@@ -140,6 +141,7 @@ class Run:
         self._report = IndexReport(encoder=model.name, photos=0)
         self._skipped: list[Skip] = []
         self._suspects = Suspects({})
+        self._passed_over: Counter[PassedOver] = Counter()
         self._again: list[ScannedFile] = []
 
     def __call__(self, sources: Sequence[str]) -> IndexReport:
@@ -165,6 +167,7 @@ class Run:
         return replace(
             self._report,
             skipped=tuple(self._skipped),
+            passed_over=dict(self._passed_over),
             seconds=perf_counter() - self._started,
             interrupted=self._stopping(),
         )
@@ -274,7 +277,12 @@ class Run:
         if kind is None:
             found.cover(scope, lies_on)
             return
-        files = self._sources.scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
+        files = self._sources.scan(
+            scope.path,
+            self._options.scan,
+            on_error=self._unreadable(found, scope),
+            passed_over=self._passed_over,
+        )
         for batch in batches(files, _SCAN_BATCH):
             if self._stopping():
                 return

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from search.types.library import (
         CheckReport,
+        Contents,
         EncoderStatus,
         JobState,
         JobStatus,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         Publication,
         RebuildReport,
         RootStatus,
+        Suggestion,
     )
     from search.types.photos import (
         HASH_BYTES,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
         AdoptReport,
         IndexReport,
         Orientation,
+        PassedOver,
         Passport,
         Progress,
         SpotCheck,
@@ -79,6 +82,7 @@ __all__ = [
     "Answer",
     "CheckReport",
     "ClauseScore",
+    "Contents",
     "EncoderStatus",
     "ExportReport",
     "FileStat",
@@ -101,6 +105,7 @@ __all__ = [
     "Likeness",
     "MigrationReport",
     "Orientation",
+    "PassedOver",
     "Passport",
     "Photo",
     "PhotoInfo",
@@ -119,6 +124,7 @@ __all__ = [
     "SkipReason",
     "SpotCheck",
     "Stage",
+    "Suggestion",
     "TagReport",
     "TakenAtSource",
     "UndoReport",
@@ -149,6 +155,7 @@ _HOMES = {
     ),
     "library": (
         "CheckReport",
+        "Contents",
         "EncoderStatus",
         "JobState",
         "JobStatus",
@@ -159,6 +166,7 @@ _HOMES = {
         "Publication",
         "RebuildReport",
         "RootStatus",
+        "Suggestion",
     ),
     "photos": (
         "HASH_BYTES",
@@ -175,6 +183,7 @@ _HOMES = {
         "AdoptReport",
         "IndexReport",
         "Orientation",
+        "PassedOver",
         "Passport",
         "Progress",
         "SpotCheck",

@@ -167,3 +167,24 @@ class LibraryStatus:
     skipped: int = 0
     schema: str = ""
     job: JobStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a library's photos are, as told of a collection that is met for the first time.
+
+    formats: photos by the kind of their files, most first.   years: the first and the last in which one was taken, by
+    what files say of themselves; None where none does.   folders: how many they lie in.
+    """
+
+    formats: Mapping[str, int]
+    years: tuple[int, int] | None
+    folders: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A query worth trying.   relevance: of the photo that fits it best."""
+
+    query: str
+    relevance: float

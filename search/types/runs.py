@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,16 @@ class Withheld:
     reason: str
 
 
+class PassedOver(StrEnum):
+    """What the walk through a folder leaves out on purpose."""
+
+    VIDEOS = "videos"
+    HIDDEN = "hidden"
+    EXCLUDED = "excluded"
+    LINKS = "links"
+    OTHERS = "others"  # no photos by their names
+
+
 @dataclass(frozen=True, slots=True)
 class IndexReport:
     """What a run did. Every file seen is in exactly one of added, updated, moved, unchanged, skipped.
@@ -58,7 +68,7 @@ class IndexReport:
     not_encoded: after re-encoding, photos that have no vector by the new model yet; while there are any, the old
     model answers.   not_published: why the index generation that was due could not be written, "" if it was; the
     photos are committed and found all the same.   index_behind: why an index on a server could not be brought up to
-    date.
+    date.   passed_over: what lay between the photos and was left out on purpose, a folder as one.
     """
 
     encoder: str
@@ -79,6 +89,12 @@ class IndexReport:
     interrupted: bool = False
     not_published: str = ""
     index_behind: str = ""
+    passed_over: Mapping[PassedOver, int] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> int:
+        """How many files were looked at."""
+        return self.added + self.updated + self.moved + self.unchanged + len(self.skipped)
 
     @property
     def images_per_second(self) -> float:
