@@ -283,6 +283,6 @@ def test_thousands_of_conditions_lose_no_photo(make_shelves, seed, case):
 def test_the_libraries_of_this_suite_answer_from_a_mapped_index_with_changes_on_top(make_shelves):
     shelf = make_shelves(0)
     shelf.library.answer(Query((Term(Kind.PHOTO, str(min(shelf.vectors))),)))
-    index = shelf.library._live._index
+    index = shelf.library._index.live._index
     assert isinstance(index, MappedIndex)
     assert 0 < index.laid_over < len(index)

@@ -83,11 +83,11 @@ def answers(library: Library) -> list[tuple[int, float, float]]:
 
 def brute(library: Library) -> list[tuple[int, float, float]]:
     """The same from the catalog's vectors alone."""
-    kept, library._generations = library._generations, None
+    kept, library._index.generations = library._index.generations, None
     try:
         return answers(library)
     finally:
-        library._generations = kept
+        library._index.generations = kept
 
 
 def blobs(library: Library) -> list[tuple[int, int, bytes, int]]:
@@ -172,7 +172,9 @@ def test_a_long_run_publishes_on_its_way(library, album, monkeypatch):
     monkeypatch.setattr(beside, "ThreadPoolExecutor", AtOnce)
     seen: list[tuple[int, ...]] = []
     options = IndexOptions(batch_size=2)
-    library.index([album], options=options, progress=lambda _: seen.append(tuple(library._generations._numbers())))
+    library.index(
+        [album], options=options, progress=lambda _: seen.append(tuple(library._index.generations._numbers()))
+    )
     assert (1,) in seen
     assert (1, 2) in seen
     assert library.status().index["delta"] == 0
@@ -377,7 +379,7 @@ def test_damage_to_any_file_is_found_and_costs_no_answer(indexed, told, how):
         spoil(path, how)
         indexed._told.clear()
         assert answers(indexed) == expected
-        [problem] = indexed._generations.problems(indexed.catalog, full=True)
+        [problem] = indexed._index.generations.problems(indexed.catalog, full=True)
         path.write_bytes(whole)
         if name != "MANIFEST.json" or how == "delete":
             assert ("missing" if name == "MANIFEST.json" else name) in problem
@@ -392,7 +394,7 @@ def test_a_damaged_generation_is_replaced_by_rebuilding(indexed, told):
     expected = answers(indexed)
     flip(generation(indexed) / "vectors-1.f16", 700)
     indexed.rebuild()
-    assert indexed._generations.problems(indexed.catalog, full=True) == []
+    assert indexed._index.generations.problems(indexed.catalog, full=True) == []
     assert answers(indexed) == expected
     assert told == []
 
@@ -407,8 +409,8 @@ def test_decay_that_leaves_the_time_as_it_was_is_found_by_a_full_check(indexed):
         file.seek(700)
         file.write(bytes([byte ^ 1]))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert indexed._generations.problems(indexed.catalog) == []
-    [problem] = indexed._generations.problems(indexed.catalog, full=True)
+    assert indexed._index.generations.problems(indexed.catalog) == []
+    [problem] = indexed._index.generations.problems(indexed.catalog, full=True)
     assert problem == "generation 1 is damaged: vectors-1.f16 is not what was written"
 
 
@@ -477,8 +479,8 @@ def test_a_manifest_that_is_none_is_refused(indexed):
 
 
 def test_a_sound_generation_has_no_problems(indexed):
-    assert indexed._generations.problems(indexed.catalog) == []
-    assert indexed._generations.problems(indexed.catalog, full=True) == []
+    assert indexed._index.generations.problems(indexed.catalog) == []
+    assert indexed._index.generations.problems(indexed.catalog, full=True) == []
 
 
 def test_a_full_check_compares_ids_and_vectors_with_the_catalog(indexed, album, make_photo):
@@ -487,7 +489,7 @@ def test_a_full_check_compares_ids_and_vectors_with_the_catalog(indexed, album, 
         before = (place(indexed) / CATALOG_NAME).read_bytes()
         with closing(sqlite3.connect(place(indexed) / CATALOG_NAME)) as connection, connection:
             connection.execute(statement)
-        found = indexed._generations.problems(indexed.catalog, full=True)
+        found = indexed._index.generations.problems(indexed.catalog, full=True)
         indexed.close()
         (place(indexed) / CATALOG_NAME).write_bytes(before)
         for path in place(indexed).glob("catalog.db-*"):
@@ -516,7 +518,7 @@ def test_a_full_check_finds_vectors_that_were_never_or_wrongly_published(indexed
 
     monkeypatch.setattr("search.catalog.snapshot.Snapshot.vectors", vectors)
     indexed.rebuild()
-    assert indexed._generations.problems(indexed.catalog, full=True) == [
+    assert indexed._index.generations.problems(indexed.catalog, full=True) == [
         "generation 2 lacks 1 vectors of builtin",
         "generation 2 has 1 vectors of builtin that are not the catalog's",
     ]
@@ -528,7 +530,7 @@ def test_a_damaged_vector_is_not_published(indexed):
     indexed.rebuild()
     with Generation(generation(indexed)) as published:
         assert 3 not in published.vectors(1)[0]
-    assert indexed._generations.problems(indexed.catalog, full=True) == []
+    assert indexed._index.generations.problems(indexed.catalog, full=True) == []
 
 
 def wound(library: Library, *statements: str, **values: object) -> None:
@@ -545,7 +547,7 @@ def test_a_vector_that_never_was_one_is_not_published_and_made_anew(indexed, alb
     indexed.rebuild()
     with Generation(generation(indexed)) as published:
         assert 3 not in published.vectors(1)[0]
-    assert indexed._generations.problems(indexed.catalog, full=True) == []
+    assert indexed._index.generations.problems(indexed.catalog, full=True) == []
 
 
 def test_the_last_sound_copy_of_what_is_damaged_stays_until_it_is_mended(indexed):
@@ -583,21 +585,21 @@ def test_generations_of_another_history_are_no_source_for_repair(indexed, album,
     indexed.index([album])
     indexed.close()
     (place(indexed) / CATALOG_NAME).write_bytes(older)
-    with indexed._generations.source(indexed.catalog.publication()) as source:
+    with indexed._index.generations.source(indexed.catalog.publication()) as source:
         assert (source.number, source.others) == (1, ())
     late.unlink()
     make_photo(album / "other.png", 901)
     indexed.index([album])
     assert numbers(indexed) == [1, 2, 3]
     flip(generation(indexed) / "rows.db", 5000)
-    with indexed._generations.source(indexed.catalog.publication()) as source:
+    with indexed._index.generations.source(indexed.catalog.publication()) as source:
         assert (source.number, source.others) == (1, ())
 
 
 def test_a_state_made_anew_names_the_generation_it_named(indexed):
     said = indexed.catalog.publication()
     wound(indexed, "UPDATE state SET uuid = 'x'")
-    with indexed._generations.source(indexed.catalog.publication()) as source:
+    with indexed._index.generations.source(indexed.catalog.publication()) as source:
         indexed.catalog.repair(source)
     now = indexed.catalog.publication()
     named = (said.uuid, said.number, said.generation_seq, said.manifest_hash)
@@ -622,7 +624,7 @@ def test_a_crash_while_publishing_leaves_the_old_or_the_new_generation(
         assert after.status().index["generation"] == (2 if point == "publish.switched" else 1)
         assert len(answers(after)) == 13
         assert answers(after) == brute(after)
-        assert after._generations.problems(after.catalog, full=True) == []
+        assert after._index.generations.problems(after.catalog, full=True) == []
         make_photo(album / "later.png", 901)
         assert after.index([album]).added == 1
         assert after.status().index["delta"] == 0
@@ -825,7 +827,7 @@ def test_rebuilding_a_catalog_encodes_nothing_and_keeps_everything(indexed, albu
         indexed.status().roots,
     ) == before
     assert indexed.catalog.publication().uuid == published.uuid
-    assert (indexed.check().ok, indexed._generations.problems(indexed.catalog, full=True)) == (True, [])
+    assert (indexed.check().ok, indexed._index.generations.problems(indexed.catalog, full=True)) == (True, [])
     again = indexed.index([album])
     assert (again.encoded, again.unchanged, counting.images) == (0, 11, 0)
 
@@ -948,13 +950,13 @@ def test_large_libraries_get_codes_and_small_ones_none(coded, monkeypatch):
     coded.rebuild()
     assert kind(coded) == ("pq", "auto")
     assert sorted(os.listdir(generation(coded))) == sorted([*FILES, "codes-1.pq"])
-    assert coded._generations.problems(coded.catalog, full=True) == []
+    assert coded._index.generations.problems(coded.catalog, full=True) == []
     monkeypatch.setattr("search.generations.manifest.CODES_UP_TO", 19)
     coded.rebuild()
     assert kind(coded) == ("ivf", "auto")
     assert sorted(os.listdir(generation(coded))) == sorted([*FILES, "codes-1.ivf"])
     assert coded.status().index["lists"] >= coded.status().index["probe"] > 0
-    assert coded._generations.problems(coded.catalog, full=True) == []
+    assert coded._index.generations.problems(coded.catalog, full=True) == []
     coded.rebuild(index="exact")
     assert kind(coded) == ("exact", "exact")
     assert sorted(os.listdir(generation(coded))) == FILES
@@ -965,7 +967,7 @@ def test_codes_change_no_answer(coded, index):
     coded.rebuild(index=index)
     expected = brute(coded)
     assert answers(coded) == expected
-    assert coded._live.of(coded.model.answering()).kind == index
+    assert coded._index.live.of(coded.model.answering()).kind == index
 
 
 def test_the_kind_asked_for_is_followed_by_later_generations(coded, album, make_photo):
@@ -1007,13 +1009,13 @@ def test_damaged_codes_cost_time_only(coded, told_of, index, how):
     expected = answers(coded)
     spoil(generation(coded) / f"codes-1.{index}", how)
     assert answers(coded) == expected
-    assert coded._live.of(coded.model.answering()).kind == "exact"
+    assert coded._index.live.of(coded.model.answering()).kind == "exact"
     assert told_of(coded) == []
-    [problem] = coded._generations.problems(coded.catalog, full=True)
+    [problem] = coded._index.generations.problems(coded.catalog, full=True)
     assert f"codes-1.{index}" in problem
     assert coded.check(repair=True).ok
     assert answers(coded) == expected
-    assert coded._live.of(coded.model.answering()).kind == index
+    assert coded._index.live.of(coded.model.answering()).kind == index
 
 
 def test_lists_are_kept_until_there_are_twice_as_many_photos(coded, album, make_photo, monkeypatch):
@@ -1114,7 +1116,7 @@ def test_vectors_are_searched_where_they_lie(coded, album, make_photo, monkeypat
     coded.index([album])
     coded.close()
     coded.search("a wall")
-    index = coded._live.of(coded.model.answering())
+    index = coded._index.live.of(coded.model.answering())
     assert isinstance(index._halves, np.memmap)
     assert (len(index._ids), len(index._new), len(index)) == (20, 1, 21)
 

@@ -385,10 +385,10 @@ def test_a_reader_beside_a_writer_that_brings_changes_is_not_led_astray(
             library.index([album])
 
     def asked(store):
-        if store is reader._mirroring.mirror(index_url).store and moment == "before":
+        if store is reader._index.mirroring.mirror(index_url).store and moment == "before":
             push()
         found = ask(store)
-        if store is reader._mirroring.mirror(index_url).store:
+        if store is reader._index.mirroring.mirror(index_url).store:
             push()
         return found
 
@@ -418,9 +418,9 @@ def test_a_move_to_a_server_that_fails_leaves_the_index_there_is(library, album,
 
 def test_every_query_under_way_when_the_server_goes_is_answered_from_the_folder(library, album, index_url):
     library.index([album])
-    assert not library._live.degrade()
+    assert not library._index.live.degrade()
     library.rebuild(index=index_url)
-    assert library._live.degrade() and library._live.degrade()
+    assert library._index.live.degrade() and library._index.live.degrade()
     assert (len(found(library)), library.vector_index().kind) == (12, "exact")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -165,6 +165,23 @@ def shared_options(function: F) -> F:
     for option in reversed(_SHARED):
         function = option(function)
     return function
+
+
+def gathered(function: F, into: str, values: type[Any], options: Sequence[Callable[[F], F]]) -> F:
+    """Add options that travel together: the function gets them as one value, the parameter `into`.
+
+    values: a dataclass with a field for each of the options.
+    """
+
+    @functools.wraps(function)
+    def gathering(*args: Any, **given: Any) -> Any:
+        own = {field.name: given.pop(field.name) for field in fields(values)}
+        return function(*args, **given, **{into: values(**own)})
+
+    added: Any = gathering
+    for option in reversed(options):
+        added = option(added)
+    return cast(F, added)
 
 
 def as_command(

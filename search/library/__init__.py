@@ -5,61 +5,33 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from time import perf_counter
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from search import generations
 from search.catalog import Catalog
 from search.catalog.copies import CatalogCopy
-from search.errors import (
-    DamagedLibrary,
-    LibraryBusy,
-    LibraryError,
-    LibraryNotFound,
-    NewerLibrary,
-    PhotoError,
-    StorageError,
-    UnknownPhoto,
-    UsageError,
-)
+from search.errors import DamagedLibrary, LibraryError, LibraryNotFound, UnknownPhoto, UsageError
 from search.generations import Generations
+from search.generations.manifest import WISHES
 from search.library import answering
 from search.library.browsing import Browsing
-from search.library.mirroring import ON_CATALOG, Mirroring
+from search.library.index import LibraryIndex
 from search.library.model import AUTO, LibraryModel
-from search.library.seams import Seams, real, spellings
-from search.live import LiveIndex
+from search.library.seams import Seams, real
 from search.query import Kind, Query, Term
 from search.resources import default_location
-from search.types import (
-    Answer,
-    CheckReport,
-    Filter,
-    Hit,
-    LabelledPhoto,
-    Labelling,
-    LibraryStatus,
-    Problem,
-    ProblemKind,
-    RebuildReport,
-    RunKind,
-    Skip,
-)
-from search.vectors import EXACT, normalize
+from search.types import Answer, CheckReport, Filter, Hit, Labelling, LibraryStatus, RebuildReport, Skip
 
 if TYPE_CHECKING:
     from search.adoption import AdoptOptions, Source
-    from search.catalog import EncoderRow, Scope, Turn, Writer
     from search.duplicates import DuplicateGroup, DuplicateOptions, DuplicateReport, MoveReport
     from search.encoders import Encoder
     from search.encoders.preprocessing import Preprocessing
     from search.encoders.quantising import Outcome
-    from search.indexer import IndexOptions, Model
+    from search.indexer import IndexOptions
     from search.labels import Label, LabelOptions, LabelSet
     from search.library.browsing import Browsed, Facets
     from search.library.tags import Tags
@@ -67,7 +39,6 @@ if TYPE_CHECKING:
     from search.shards.run import ShardOptions
     from search.types import (
         AdoptReport,
-        Ids,
         IndexReport,
         MigrationReport,
         Passport,
@@ -80,15 +51,8 @@ if TYPE_CHECKING:
     )
     from search.vectors import VectorIndex
 
-Committed: TypeAlias = Callable[[int], None]
-"""Told how many photos a batch made durable."""
-
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_FILLED = "nothing is lost: 'search rebuild' fills it anew"
-_POLL_S = 0.2  # between two tries to get a library that is being written to
-_MOVED_SAMPLE = 20  # photos looked at before an indexed folder is taken to be somewhere else
 
 
 def _surviving(
@@ -127,14 +91,14 @@ class Library:
     ) -> None:
         self.catalog = Catalog(location, notify=notify)
         self.index_token = index_token
-        self._generations = Generations(self.catalog.folder) if self.catalog.folder else None
         self._holding = ExitStack()  # the generation that answers in the catalog's place
         self._told: set[str] = set()
         self._notify = notify or (lambda _: None)
         self.model = LibraryModel(
             self.catalog, model, offline=offline, notify=self._notify, trust_checkpoint=trust_checkpoint
         )
-        self._begin()
+        generations = Generations(self.catalog.folder) if self.catalog.folder else None
+        self._index = self._indexed(generations)
         self._lock = threading.Lock()
         self._browsing = Browsing()
 
@@ -182,14 +146,18 @@ class Library:
         """Go on with this catalog; what was read from the one before is forgotten."""
         self.catalog.close()
         self._holding.close()
-        self._mirroring.close()
+        self._index.close()
         self.catalog = self.model.catalog = catalog
-        self._begin()
+        self._index = self._indexed(self._index.generations)
 
-    def _begin(self) -> None:
+    def _indexed(self, generations: Generations | None) -> LibraryIndex:
         """Have no index yet over the catalog."""
-        self._mirroring = Mirroring(self.catalog, self.index_token)
-        self._live = LiveIndex(self.catalog, self._generations, self._tell_once, self._mirroring.mirror)
+        return LibraryIndex(
+            self.catalog, generations, token=self.index_token, notify=self._tell, tell_once=self._tell_once
+        )
+
+    def _tell(self, message: str) -> None:
+        self._notify(message)
 
     def _tell_once(self, message: str) -> None:
         if message not in self._told:
@@ -203,7 +171,15 @@ class Library:
 
     @property
     def _seams(self) -> Seams:
-        return Seams(self.catalog, self._live, self.model, self._lock, self._tell_once, lambda: self.sources)
+        return Seams(
+            self.catalog,
+            self._index,
+            self.model,
+            self._lock,
+            notify=self._tell,
+            tell_once=self._tell_once,
+            sources=lambda: self.sources,
+        )
 
     @functools.cached_property
     def sources(self) -> Sources:
@@ -239,34 +215,14 @@ class Library:
         Raises UsageError, EncoderMismatch, ModelError, LibraryBusy, StorageError; SourceAway where object storage goes
         away in the midst; DamagedLibrary where the catalog is damaged, or is missing but can be made anew.
         """
-        from search.indexer import IndexOptions, Run
+        from search.indexer import IndexOptions
+        from search.library import indexing
 
         paths = [real(source) for source in sources]
         if not self.catalog.exists() and (missing := [path for path in paths if not self.sources.kind(path)]):
             raise UsageError(f"there is no file or folder {missing[0]}")
-
-        def run(turn: Turn, model: Model, committed: Committed | None) -> IndexReport:
-            wanted = options or IndexOptions()
-            if shards is None:
-                return Run(
-                    turn, model, wanted, progress=progress, stop=stop, committed=committed, sources=self.sources
-                )(paths)
-            from search.shards.run import ShardRun
-
-            return ShardRun(
-                turn,
-                model,
-                wanted,
-                shards,
-                offline=self.model.offline,
-                trust_checkpoint=self.model.trust_checkpoint,
-                progress=progress,
-                stop=stop,
-                committed=committed,
-                sources=self.sources,
-            )(paths)
-
-        return self._bring_in(run, reencode=reencode, stop=stop, wait=wait)
+        how = indexing.Bringing(options or IndexOptions(), progress, stop, wait)
+        return indexing.index(self._seams, paths, how, reencode=reencode, shards=shards)
 
     def merge(
         self,
@@ -284,22 +240,10 @@ class Library:
         Raises as `index` does.
         """
         from search.indexer import IndexOptions
-        from search.shards.run import Merge
-        from search.shards.store import open_store
+        from search.library import indexing
 
-        def run(turn: Turn, model: Model, committed: Committed | None) -> IndexReport:
-            merge = Merge(
-                turn,
-                model,
-                options or IndexOptions(),
-                progress=progress,
-                stop=stop,
-                committed=committed,
-                sources=self.sources,
-            )
-            return merge.merge(open_store(store, model.fingerprint))
-
-        return self._bring_in(run, stop=stop, wait=wait)
+        how = indexing.Bringing(options or IndexOptions(), progress, stop, wait)
+        return indexing.merge(self._seams, store, how)
 
     def adopt(
         self,
@@ -319,18 +263,12 @@ class Library:
         Raises UntrustedVectors, before anything is written; else as `index` does.
         """
         from search.adoption import AdoptOptions
+        from search.indexer import IndexOptions
         from search.library import adopting
+        from search.library.indexing import Bringing
 
-        return adopting.adopt(
-            self._seams,
-            source,
-            options or AdoptOptions(),
-            self._bring_in,
-            indexing=indexing,
-            progress=progress or (lambda _: None),
-            stop=stop,
-            wait=wait,
-        )
+        how = Bringing(indexing or IndexOptions(), progress, stop, wait)
+        return adopting.adopt(self._seams, source, options or AdoptOptions(), how)
 
     def compare(
         self,
@@ -349,93 +287,15 @@ class Library:
         wanted = options or AdoptOptions()
         return adopting.compare(self._seams, source, wanted, progress or (lambda _: None))
 
-    def _bring_in(
-        self,
-        run: Callable[[Turn, Model, Committed | None], IndexReport],
-        *,
-        reencode: bool = False,
-        stop: threading.Event | None,
-        wait: bool,
-    ) -> IndexReport:
-        """Have a run write to the library, made if need be, and publish what came of it."""
-        with self._turn(stop, wait=wait) as turn:
-            model = self._target(turn, reencode)
-            with self._publishing(turn) as committed:
-                report = run(turn, model, committed)
-            self.model.save_recipe()
-            if not report.interrupted:
-                self.model.save_bank()
-            if reencode and not report.interrupted:
-                report = replace(report, not_encoded=turn.writer.switch_when_complete(model.id))
-            if turn.is_writing or self._is_due():
-                unpublished = self._publish(turn.writer, also=report.reread)
-                report = replace(report, not_published=unpublished, index_behind=self._mirroring.behind)
-        return replace(report, photos=self.catalog.count())
-
-    @contextmanager
-    def _turn(self, stop: threading.Event | None, *, wait: bool) -> Iterator[Turn]:
-        """Hold a library for writing that is made if need be, as soon as it is free if one may wait."""
-        told = False
-        with ExitStack() as stack:
-            while True:
-                try:
-                    self._create()
-                    turn = stack.enter_context(self.catalog.turn())
-                    break
-                except LibraryBusy as busy:
-                    if not wait or (stop and stop.is_set()):
-                        raise
-                    if not told:
-                        self._notify(f"{busy.message}; waiting for it")
-                        told = True
-                (stop or threading.Event()).wait(_POLL_S)
-            yield turn
-
-    def _create(self) -> None:
-        """Make the catalog if there was none ever; one that was lost must not be begun anew beside its generations."""
-        if self._generations and not self.catalog.is_begun() and (kept := self._generations.newest_sound()):
-            kept.close()
-            raise DamagedLibrary(
-                f"the catalog of {self.catalog.shown} is missing, but a copy of it is there",
-                hint="run 'search rebuild'",
-            )
-        self.catalog.create()
-
-    def _target(self, turn: Turn, reencode: bool) -> Model:
-        """The model to index with; not loaded before a photo needs it, if the library knows it."""
-        from search.indexer import Model
-
-        row = None if reencode else self.model.row()
-        if row is None:
-            encoder = self.encoder
-            load = functools.partial(self.model.made_sure, encoder.fingerprint)
-            return Model(turn.writer.register(encoder), encoder.name, encoder.fingerprint, load)
-        load = functools.partial(self.model.made_sure, row.fingerprint)
-        return Model(row.id, row.name, row.fingerprint, load)
-
     def quantise(self, name: str, *, force: bool = False) -> Outcome:
         """Export a model in int8, calibrated on photos of this library and held against what it is made of on others.
 
         It is kept, as `name` with +int8 behind it, if nine of the ten nearest photos stay the same, or by force.
         Raises ModelError, UsageError for too few photos, StorageError; LibraryNotFound.
         """
-        from search.encoders import quantising
-        from search.encoders.hub import Fetcher
-        from search.labels import load_labels
+        from search.library import quantising
 
-        def read(preprocessing: Preprocessing) -> Pixels:
-            ids = self.catalog.all_ids()
-            count = min(len(ids), quantising.CALIBRATED + quantising.COMPARED)
-            chosen = np.random.default_rng(0).choice(ids, count, replace=False)
-            paths = [photo.path for photo in self.catalog.get(chosen.tolist())]
-            return _pixels(paths, preprocessing, self.sources)
-
-        texts = [f"a photo of {label.name}" for label in load_labels("everyday")]
-        model = self.model
-        fetcher = Fetcher(
-            name, offline=model.offline, on_download=model.downloading, trust_checkpoint=model.trust_checkpoint
-        )
-        return quantising.export(name, read, texts, fetcher=fetcher, force=force)
+        return quantising.quantise(self._seams, name, force=force)
 
     def remove(self, paths: Iterable[str | os.PathLike[str]]) -> int:
         """Forget photos and folders, with vectors and labels; return how many.
@@ -443,61 +303,9 @@ class Library:
         The files stay: indexing their folder again brings them back as new.
         Raises UsageError for a path that is in no indexed folder.
         """
-        with self.catalog.writing() as writer:
-            scopes = []
-            for path in paths:
-                found = [scope for spelling in spellings(path) if (scope := writer.source(spelling))]
-                if not found:
-                    raise UsageError(f"{os.fspath(path)} is in no indexed folder")
-                scopes += found
-            removed = sum(writer.remove(scope) for scope in scopes)
-            self._tell_unpublished(self._publish(writer))
-        return removed
+        from search.library import roots
 
-    # ---- generations of the index
-
-    def _publish(self, writer: Writer, *, always: bool = False, also: int = 0) -> str:
-        """Write a generation if one is due, and bring an index on a server up to date.
-
-        Returns why a generation could not be written, "" if all is well; that a server is away, the user is told.
-        also: changes that are not the photos' own, such as labels.
-        """
-        self._tell_unpublished(self._mirroring.bring(writer))
-        if self._generations is None:
-            return ""
-        try:
-            if always or self._generations.is_due(self.catalog, also=also):
-                self._generations.publish(self.catalog, writer)
-        except StorageError as error:
-            return str(error)
-        return ""
-
-    def _is_due(self) -> bool:
-        due = self._generations is not None and self._generations.is_due(self.catalog)
-        return due or self._mirroring.is_due()
-
-    @contextmanager
-    def _publishing(self, turn: Turn) -> Iterator[Committed | None]:
-        """Yield what publishes in the midst of a long run; what is being written then is waited for at its end."""
-        told: list[Committed] = []
-        with ExitStack() as stack:
-            if self.catalog.publication().on_server:
-                from search.mirror import Pusher
-
-                told.append(Pusher(lambda: self._mirroring.bring(turn.writer)).committed)
-            if self._generations is not None:
-                from search.generations.beside import Publisher
-
-                beside = stack.enter_context(Publisher(self._generations, self.catalog, turn))
-                told.append(beside.committed)
-                yield functools.partial(_tell_each, told)
-                beside.finish()
-            else:
-                yield told[0] if told else None
-
-    def _tell_unpublished(self, why: str) -> None:
-        if why:
-            self._notify(f"warning: {why}")
+        return roots.remove(self._seams, paths)
 
     def rebuild(self, *, index: str | None = None) -> RebuildReport:
         """Write the index anew and compact the catalog; make a catalog that is damaged or missing anew from the
@@ -511,40 +319,22 @@ class Library:
         is only in there, and the next `index` brings those photos in again.
         Raises LibraryError where there is nothing to rebuild from, LibraryBusy, StorageError.
         """
-        from search.inspection import rebuild
+        from search.library import upkeep
 
-        started = perf_counter()
-        if index is not None and index not in generations.WISHES:
-            self._mirroring.checked(index)
+        if index is not None and index not in WISHES:
+            self._index.mirroring.checked(index)
         self.close()  # what answers may be a copy, what was read may be damaged
-        chosen = self._choose(index)  # before the generation: it is to know
-        if self._generations is None:
-            report = RebuildReport(self.catalog.count(), None)
-        else:
-            report = rebuild(self.catalog, self._generations, wish=index if index in generations.WISHES else None)
-        if not chosen:
-            self._choose(index)
-        return replace(report, seconds=perf_counter() - started)
-
-    def _choose(self, index: str | None) -> bool:
-        """Have the index on a server be filled anew, or be another one; False where the catalog can't say."""
-        try:
-            with self.catalog.writing() as writer:
-                self._tell_unpublished(self._mirroring.choose(writer, index))
-        except (DamagedLibrary, LibraryNotFound):
-            if self._generations is None:
-                raise
-            return False
-        return True
+        return upkeep.rebuild(self._seams, index)
 
     def _fall_back(self, failed: Catalog, error: LibraryError) -> bool:
         """Answer from the newest sound generation from now on; False if there is none, or it failed itself."""
         with self._lock:
             if self.catalog is not failed:
                 return True  # another thread did
-            if self._generations is None or isinstance(failed, CatalogCopy):
+            generations = self._index.generations
+            if generations is None or isinstance(failed, CatalogCopy):
                 return False
-            kept = self._generations.newest_sound()
+            kept = generations.newest_sound()
             if kept is None:
                 return False
             self._reopen(CatalogCopy(failed.location, kept.rows_path, kept.vectors))
@@ -563,25 +353,9 @@ class Library:
         Raises UsageError if `old` is no indexed folder, if `new` is none, overlaps with another indexed one or does
         not hold the photos; then nothing is changed.
         """
-        target = real(new)
-        if not os.path.isdir(target):
-            raise UsageError(f"there is no folder {target}")
-        with self.catalog.writing() as writer:
-            scope = _whole_root(writer, old)
-            photos = [] if force else self.catalog.sample(scope, _MOVED_SAMPLE)
-            strange = [photo for photo in photos if not _is_below(photo, target)]
-            if strange:
-                raise UsageError(
-                    f"{len(strange)} of {len(photos)} photos looked at are not below {target} as they were below "
-                    f"{scope.root}, the first is {os.path.relpath(strange[0].path, strange[0].root)}",
-                    hint="--force moves it all the same",
-                )
-            moved = writer.move_root(scope, target)
-            if (
-                self.catalog.publication().number is not None
-            ):  # a catalog made anew from it must know the new place
-                self._tell_unpublished(self._publish(writer, always=True))
-        return moved
+        from search.library import roots
+
+        return roots.move(self._seams, old, new, force=force)
 
     # ---- answering
 
@@ -662,7 +436,7 @@ class Library:
     def vector_index(self) -> VectorIndex:
         """Return the index that answers, brought up to the last commit. Not for two threads at a time."""
         with self._lock:
-            return self._live.of(self.model.answering())
+            return self._index.live.of(self.model.answering())
 
     @_surviving
     def text_vectors(self, texts: Sequence[str]) -> Vectors:
@@ -729,10 +503,7 @@ class Library:
         """
         from search.library import browsing
 
-        row = self.catalog.encoder()
-        ids, vectors = self.catalog.embeddings(row, [photo.id for photo in photos]) if row and photos else ((), ())
-        unit = dict(zip(map(int, ids), normalize(np.asarray(vectors)) if len(ids) else (), strict=True))
-        return browsing.folded(self.catalog, photos, unit)
+        return browsing.folded(self.catalog, photos)
 
     # ---- duplicates
 
@@ -756,7 +527,7 @@ class Library:
         wanted, tell = options or DuplicateOptions(), progress or (lambda _: None)
         ids = duplicates.chosen(self._seams, path)
         if wanted.reaches(DuplicateKind.SAME_PICTURE):
-            self._hash(ids, tell, stop)
+            duplicates.hash_lacking(self._seams, ids, progress=tell, stop=stop)
         return duplicates.find(self._seams, ids, wanted, progress=tell, stop=stop)
 
     def set_aside(
@@ -785,7 +556,7 @@ class Library:
             report = setting_aside.set_aside(
                 groups, target, writer.part_with, spare=spare, progress=progress or (lambda _: None), stop=stop
             )
-            self._tell_unpublished(self._publish(writer))
+            self._index.publish(writer)
         return report
 
     def put_back(
@@ -808,23 +579,8 @@ class Library:
             report = putting_back.put_back(path, roots, progress=progress or (lambda _: None), stop=stop)
             known = lambda paths: self.catalog.get(self.catalog.ids_at(paths))  # noqa: E731
             writer.welcome(putting_back.as_they_were([one.to for one in report.moved], known))
-            self._tell_unpublished(self._publish(writer))
+            self._index.publish(writer)
         return report
-
-    def _hash(self, ids: Ids, progress: Callable[[Progress], None], stop: threading.Event | None) -> None:
-        """Give photos the hashes they lack, if the library can be written to."""
-        from search.library import duplicates
-        from search.photos.likeness import METHOD
-
-        lacking = np.intersect1d(ids, self.catalog.without_picture(METHOD), assume_unique=True)
-        if not len(lacking):
-            return
-        try:
-            with self.catalog.writing() as writer:
-                put = functools.partial(writer.put_pictures, method=METHOD)
-                duplicates.hash_missing(self._seams, lacking, put, progress=progress, stop=stop)
-        except (LibraryBusy, StorageError, NewerLibrary, DamagedLibrary) as error:
-            self._notify(f"{len(lacking)} photos have no hash yet and go without: {error.message}")
 
     # ---- labels
 
@@ -833,10 +589,7 @@ class Library:
         """What is known of the library's labels, and what one can do about them."""
         from search.library.tags import Tags
 
-        def publish(writer: Writer, also: int) -> None:
-            self._tell_unpublished(self._publish(writer, also=also))
-
-        return Tags(self._seams, publish)
+        return Tags(self._seams)
 
     @_surviving
     def label(
@@ -861,21 +614,8 @@ class Library:
 
         label_set, options = LabelSet.of(labels), options or LabelOptions()
 
-        def write(labelled: list[LabelledPhoto], row: EncoderRow) -> tuple[int, int]:
-            provenance = labelling.provenance(label_set, options)
-            with self.catalog.writing() as writer:
-                with writer.run(RunKind.LABEL, encoder_id=row.id, **provenance) as run:
-                    applied = run.propose(labelled, label_set.names, encoder_id=row.id)
-                self._tell_unpublished(self._publish(writer, also=len(labelled)))
-            return run.id, applied
-
         return labelling.label(
-            self._seams,
-            label_set,
-            paths=paths,
-            options=options,
-            apply=write if apply else None,
-            progress=progress,
+            self._seams, label_set, paths=paths, options=options, apply=apply, progress=progress
         )
 
     # ---- looking
@@ -892,39 +632,16 @@ class Library:
     @_surviving
     def status(self) -> LibraryStatus:
         """Return the library at a glance; loads no model and no index."""
-        encoders = self.catalog.encoder_status()
-        current = self.catalog.encoder()
-        vectors = self.catalog.count_vectors(current) if current else 0
         return LibraryStatus(
             path=self.catalog.shown,
             photos=self.catalog.count(),
             roots=tuple(self.catalog.root_status(self.sources.is_there)),
-            encoders=tuple(encoders),
-            index={"vectors": vectors, **self._index_status(current, vectors), **self._generation_status()},
+            encoders=tuple(self.catalog.encoder_status()),
+            index=self._index.status(),
             skipped=len(self.catalog.skipped()),
             schema=self.catalog.revision(),
             job=self.catalog.last_job(),
         )
-
-    def _index_status(self, row: EncoderRow | None, vectors: int) -> dict[str, int | str]:
-        """What kind of index answers, what it takes on the disk, and what kind was asked for."""
-        said = self.catalog.publication()
-        if said.on_server:
-            behind = said.seq if said.index_seq < 0 else self.catalog.count_changed(said.index_seq)
-            kind = "milvus" if said.on_server.startswith("milvus") else ON_CATALOG
-            return {"kind": kind, "bytes": 0, "wanted": kind, "url": said.on_server, "behind": behind}
-        manifest = self._generations.manifest(self.catalog) if self._generations else None
-        wanted = manifest.wish if manifest else said.index_url or generations.AUTO
-        published = manifest.encoder(row.fingerprint) if manifest and row else None
-        if published is not None:
-            lists = {"lists": published.lists, "probe": published.probe} if published.lists else {}
-            return {"kind": published.kind, "bytes": published.size_bytes, "wanted": wanted, **lists}
-        return {"kind": EXACT, "bytes": vectors * (4 * row.dim + 8) if row else 0, "wanted": wanted}
-
-    def _generation_status(self) -> dict[str, int | None]:
-        """The published generation, and how many photos were changed since."""
-        said = self.catalog.publication()
-        return {"generation": said.number, "delta": self.catalog.count_changed(said.generation_seq)}
 
     @_surviving
     def skipped(self) -> list[Skip]:
@@ -937,42 +654,9 @@ class Library:
         full: every row, vector and structure; None: if there are no more than 20,000 photos.   repair: restore or
         drop what is damaged, after a copy of the catalog was made beside it.
         """
-        from search import inspection
+        from search.library import upkeep
 
-        def misplaced() -> list[Problem]:
-            row = self.catalog.encoder()
-            if self.catalog.publication().on_server:
-                return [Problem(ProblemKind.INDEX_DAMAGED, wrong, _FILLED) for wrong in self._mirroring.problems()]
-            with self._lock:
-                return self._live.misplaced(row) if row else []
-
-        publish = self._publish_anew if self._generations else None
-        repaired, backup = inspection.repair(self.catalog, self._generations, publish) if repair else (0, None)
-        look = functools.partial(
-            inspection.inspect,
-            self.catalog,
-            self._generations,
-            full=full or repair or None,
-            more=misplaced,
-            is_there=self.sources.is_there,
-        )
-        report = look()
-        if repair and self._fills_anew(report):
-            report, repaired = look(), repaired + 1
-        facts = {**report.facts, **({"backup": backup} if backup else {})}
-        return replace(report, repaired=repaired, facts=facts)
-
-    def _fills_anew(self, report: CheckReport) -> bool:
-        """Fill an index on a server anew that has something wrong and answers; tell whether that was done."""
-        if not any(problem.detail in self._mirroring.mendable for problem in report.problems):
-            return False
-        with self.catalog.writing() as writer:
-            self._mirroring.choose(writer, None)
-        return True
-
-    def _publish_anew(self) -> None:
-        with self.catalog.writing() as writer:
-            self._tell_unpublished(self._publish(writer, always=True))
+        return upkeep.check(self._seams, full=full, repair=repair)
 
     def check_photos(
         self,
@@ -1013,45 +697,6 @@ class Library:
 
     def upgrade(self) -> str:
         """Bring a library of an older version to this one; returns the schema it had."""
-        before = self.catalog.upgrade()
-        with self.catalog.writing() as writer:
-            always = before != self.catalog.revision() and self.catalog.publication().number is not None
-            self._tell_unpublished(self._publish(writer, always=always))
-        return before
+        from search.library import upkeep
 
-
-def _tell_each(told: Sequence[Committed], count: int) -> None:
-    for tell in told:
-        tell(count)
-
-
-def _pixels(paths: Sequence[str], preprocessing: Preprocessing, sources: Sources) -> Pixels:
-    """Return the photos that can be read as (N, H, W, 3) uint8."""
-    from search.decoding.pool import ahead, lend
-
-    with lend() as decoders:
-        loaded = ahead(lambda path: decoders.submit(path, preprocessing, content=sources.content(path)), paths, 16)
-        found = [decoded.pixels for _, decoded in loaded if not isinstance(decoded, Skip)]
-    return np.stack(found) if found else np.empty((0, *preprocessing.size, 3), np.uint8)
-
-
-def _whole_root(writer: Writer, path: str | os.PathLike[str]) -> Scope:
-    """Return the scope of an indexed folder, named by itself. Raises UsageError."""
-    scope = next(filter(None, map(writer.source, spellings(path))), None)
-    if scope is None:
-        raise UsageError(f"{os.fspath(path)} is no indexed folder", hint="'search root list' shows them")
-    if scope.relative != ".":
-        raise UsageError(f"{os.fspath(path)} is only a part of {scope.root}; only the whole of it can be moved")
-    return scope
-
-
-def _is_below(photo: Photo, folder: str) -> bool:
-    """Whether a folder holds this very photo at its place."""
-    from search.photos.decode import content_hash
-
-    path = os.path.join(folder, os.path.relpath(photo.path, photo.root))
-    try:
-        same_size = os.stat(path).st_size == photo.size_bytes
-        return same_size and content_hash(path).hex() == photo.content_hash
-    except (OSError, PhotoError):
-        return False
+        return upkeep.upgrade(self._seams)

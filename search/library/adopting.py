@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from search.adoption import AdoptOptions, Listing, Source, look
 from search.decoding.pool import lend
 from search.documents import passport_document
 from search.errors import UntrustedVectors
 from search.files import atomic_write
-from search.indexer import IndexOptions
+from search.library.indexing import bring_in
 from search.types import AdoptReport, Passport
 
 if TYPE_CHECKING:
     from search.adoption.run import Tally
     from search.catalog import Turn
     from search.indexer import Model
+    from search.library.index import Committed
+    from search.library.indexing import Bringing
     from search.library.seams import Seams
     from search.types import IndexReport, Progress
 
@@ -29,33 +30,11 @@ PASSPORTS = "passports"
 """The folder of a library with a file for each import: what its vectors were trusted for."""
 
 
-class BringIn(Protocol):
-    """Has a run write to the library."""
-
-    def __call__(
-        self,
-        run: Callable[[Turn, Model, Callable[[int], None] | None], IndexReport],
-        *,
-        stop: threading.Event | None,
-        wait: bool,
-    ) -> IndexReport: ...
-
-
-def adopt(
-    seams: Seams,
-    source: Source,
-    options: AdoptOptions,
-    bring_in: BringIn,
-    *,
-    indexing: IndexOptions | None,
-    progress: Callable[[Progress], None],
-    stop: threading.Event | None,
-    wait: bool,
-) -> AdoptReport:
+def adopt(seams: Seams, source: Source, options: AdoptOptions, how: Bringing) -> AdoptReport:
     """See Library.adopt."""
     from search.adoption.run import Adoption, Tally
 
-    listing = look(source, options, progress)
+    listing = look(source, options, how.progress or (lambda _: None))
     passports: list[Passport] = []
 
     def examine() -> Passport | None:
@@ -65,14 +44,14 @@ def adopt(
 
     if not seams.catalog.exists() or seams.model.row() is None:
         examine()  # before anything is made
-    indexing, taken = indexing or IndexOptions(), Tally()
+    taken = Tally()
 
-    def run(turn: Turn, model: Model, committed: Callable[[int], None] | None) -> IndexReport:
-        adoption = Adoption(turn, model, indexing, progress=progress, stop=stop, committed=committed)
+    def work(turn: Turn, model: Model, committed: Committed | None) -> IndexReport:
+        adoption = Adoption(turn, model, how.options, progress=how.progress, stop=how.stop, committed=committed)
         report = adoption.adopt(source, listing, examine, taken, encode=options.encode)
         return replace(report, skipped=(*listing.skipped, *report.skipped))
 
-    index = bring_in(run, stop=stop, wait=wait)
+    index = bring_in(seams, work, how)
     passport = passports[0] if passports else None
     report = AdoptReport(
         passport=passport,
@@ -105,7 +84,7 @@ def _keep(seams: Seams, report: AdoptReport) -> None:
         place.parent.mkdir(mode=0o700, exist_ok=True)
         atomic_write(place, json.dumps(said, indent=1).encode())
     except OSError as error:
-        seams.tell(f"the import's passport could not be written to {place}: {error.strerror or error}")
+        seams.tell_once(f"the import's passport could not be written to {place}: {error.strerror or error}")
 
 
 def compare(seams: Seams, source: Source, options: AdoptOptions, progress: Callable[[Progress], None]) -> Passport:

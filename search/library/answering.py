@@ -87,9 +87,9 @@ def answer(seams: Seams, asked: Query, wish: Wish) -> Answer:
         return _answer(seams, asked, wish)
     except IndexUnavailable as error:
         with seams.lock:
-            if not seams.live.degrade():
+            if not seams.index.live.degrade():
                 raise
-        seams.tell(f"{error.message}; answering from the index in the library's folder")
+        seams.tell_once(f"{error.message}; answering from the index in the library's folder")
         return _answer(seams, asked, wish)
 
 
@@ -97,7 +97,7 @@ def _answer(seams: Seams, asked: Query, wish: Wish) -> Answer:
     started = perf_counter()
     row = seams.model.answering()
     with seams.lock:
-        seams.live.of(row).prepare()
+        seams.index.live.of(row).prepare()
     sought = _sought(seams, row, asked, wish)
     cut = choosing.cut_of(wish.min_relevance, by_words=sought.bank is not None)
     found = _find(seams, row, sought, wish, cut)
@@ -126,8 +126,8 @@ def _find(seams: Seams, row: EncoderRow, sought: _Sought, wish: Wish, cut: float
     selection = seams.catalog.select(wish.filter)
     without = [*wish.without, *(() if wish.examples else sought.named)]
     with seams.lock:
-        index = seams.live.of(row)
-        background = seams.live.background(row)
+        index = seams.index.live.of(row)
+        background = seams.index.live.background(row)
         photos = len(index)
     passed = photos if selection is None else len(selection)
     candidates = passed - _excluded(seams.catalog, without, selection)
@@ -216,7 +216,7 @@ def _texts(seams: Seams, row: EncoderRow, asked: Query, templates: Sequence[str]
         return None
     tower = seams.model.text_tower(row)
     if tower.english_only and is_in_another_script(words):
-        seams.tell(
+        seams.tell_once(
             f"{row.name} reads English, and a query is in another script: translate it, or index with a model of many "
             "languages, such as 'search index --reencode --model ViT-B-16-SigLIP2-256/webli'"
         )

@@ -14,14 +14,14 @@ import numpy as np
 
 from search import addresses
 from search.types import TakenAtSource
-from search.vectors import places_of
+from search.vectors import normalize, places_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from search.catalog import Catalog
     from search.catalog.overview import Overview
-    from search.types import Ids, Photo, Vectors
+    from search.types import Ids, Photo, Vector
 
 _LONG_S = 0.2  # what it may take to read everything on each change
 _OLD_S = 15.0
@@ -151,14 +151,15 @@ def _folders(folders: Sequence[str], codes: npt.NDArray[np.int32]) -> tuple[Coun
 # ---- what shows the same
 
 
-def folded(catalog: Catalog, photos: Sequence[Photo], vectors: Mapping[int, Vectors]) -> list[tuple[int, ...]]:
+def folded(catalog: Catalog, photos: Sequence[Photo]) -> list[tuple[int, ...]]:
     """Return photos' ids as groups that show the same, each group where its first photo was.
 
     The same bytes, the same picture as hashes tell it, or shots of one moment; every photo is so itself to the first
-    of its group.   vectors: (D,) unit, by id.
+    of its group.
     """
     from search.photos.likeness import METHOD
 
+    vectors = _unit_vectors(catalog, photos)
     hashes = {one.id: one.hash for one in catalog.pictures(METHOD, [photo.id for photo in photos])}
     left = list(photos)
     groups = []
@@ -170,7 +171,16 @@ def folded(catalog: Catalog, photos: Sequence[Photo], vectors: Mapping[int, Vect
     return groups
 
 
-def _shows_same(one: Photo, other: Photo, vectors: Mapping[int, Vectors], hashes: Mapping[int, bytes]) -> bool:
+def _unit_vectors(catalog: Catalog, photos: Sequence[Photo]) -> dict[int, Vector]:
+    """Return the photos' unit vectors, (D,), by id; a photo without one is left out."""
+    row = catalog.encoder()
+    if row is None or not photos:
+        return {}
+    ids, vectors = catalog.embeddings(row, [photo.id for photo in photos])
+    return dict(zip(ids.tolist(), normalize(vectors), strict=True)) if len(ids) else {}
+
+
+def _shows_same(one: Photo, other: Photo, vectors: Mapping[int, Vector], hashes: Mapping[int, bytes]) -> bool:
     if one.content_hash == other.content_hash:
         return True
     if one.id not in vectors or other.id not in vectors:

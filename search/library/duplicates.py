@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from search.duplicates import (
     Shortlist,
 )
 from search.encoders.preprocessing import Preprocessing
-from search.errors import UsageError
+from search.errors import DamagedLibrary, LibraryBusy, NewerLibrary, StorageError, UsageError
 from search.library.seams import spellings
 from search.photos.likeness import FINE_PX, METHOD, VIEW_PX, View, agree, compare
 from search.types import HASH_BYTES, Filter, Picture, Progress, Skip, SkipReason, Stage
@@ -71,7 +72,22 @@ def chosen(seams: Seams, path: str | os.PathLike[str] | None) -> Ids:
 # ---- hashes
 
 
-def hash_missing(
+def hash_lacking(
+    seams: Seams, ids: Ids, *, progress: Callable[[Progress], None], stop: threading.Event | None
+) -> None:
+    """Give those of the photos that have no hash one, if the library can be written to."""
+    lacking = np.intersect1d(ids, seams.catalog.without_picture(METHOD), assume_unique=True)
+    if not len(lacking):
+        return
+    try:
+        with seams.catalog.writing() as writer:
+            put = functools.partial(writer.put_pictures, method=METHOD)
+            _hash(seams, lacking, put, progress=progress, stop=stop)
+    except (LibraryBusy, StorageError, NewerLibrary, DamagedLibrary) as error:
+        seams.notify(f"{len(lacking)} photos have no hash yet and go without: {error.message}")
+
+
+def _hash(
     seams: Seams,
     ids: Ids,
     put: Callable[[Sequence[Picture]], None],
@@ -79,7 +95,7 @@ def hash_missing(
     progress: Callable[[Progress], None],
     stop: threading.Event | None,
 ) -> None:
-    """Give photos the hash they lack, from their files; batch by batch, so that a run cut short is not lost.
+    """Give photos their hash, from their files; batch by batch, so that a run cut short is not lost.
 
     put: commits.   A file that can't be read, or is not what was indexed, is left for the next time.
     """
@@ -291,8 +307,8 @@ def find(
     started = perf_counter()
     row = seams.model.answering()
     with seams.lock:
-        index = seams.live.of(row)
-        levels = core.levels(seams.live.background(row), len(index))
+        index = seams.index.live.of(row)
+        levels = core.levels(seams.index.live.background(row), len(index))
     if options.threshold is not None:
         levels = core.Levels(levels.alike, options.threshold)
     search = _Search(seams, index, levels, options, progress, stop, ids)

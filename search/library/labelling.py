@@ -14,7 +14,7 @@ from search.errors import UnknownPhoto, UsageError
 from search.labels import NONE_OF_THESE, Classifier, LabelOptions, label_photos
 from search.library.learning import learned
 from search.library.seams import real
-from search.types import LabelledPhoto, Labelling, Skip, SkipReason
+from search.types import LabelledPhoto, Labelling, RunKind, Skip, SkipReason
 from search.vectors import normalize
 
 if TYPE_CHECKING:
@@ -34,13 +34,10 @@ def label(
     *,
     paths: Sequence[int | str | os.PathLike[str]] | None,
     options: LabelOptions,
-    apply: Callable[[list[LabelledPhoto], EncoderRow], tuple[int, int]] | None,
+    apply: bool,
     progress: Callable[[Progress], None] | None,
 ) -> Labelling:
-    """Label photos; `Library.label` has the words.
-
-    apply: writes the labels of the library's own photos down; returns the run, and how many photos have one of it.
-    """
+    """Label photos; `Library.label` has the words."""
     row, encoder = _labelling(seams, paths)
     remember = encoder.remember if isinstance(encoder, recipes.TextHalf) else None
     heads = learned(seams, row, label_set, encoder) if row and options.learned else None
@@ -60,7 +57,7 @@ def label(
     if apply:
         if row is None or not known:
             raise UsageError("none of these photos is in the library", hint="index them first")
-        run, applied = apply([one.to_write(options) for one in known], row)
+        run, applied = _write(seams, row, label_set, options, [one.to_write(options) for one in known])
     return Labelling(
         encoder=row.name if row and seams.model.loaded is None else seams.model.encoder.name,
         labels=classifier.names,
@@ -87,6 +84,17 @@ class _Known:
         """Return what to write: also what the model says and the user rejected, which tells how good the label is."""
         wrong = tuple(one for one in options.to_apply(self.first) if one.label in self.rejected)
         return LabelledPhoto(self.photo.path, options.to_apply(self.photo.labels) + wrong, self.photo.id)
+
+
+def _write(
+    seams: Seams, row: EncoderRow, label_set: LabelSet, options: LabelOptions, labelled: list[LabelledPhoto]
+) -> tuple[int, int]:
+    """Write labels of the library's own photos down; return the run, and how many photos have one of it."""
+    with seams.catalog.writing() as writer:
+        with writer.run(RunKind.LABEL, encoder_id=row.id, **provenance(label_set, options)) as run:
+            applied = run.propose(labelled, label_set.names, encoder_id=row.id)
+        seams.index.publish(writer, also=len(labelled))
+    return run.id, applied
 
 
 def provenance(label_set: LabelSet, options: LabelOptions) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def migrate(
     if source.catalog.location == target.catalog.location:
         raise UsageError("a library can't be moved to where it is")
     if index is not None and index not in WISHES:
-        target._mirroring.checked(index)
+        target._index.mirroring.checked(index)
     with source.catalog.turn():
         rows = source.catalog.copy_into(
             target.catalog, told=lambda done, total: progress(Progress(Stage.COPY, done, total))

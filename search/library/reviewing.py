@@ -7,7 +7,7 @@ second question of a label is one that it takes for likely: where to cut is lear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ from search.types import RunKind
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from search.catalog import Writer
     from search.library.seams import Seams
     from search.types import Ids, Photo, Vectors
 
@@ -118,14 +117,13 @@ class Review:
     def __init__(
         self,
         seams: Seams,
-        publish: Callable[[Writer, int], None],
         *,
         labels: Sequence[str] = (),
         precision: float | None = None,
     ) -> None:
         if precision is not None and not 0 < precision < 1:
             raise UsageError(f"a precision of {precision} can't be promised", hint="give one between 0 and 1")
-        self._seams, self._publish, self._precision = seams, publish, precision
+        self._seams, self._precision = seams, precision
         self._row = seams.model.answering()
         self._encoder = seams.model.half(self._row) or seams.model.made_sure(self._row.fingerprint)
         names = tuple(dict.fromkeys(filter(None, map(legible, labels))))
@@ -337,7 +335,7 @@ class Review:
 
     def _forget(self) -> None:
         """Begin anew with what was said: the run was undone, and with it all answers."""
-        self._seams.tell(f"run {self._run} was undone elsewhere, and with it what was answered")
+        self._seams.tell_once(f"run {self._run} was undone elsewhere, and with it what was answered")
         self._run = None
         answers, self._answers = self._answers, [answer for answer in self._answers if not answer.said]
         self._teacher.read()
@@ -423,15 +421,15 @@ class Review:
         try:
             teacher.keep(heads)
         except LibraryError as error:
-            self._seams.tell(f"what was learnt is not kept now, and will be learnt again: {error}")
+            self._seams.tell_once(f"what was learnt is not kept now, and will be learnt again: {error}")
         return learnt
 
     def _publish_changes(self, photos: int) -> None:
         try:
             with self._seams.catalog.writing() as writer:
-                self._publish(writer, photos)
+                self._seams.index.publish(writer, also=photos)
         except LibraryError as error:
-            self._seams.tell(f"warning: {error}")
+            self._seams.tell_once(f"warning: {error}")
 
 
 def _evenly(ids: Ids, most: int) -> Ids:

@@ -12,8 +12,8 @@ from search import addresses
 
 if TYPE_CHECKING:
     from search.catalog import Catalog
+    from search.library.index import LibraryIndex
     from search.library.model import LibraryModel
-    from search.live import LiveIndex
     from search.photos.sources import Sources
     from search.types import Photo
 
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 class Seams:
     """A library's catalog, the index over it and its model, as they stand now.
 
-    lock: held by who brings the index up to date or reads it.   tell: says a sentence to the user, each only once.
+    lock: held by who brings the index in memory up to date or reads it.
+    notify: says a sentence to the user, `tell_once` none a second time.
     sources: gives what lists and reads photos that are no files in folders.
     """
 
     catalog: Catalog
-    live: LiveIndex
+    index: LibraryIndex
     model: LibraryModel
     lock: threading.Lock
-    tell: Callable[[str], None]
+    notify: Callable[[str], None]
+    tell_once: Callable[[str], None]
     sources: Callable[[], Sources]
 
     def known(self, ref: int | str | os.PathLike[str]) -> Photo | None:

@@ -44,11 +44,10 @@ _SURE = 1.96  # standard deviations around the share that hold 95 %
 
 
 class Tags:
-    """What `Library.tags` is.   publish: writes a generation of the index if so many changes make it due."""
+    """What `Library.tags` is."""
 
-    def __init__(self, seams: Seams, publish: Callable[[Writer, int], None]) -> None:
+    def __init__(self, seams: Seams) -> None:
         self._seams = seams
-        self._publish = publish
 
     # ---- looking
 
@@ -169,7 +168,7 @@ class Tags:
         """
         from search.library.reviewing import Review
 
-        return Review(self._seams, self._publish, labels=labels, precision=precision)
+        return Review(self._seams, labels=labels, precision=precision)
 
     def teach(self, probe: Probe) -> int:
         """Let a probe decide of its labels under the library's model, in place of their texts; return the run.
@@ -206,7 +205,7 @@ class Tags:
             sidecars, skipped = self._follow(writer, run, undone.sidecars)
             if undone.sidecars and not skipped:
                 writer.end_undo(run)
-            self._publish(writer, len(undone.photos))
+            self._seams.index.publish(writer, also=len(undone.photos))
         return UndoReport(
             run=run,
             kind=undone.kind,
@@ -340,7 +339,7 @@ class Tags:
                 return _Written(None, [])
             with writer.run(kind, details=details) as run:
                 run.judge([(*pair, said[pair]) for pair in pairs])
-            self._publish(writer, len({id_ for id_, _ in pairs}))
+            self._seams.index.publish(writer, also=len({id_ for id_, _ in pairs}))
         return _Written(run.id, pairs)
 
     def _known(self, names: Sequence[str]) -> None:

@@ -47,24 +47,23 @@ class Opened:
 def opened(
     settings: Settings,
     source: str,
-    *,
     model: str,
-    cache: str | None,
-    no_cache: bool,
-    names: str | None = None,
+    keeping: results.Keeping,
+    *,
+    named: Callable[[Dataset], Dataset] | None = None,
     before: Callable[[Dataset], object] | None = None,
 ) -> Iterator[Opened]:
     """Read a data set and the vectors of its photos; say what was left out.
 
-    names: a file of what to call the classes.   before: raises where the work would be for nothing, before it begins;
-    told the whole data set.
+    named: calls the classes what they are to be called.   before: told the whole data set, raises where the work would
+    be for nothing, before it begins.
     Raises UsageError for fewer than two classes, photos of several classes at once, or none that can be read.
     """
-    whole = results.named(single(source), names)
+    whole = named(single(source)) if named else single(source)
     check_classes(whole, source)
     if before:
         before(whole)
-    with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
+    with results.pictures(settings, model, keeping) as pictures:
         seen = results.seen(settings, pictures, whole)
         dataset = whole.take(seen.rows).present()
         results.tell_empty(settings, dataset)

@@ -55,12 +55,9 @@ def command(
     seeds: int,
     test: str | None,
     test_share: float,
-    names: str | None,
-    templates: tuple[str, ...],
-    template_source: str | None,
+    words: results.Words,
     model: str,
-    cache: str | None,
-    no_cache: bool,
+    keeping: results.Keeping,
     html: str | None,
 ) -> None:
     """See how many labelled photos a class are worth what the words are worth.
@@ -79,14 +76,14 @@ def command(
     require()
     if html is not None:
         report.check(html)
-    with opened(settings, source, model=model, cache=cache, no_cache=no_cache, names=names) as photos:
+    with opened(settings, source, model, keeping, named=words.named) as photos:
         dataset = photos.dataset
         other = photos.also(settings, test) if test else None
         contents = photos.pictures.content_hashes(dataset.paths)
         strange = (
             Examples(other[1], other[0].targets, photos.pictures.content_hashes(other[0].paths)) if other else None
         )
-        labels = results.labels_of(dataset, templates, template_source)
+        labels = words.labels(dataset)
         weights, beyond = labels.embed(photos.pictures.text(), photos.pictures.remember())
         name = photos.pictures.model
     results.tell_beyond(settings, beyond)

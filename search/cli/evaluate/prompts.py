@@ -84,8 +84,7 @@ def command(
     parts: tuple[str, ...],
     save: str | None,
     model: str,
-    cache: str | None,
-    no_cache: bool,
+    keeping: results.Keeping,
     html: str | None,
 ) -> None:
     """Compare ways to word the same classes, on a folder of photos for each class.
@@ -108,7 +107,7 @@ def command(
     if save is not None:
         _check_save(save)
     asked = _Asked(texts, sets, captions, labels, added, dropped, parts)
-    with opened(settings, source, model=model, cache=cache, no_cache=no_cache, before=asked.check) as photos:
+    with opened(settings, source, model, keeping, before=asked.check) as photos:
         encoder, remember = photos.pictures.text(), photos.pictures.remember()
         wordings = [wording.only(photos.dataset.folders) for wording in asked.wordings(photos.whole)]
         found = evaluate_prompts(photos.dataset, photos.vectors, wordings, encoder=encoder, remember=remember)

@@ -37,8 +37,7 @@ def command(
     html: str | None,
     k: int,
     model: str,
-    cache: str | None,
-    no_cache: bool,
+    keeping: results.Keeping,
 ) -> None:
     """See whether relevance tells what is there from what is not, on folders of photos by class.
 
@@ -60,7 +59,7 @@ def command(
         report.check(html)
     whole = results.named(Dataset.by_folder(folder), labels)
     things = [line.strip() for line in absent if line.strip()] if absent else None
-    with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
+    with results.pictures(settings, model, keeping) as pictures:
         seen = results.seen(settings, pictures, whole)
         dataset = whole.take(seen.rows).present()
         results.tell_empty(settings, dataset)

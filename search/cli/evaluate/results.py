@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from search.cli.options import Settings, completed_by, not_empty
+from search.cli.options import F, Settings, completed_by, gathered, not_empty
 
 if TYPE_CHECKING:
     from search.evaluate.datasets import Captions, Dataset
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from search.evaluate.statistics import Interval
     from search.labels import LabelSet
     from search.types import Skip
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _TOLD = 5  # skipped photos that are told one by one
 
@@ -38,8 +37,8 @@ _CACHE = (
     ),
     click.option("--no-cache", is_flag=True, help="Keep nothing."),
 )
-_MODEL = (click.option("--model", default="auto", **_MODEL_NAMES), *_CACHE)
-_MODELS = (click.option("--model", "models", multiple=True, default=("auto",), **_MODEL_NAMES), *_CACHE)
+_MODEL = click.option("--model", default="auto", **_MODEL_NAMES)
+_MODELS = click.option("--model", "models", multiple=True, default=("auto",), **_MODEL_NAMES)
 _CLASSES = (
     click.option(
         "--labels",
@@ -60,39 +59,77 @@ _CLASSES = (
 
 
 def model_options(function: F) -> F:
-    """Add `model`, `cache` and `no_cache`: the parameters of `pictures`."""
-    return _with(function, _MODEL)
-
-
-def cache_options(function: F) -> F:
-    """Add `cache` and `no_cache`."""
-    return _with(function, _CACHE)
+    """Add `model` and `keeping`: the parameters of `pictures`."""
+    return _MODEL(cache_options(function))
 
 
 def models_options(function: F) -> F:
     """Add the same, but `models`: one or several."""
-    return _with(function, _MODELS)
+    return _MODELS(cache_options(function))
+
+
+def cache_options(function: F) -> F:
+    """Add `keeping`."""
+    return gathered(function, "keeping", Keeping, _CACHE)
 
 
 def class_options(function: F) -> F:
-    """Add `names`, `templates` and `template_source`: the parameters of `named` and `labels_of`."""
-    return _with(function, _CLASSES)
+    """Add `words`."""
+    return gathered(function, "words", Words, _CLASSES)
 
 
-def _with(function: F, options: Sequence[Callable[[F], F]]) -> F:
-    for option in reversed(options):
-        function = option(function)
-    return function
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where vectors are kept for the next time: in a folder, None for the user's cache, or nowhere."""
+
+    cache: str | None
+    no_cache: bool
+
+    @property
+    def place(self) -> Path | None:
+        """The folder, None for nowhere.   Raises click.UsageError where both are asked for."""
+        from search.evaluate.pictures import default_place
+
+        if self.cache and self.no_cache:
+            raise click.UsageError("--cache and --no-cache can't both be meant")
+        if self.no_cache:
+            return None
+        return Path(self.cache).expanduser().absolute() if self.cache else default_place()
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How classes are worded: a file of their names, and prompts.   Raises UsageError where that can't be meant."""
+
+    names: str | None
+    templates: tuple[str, ...]
+    template_source: str | None
+
+    def named(self, dataset: Dataset) -> Dataset:
+        """Return a data set whose classes are called as is asked for."""
+        return named(dataset, self.names)
+
+    def labels(self, dataset: Dataset) -> LabelSet:
+        """Return the classes of a data set with the prompts that are asked for."""
+        from search.evaluate.zero_shot import label_set
+        from search.labels import load_templates
+
+        found = load_templates(self.template_source) if self.template_source else []
+        if isinstance(found, dict):
+            if self.templates:
+                raise click.UsageError(
+                    f"{self.template_source} has whole sentences; --template has no place beside them"
+                )
+            return label_set(dataset, prompts=found)
+        return label_set(dataset, [*self.templates, *found])
 
 
 @contextmanager
-def pictures(settings: Settings, model: str, *, cache: str | None, no_cache: bool) -> Iterator[Pictures]:
+def pictures(settings: Settings, model: str, keeping: Keeping) -> Iterator[Pictures]:
     """Open the model that is meant, with the vectors that are kept of it."""
-    from search.evaluate.pictures import Pictures, default_place
+    from search.evaluate.pictures import Pictures
 
-    if cache and no_cache:
-        raise click.UsageError("--cache and --no-cache can't both be meant")
-    place = None if no_cache else Path(cache).expanduser().absolute() if cache else default_place()
+    place = keeping.place
     name = _own_model(settings) if model == "auto" else model
     with Pictures(name, place=place, offline=settings.offline, notify=settings.talk) as found:
         yield found
@@ -126,19 +163,6 @@ def named(dataset: Dataset, file: str | None) -> Dataset:
     from search.evaluate.naming import called, read_names
 
     return dataset.named([called(label) for label in read_names(file, dataset)]) if file else dataset
-
-
-def labels_of(dataset: Dataset, templates: Sequence[str], template_source: str | None) -> LabelSet:
-    """Return the classes of a data set with the prompts that were asked for."""
-    from search.evaluate.zero_shot import label_set
-    from search.labels import load_templates
-
-    found = load_templates(template_source) if template_source else []
-    if isinstance(found, dict):
-        if templates:
-            raise click.UsageError(f"{template_source} has whole sentences; --template has no place beside them")
-        return label_set(dataset, prompts=found)
-    return label_set(dataset, [*templates, *found])
 
 
 def document(

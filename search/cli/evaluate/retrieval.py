@@ -49,8 +49,7 @@ def command(
     edges: tuple[int, ...],
     column: str | None,
     models: tuple[str, ...],
-    cache: str | None,
-    no_cache: bool,
+    keeping: results.Keeping,
     html: str | None,
 ) -> None:
     """Measure how often a caption finds its photo, and a photo one of its captions.
@@ -75,7 +74,7 @@ def command(
     found: list[_Result] = []
     for model in models:
         counted = found[0].lengths if found else None
-        with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
+        with results.pictures(settings, model, keeping) as pictures:
             found.append(_measured(settings, pictures, whole, recall_k=recall_k, edges=edges, counted=counted))
     if html is not None:
         report.write(html, f"Retrieval on {whole.name}", _sections(found))

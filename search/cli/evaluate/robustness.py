@@ -49,12 +49,9 @@ def command(
     folders: tuple[str, ...],
     reference: str,
     corruptions: tuple[str, ...] | None,
-    names: str | None,
-    templates: tuple[str, ...],
-    template_source: str | None,
+    words: results.Words,
     model: str,
-    cache: str | None,
-    no_cache: bool,
+    keeping: results.Keeping,
     html: str | None,
 ) -> None:
     """Measure what another style or a worse picture costs.
@@ -74,13 +71,13 @@ def command(
     if html is not None:
         report.check(html)
     first, *others = _datasets(settings, folders, reference)
-    datasets = [results.named(first, names), *others]
+    datasets = [words.named(first), *others]
     early, _ = in_common([dataset.present() for dataset in datasets])
-    results.labels_of(early[0], templates, template_source)  # raises before the work
+    words.labels(early[0])  # raises before the work
     wanted = corruptions if corruptions is not None else () if len(datasets) > 1 else None
-    with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
+    with results.pictures(settings, model, keeping) as pictures:
         common, vectors, skipped, beside = _read(settings, pictures, datasets)
-        labels = results.labels_of(common[0], templates, template_source)
+        labels = words.labels(common[0])
         weights, beyond = labels.embed(pictures.text(), pictures.remember())
         found = _measured(settings, pictures, common, vectors, weights, wanted)
         name = pictures.model

@@ -35,12 +35,9 @@ def command(
     settings: Settings,
     *,
     source: str,
-    names: str | None,
-    templates: tuple[str, ...],
-    template_source: str | None,
+    words: results.Words,
     model: str,
-    cache: str | None,
-    no_cache: bool,
+    keeping: results.Keeping,
     html: str | None,
 ) -> None:
     """Measure how well a model tells the classes of photos by words alone.
@@ -60,15 +57,15 @@ def command(
 
     if html is not None:
         report.check(html)
-    whole = results.named(Dataset.of(source), names)
-    results.labels_of(whole, templates, template_source)  # raises before the work
-    with results.pictures(settings, model, cache=cache, no_cache=no_cache) as pictures:
+    whole = words.named(Dataset.of(source))
+    words.labels(whole)  # raises before the work
+    with results.pictures(settings, model, keeping) as pictures:
         seen = results.seen(settings, pictures, whole)
         dataset = whole.take(seen.rows).present()
         results.tell_empty(settings, dataset)
         if len(dataset.folders) < 2:
             raise UsageError(f"{source} has photos of one class", hint="there must be another to tell it from")
-        labels = results.labels_of(dataset, templates, template_source)
+        labels = words.labels(dataset)
         weights, beyond = labels.embed(pictures.text(), pictures.remember())
         name = pictures.model
     results.tell_beyond(settings, beyond)

@@ -38,11 +38,8 @@ def command(
     made: str | None,
     out: str | None,
     test_share: float,
-    names: str | None,
-    templates: tuple[str, ...],
-    template_source: str | None,
-    cache: str | None,
-    no_cache: bool,
+    words: results.Words,
+    keeping: results.Keeping,
 ) -> None:
     """Teach the library labels from photos in class folders, or from a CSV of path and label.
 
@@ -67,17 +64,7 @@ def command(
         _refuse_given("test_share", "names", "templates", "template_source", "cache", "no_cache")
     with settings.open_library() as library:
         if source is not None:
-            probe, more = _trained(
-                settings,
-                library,
-                source,
-                test_share,
-                names=names,
-                templates=templates,
-                template_source=template_source,
-                cache=cache,
-                no_cache=no_cache,
-            )
+            probe, more = _trained(settings, library, source, test_share=test_share, words=words, keeping=keeping)
         elif made is not None:
             from search.train.probe import load_probe
 
@@ -112,13 +99,10 @@ def _trained(
     settings: Settings,
     library: Library,
     source: str,
-    test_share: float,
     *,
-    names: str | None,
-    templates: tuple[str, ...],
-    template_source: str | None,
-    cache: str | None,
-    no_cache: bool,
+    test_share: float,
+    words: results.Words,
+    keeping: results.Keeping,
 ) -> tuple[Probe, dict[str, Any]]:
     from search.cli.evaluate.opening import check_classes, single
     from search.cli.progress import progress_bar
@@ -127,11 +111,11 @@ def _trained(
     from search.labels import Classifier, LabelOptions
     from search.train.probe import gather, others, train_probe
 
-    whole = results.named(single(source), names)
+    whole = words.named(single(source))
     check_classes(whole, source)
     row = library.model.answering()
     with (
-        results.pictures(settings, row.name, cache=cache, no_cache=no_cache) as pictures,
+        results.pictures(settings, row.name, keeping) as pictures,
         progress_bar(settings) as progress,
     ):
         photos = gather(library, whole.paths, pictures, root=whole.root, progress=progress)
@@ -139,7 +123,7 @@ def _trained(
     dataset = whole.take(photos.rows).present()
     results.tell_empty(settings, dataset)
     check_classes(dataset, source)
-    labels = results.labels_of(dataset, templates, template_source)
+    labels = words.labels(dataset)
     encoder, remember = library.model.texts(row)
     classifier = Classifier.build(
         labels, encoder, LabelOptions(multi=True), bank=lambda: library.model.bank(row), remember=remember
