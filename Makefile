@@ -5,16 +5,23 @@ RIVALS = against_rclip against_clip_retrieval
 BENCHES = encoders pipeline memory index filters labels incremental decoding quality reliability serving
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
 
-.PHONY: demo test test-slow test-clients test-browser test-scale test-milvus torture lint format bench docs wheel clean
+.PHONY: demo test test-slow test-programs test-int8 test-clients test-browser test-scale test-milvus torture lint format bench docs wheel clean
 
 demo: $(VENV)/installed       ## index real photographs, search and label them; PHOTOS=DIR for your own
 	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: $(VENV)/installed       ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not milvus" -n auto --maxprocesses 5 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not milvus and not int8 and not programs" -n auto --maxprocesses 5 --dist worksteal
 
 test-slow: $(VENV)/installed  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-programs: $(VENV)/installed  ## run the tests that need other programs or root, skipping those that it finds no program for
+	$(BIN)/python -m pytest -m "programs and not slow"
+
+test-int8: $(VENV)/installed  ## run the tests of models in int8
+	$(BIN)/pip install -q -c constraints.txt "nncf>=3.0"
+	$(BIN)/python -m pytest -m int8 tests/encoders/test_quantising.py
 
 test-clients: $(VENV)/installed  ## run other programs' own clients against a server
 	$(BIN)/python -m pytest -m slow tests/web/test_client_packages.py

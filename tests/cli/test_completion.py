@@ -115,12 +115,14 @@ def test_bash_inserts_words_that_mean_what_they_say(tagged, shell):
     assert shell("bash", script).splitlines() == [*sorted(LABELS), "new york"]
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
 def test_fish_completes(tagged, shell):
     script = f"search completion fish | source; complete -C 'search -L {tagged} find x --tag ne'"
     assert shell("fish", script).splitlines() == ["new york"]
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
 def test_zsh_reads_its_script(shell):
     script = 'autoload -Uz compinit; compinit -u; eval "$(search completion zsh)"; print $_comps[search]'

@@ -62,8 +62,8 @@ def test_the_runtime_reports_nothing_to_its_maker() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.int8
 def test_an_export_in_int8_is_a_model_of_its_own(place: Path, builtin) -> None:
-    pytest.importorskip("nncf")
     arguments = ["models", "export", "builtin", "--int8", "--force", "--json", "-L", str(place)]
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     document = json.loads(result.stdout)
@@ -84,8 +84,8 @@ def test_an_export_in_int8_is_a_model_of_its_own(place: Path, builtin) -> None:
         assert library.encoder.precision == "int8"
 
 
+@pytest.mark.int8
 def test_an_export_that_finds_other_photos_is_not_kept(place: Path, monkeypatch, models_in_int8: Path) -> None:
-    pytest.importorskip("nncf")
     from search.encoders import quantising
 
     monkeypatch.setattr(quantising, "LEAST_OVERLAP", 1.01)
@@ -95,6 +95,7 @@ def test_an_export_that_finds_other_photos_is_not_kept(place: Path, monkeypatch,
     assert not list(models_in_int8.glob("*"))
 
 
+@pytest.mark.int8
 def test_another_export_replaces_no_model_unasked_and_of_the_same_photos_is_the_same(
     place: Path, models_in_int8: Path, cache_of_exports: Path
 ) -> None:
@@ -115,8 +116,8 @@ def test_models_in_int8_are_no_cache() -> None:
     assert place == exports.default_models() != exports.default_folder("builtin")
 
 
+@pytest.mark.int8
 def test_fewer_photos_than_two_hundred_to_compare_are_no_sample() -> None:
-    pytest.importorskip("nncf")
     from search.encoders import quantising
 
     def read(preprocessing: Preprocessing) -> np.ndarray:

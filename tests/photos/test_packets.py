@@ -271,6 +271,7 @@ def test_any_name_is_written_and_taken_out_again(before, named, existing):
             assert whole[-1] in [keywords.alike(text) for text in leaves]
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not shutil.which("exiftool"), reason="exiftool is not here")
 def test_exiftool_reads_what_is_written_and_keeps_what_is_ours(tmp_path: Path):
     """In what it wrote itself, too; and what it changes later leaves ours to be taken out."""

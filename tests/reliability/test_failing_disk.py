@@ -20,6 +20,7 @@ from reliability.nursery import Nursery, Outcome
 
 from reliability import album
 
+pytestmark = pytest.mark.programs  # a C compiler
 PHOTOS = 40
 ERRORS = {
     "ENOSPC": errno.ENOSPC,

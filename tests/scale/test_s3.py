@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 from object_storage import Place, Wire, environment, moto_server, picture, tar_of
@@ -19,14 +20,18 @@ from search.shards.run import ShardOptions
 from search.shards.store import open_store
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("moto.server")
-s3fs = pytest.importorskip("s3fs")
 
 ONE = IndexOptions(workers=1)
 
 
 @pytest.fixture(scope="module")
+def s3fs() -> ModuleType:
+    return pytest.importorskip("s3fs")
+
+
+@pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, int]]:
+    pytest.importorskip("moto.server")
     with moto_server() as address:
         yield address
 
@@ -84,7 +89,7 @@ def test_shards_lie_there_as_in_a_folder(album, bucket, tmp_path, counting):
         read(open_store(bucket, counting.fingerprint), "none", counting.fingerprint)
 
 
-def test_of_a_shard_no_more_is_fetched_than_the_names(album, bucket, counting, monkeypatch):
+def test_of_a_shard_no_more_is_fetched_than_the_names(album, bucket, counting, s3fs, monkeypatch):
     job = Job("builtin", counting.fingerprint, bucket, "x", workers=1)
     (file,) = scan(str(album / "day0" / "photo00.png"))
     shard = Shard.of([file._replace(path=f"{file.path}{number}") for number in range(2000)], job)
@@ -223,7 +228,7 @@ def test_names_that_no_path_has_are_told_and_nothing_comes_twice(bucket):
     assert told == [f"{bucket}/%2E", f"{bucket}/a/%2E"]
 
 
-def test_a_photo_costs_one_request(place, monkeypatch):
+def test_a_photo_costs_one_request(place, s3fs, monkeypatch):
     there = sources.Sources()
     listed = list(there.scan(place.root))
     asked = []

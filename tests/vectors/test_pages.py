@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -18,16 +20,19 @@ PAGE = mmap.PAGESIZE
 
 
 @pytest.fixture
-def cold(tmp_path) -> Path:
+def cold(tmp_path) -> Iterator[Path]:
     """A file of 16 MB of which nothing is in memory; skipped where the system can't tell or keeps it there."""
-    path = tmp_path / "large"
-    path.write_bytes(bytes(4096 * PAGE))
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    forget(path)
-    if in_memory(path):
-        pytest.skip("files stay in memory here")
-    return path
+    with TemporaryDirectory(dir=Path(__file__).parent) as beside:  # where temporary files stay in memory
+        for folder in (tmp_path, Path(beside)):
+            path = folder / "large"
+            path.write_bytes(bytes(4096 * PAGE))
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            forget(path)
+            if not in_memory(path):
+                yield path
+                return
+    pytest.skip("files stay in memory here")
 
 
 def forget(path: Path) -> None:

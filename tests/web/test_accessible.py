@@ -14,7 +14,7 @@ from search import Library
 from search.web import ServeOptions, create_app
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.programs]
 
 AXE = "axe-core@4.14.1"
 NOTHING = "/?q=x&after=2021&before=2022&camera=Leica+M"

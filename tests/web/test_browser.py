@@ -11,6 +11,7 @@ from search.web import ServeOptions, create_app
 from search.web.pages import searching
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+pytestmark = pytest.mark.programs
 PHONE = {"width": 390, "height": 844}
 OPEN = ".tile:not([hidden]) > .open"
 

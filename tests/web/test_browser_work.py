@@ -12,6 +12,7 @@ from search import Library
 from search.web import ServeOptions, create_app
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+pytestmark = pytest.mark.programs
 
 
 @pytest.fixture(scope="module")
