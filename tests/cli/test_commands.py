@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 import pytest
 
+from docs.generate import commands
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.versions import HISTORY
 from search.cli import cli
-from search.cli.reference import commands
 from search.encoders import exports
 from search.resources import data_path
 
