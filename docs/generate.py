@@ -320,7 +320,7 @@ def _signature(name: str, value: Any) -> str:
     """Return how something is called, or read where it is a property."""
     function = _function(value)
     if isinstance(value, enum.EnumType):
-        return "\n".join(f"{name}.{one.name} = {one.value!r}" for one in value)
+        return "\n".join(f'{name}.{one.name} = "{one.value}"' for one in value)
     if getattr(value, "_is_protocol", False):
         return f"class {name}(Protocol)"
     signature = inspect.signature(function)
