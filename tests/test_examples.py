@@ -33,7 +33,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SLOW = {"fine-tuning"}
 """Pages whose examples take more than a few seconds, by name: they run with the slow tests."""
 
-LATER = {"evaluation", "long-text", "migration", "serve"}
+LATER = {"evaluation", "long-text", "serve"}
 LATER |= {"README", "filters", "labels", "queries", "reviewing"}
 """Pages that are being rewritten and have no such examples yet."""
 
