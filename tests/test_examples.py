@@ -30,10 +30,10 @@ from search.library.model import LibraryModel
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SLOW = {"fine-tuning"}
+SLOW = {"evaluation", "fine-tuning", "long-text"}
 """Pages whose examples take more than a few seconds, by name: they run with the slow tests."""
 
-LATER = {"evaluation", "long-text", "serve"}
+LATER = {"serve"}
 LATER |= {"README", "filters", "labels", "queries", "reviewing"}
 """Pages that are being rewritten and have no such examples yet."""
 
