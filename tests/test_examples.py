@@ -127,6 +127,9 @@ class Session:
         if found := re.fullmatch(r"export (\w+)=(.*)", code):
             self._patch.setenv(found[1], os.path.expanduser(shlex.split(found[2])[0]))
             return 0, ""
+        if found := re.fullmatch(r"unset (\w+)", code):
+            self._patch.delenv(found[1])
+            return 0, ""
         if found := re.fullmatch(r"cd (\S+)", code):
             self._patch.chdir(os.path.expanduser(found[1]))
             return 0, ""
