@@ -6,14 +6,15 @@ A page is a Markdown file. Its fenced blocks share a folder, a home and a librar
              the next line. What stands below a command is what it must print. A command with nothing below it has
              to succeed, and its output is not compared; one that fails has to show what it says. `search ...` is run
              in this process, everything else (pipes, loops, `cp`) by bash with the real program on the PATH, which
-             costs seconds. `cd` and `export NAME=VALUE` hold for the rest of the page. `search serve` is started for
-             the rest of the page on a port that is free, which the page calls 8000.
+             costs seconds. `cd`, `export NAME=VALUE` and `unset NAME` hold for the rest of the page. `search serve`
+             is started for the rest of the page on a port that is free, which the page calls 8000.
 ```python    is executed; names live on in the page's later blocks. A ```text block right behind it is its output.
 
 `<!-- not run: why -->` on the line above a block leaves it out. `<!-- setup: command -->` runs without being shown.
 
 In an output `...` is any text, also over lines. Seconds and rates may be any number, a number with decimals may differ
-by two in its last digit and a percentage by two, for processors round differently. `/home/you` is the home.
+by two in its last digit or the fourth and a percentage by two, for processors round differently. `/home/you` is the
+home.
 
 A page begins in `~/search` with the demo's photographs in `demo/photos`, and an album of one's own in `~/Pictures`.
 `pytest tests/test_examples.py --write-examples` puts what came into the pages, in place of what did not match.
@@ -37,6 +38,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _DIGITS = 2  # by how much the last of a number's digits may differ
+_DECIMALS = 4  # a number with more of them is compared by so many
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ def matches(expected: str, got: str) -> bool:
     pattern.append(re.escape(expected[at:]))
     found = re.fullmatch("".join(pattern), got, re.DOTALL)
     return found is not None and all(
-        abs(float(number) - float(value)) <= (_DIGITS + 0.5) * 10.0 ** -len(number.partition(".")[2])
+        abs(float(number) - float(value))
+        <= (_DIGITS + 0.5) * 10.0 ** -min(_DECIMALS, len(number.partition(".")[2]))
         for (number, _), value in zip(wanted, found.groups(), strict=True)
     )
 

@@ -53,22 +53,6 @@ def test_measured_tables_are_found_by_their_headings():
     assert generate.measured_tables()
 
 
-def test_the_python_examples_run(photographs, tmp_path, monkeypatch, capsys, builtin):
-    from search.library.model import LibraryModel
-
-    demo = tmp_path / "demo" / "photos"
-    demo.mkdir(parents=True)
-    (demo / "chelsea.png").write_bytes(photographs["cat"].read_bytes())
-    (demo / "rocket.jpg").write_bytes(photographs["rocket"].read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(LibraryModel, "load", lambda self, name: builtin)
-    search_, label = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(search_, {})
-    assert "chelsea.png" in capsys.readouterr().out.splitlines()[0]
-    exec(label, {})
-    assert capsys.readouterr().out.startswith("(LabelScore(label='a cat'")
-
-
 @pytest.mark.parametrize(
     "target", ["demo", "test", "test-slow", "test-scale", "lint", "bench", "docs", "format", "wheel"]
 )
@@ -77,6 +61,49 @@ def test_make_targets_are_short_and_there(target):
     recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert recipe, f"no target {target}"
     assert len(recipe[1].splitlines()) <= 3
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names under which a page's headings can be linked to, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(page: Path) -> list[str]:
+    """Return the relative links of a page that lead nowhere."""
+    wrong = []
+    for link in LINK.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
+        target, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        place = (page.parent / target) if target else page
+        if not place.exists() or (anchor and anchor not in anchors(place.read_text(encoding="utf-8"))):
+            wrong.append(link)
+    return wrong
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in PAGES])
+def test_every_link_leads_somewhere(page):
+    assert broken(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A Title: (`x`)\n[a](#a-title-x) [b](gone.md) [c](#gone) [d](https://example.org) ![e](e.png)"
+    )
+    assert broken(page) == ["gone.md", "#gone", "e.png"]
+
+
+def test_every_page_stands_on_the_map():
+    home = ROOT / "docs"
+    linked = {(home / link.partition("#")[0]).resolve() for link in LINK.findall((home / "README.md").read_text())}
+    assert {page.resolve() for page in home.rglob("*.md")} - linked <= {home / "README.md"}
 
 
 RELIABILITY = (ROOT / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
