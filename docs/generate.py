@@ -260,25 +260,23 @@ def python_page() -> str:
     """Return the reference of the public names: signatures and docstrings."""
     names = [(name, getattr(search, name)) for name in search.__all__]
     names.sort(key=lambda one: one[0] != "Library")
-    beside = [
-        (name, getattr(import_module(home), name)) for home, _, name in (at.rpartition(".") for at in BESIDE)
-    ]
+    beside = [at.rpartition(".") for at in BESIDE]
     _, drawn, after = (import_module("search.errors").__doc__ or "").split("\n\n")
     parts = [
         f"# Python\n\n{MADE}\n",
         f"```py\n{inspect.cleandoc((search.__doc__ or '').partition(chr(10))[2])}\n```\n",
         *(_name(name, value) for name, value in names),
         "# Beside them\n\nWhat these take and give, from the modules it is at home in.\n",
-        *(_name(name, value) for name, value in beside),
+        *(_name(name, getattr(import_module(home), name), home=home) for home, _, name in beside),
         f"# Errors\n\nAll are in `search.errors`. {after.strip()}\n\n```text\n{textwrap.dedent(drawn)}\n```\n",
     ]
     return "\n".join(parts)
 
 
-def _name(name: str, value: Any) -> str:
-    """Return all there is to say of a class or a function."""
-    home = "" if name in search.__all__ else f"`from {value.__module__} import {name}`\n\n"
-    parts = [f"## {name}\n\n{home}{_shown(name, value)}"]
+def _name(name: str, value: Any, *, home: str = "") -> str:
+    """Return all there is to say of a class or a function.   home: the module to import it from, if not `search`."""
+    imported = f"`from {home} import {name}`\n\n" if home else ""
+    parts = [f"## {name}\n\n{imported}{_shown(name, value)}"]
     if inspect.isclass(value):
         parts += [_shown(f"{name}.{inner}", one, heading="### ") for inner, one in _members(value)]
     return "\n".join(parts)
