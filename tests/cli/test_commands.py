@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from docs.generate import commands
+from docs.making.commands import commands
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.versions import HISTORY
 from search.cli import cli
