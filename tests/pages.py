@@ -174,7 +174,8 @@ def matches(expected: str, got: str) -> bool:
     pattern.append(re.escape(expected[at:]))
     found = re.fullmatch("".join(pattern), got, re.DOTALL)
     return found is not None and all(
-        abs(float(number) - float(value)) <= (_DIGITS + 0.5) * 10.0 ** -min(_DECIMALS, len(number.partition(".")[2]))
+        abs(float(number) - float(value))
+        <= (_DIGITS + 0.5) * 10.0 ** -min(_DECIMALS, len(number.partition(".")[2]))
         for (number, _), value in zip(wanted, found.groups(), strict=True)
     )
 
