@@ -13,8 +13,8 @@ A page is a Markdown file. Its fenced blocks share a folder, a home and a librar
 `<!-- not run: why -->` on the line above a block leaves it out. `<!-- setup: command -->` runs without being shown.
 
 In an output `...` is any text, also over lines. Seconds and rates may be any number, a number with decimals may differ
-by two in its last digit or the fourth and a percentage by two, for processors round differently. `/home/you` is the
-home.
+by two in its last digit or the fourth and a percentage by two, for processors round differently. `/home/you` is
+the home.
 
 A page begins in `~/search` with the demo's photographs in `demo/photos`, and an album of one's own in `~/Pictures`.
 `pytest tests/test_examples.py --write-examples` puts what came into the pages, in place of what did not match.
