@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--database", choices=["sqlite", "postgresql"], default="sqlite", help="where libraries keep their catalog"
     )
+    parser.addoption("--write-examples", action="store_true", help="put what the examples print into the pages")
     parser.addoption("--torture-part", type=float, default=1.0, help="which part of its long runs' trials to make")
 
 

@@ -37,7 +37,7 @@ def look_for(seams: Seams, n: int) -> tuple[Suggestion, ...]:
     """Look for up to n queries, and keep them. Raises as `answering.answer` does."""
     row = seams.model.answering()
     with seams.lock:
-        photos, vectors = len(seams.live.of(row)), seams.live.background(row)
+        photos, vectors = len(seams.index.live.of(row)), seams.index.live.background(row)
     found: tuple[Suggestion, ...] = ()
     if photos >= LEAST_PHOTOS:
         asked = sorted(

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from search.errors import PhotoError
+from search.extras import how_to_add
 from search.photos import metadata
 from search.photos.opening import refuse_large
 from search.photos.suffixes import RAW_SUFFIXES
@@ -48,7 +49,7 @@ def preview(file: BinaryIO, *, max_pixels: int) -> Preview | None:
         import rawpy
     except ImportError:
         raise PhotoError(
-            SkipReason.UNSUPPORTED_FORMAT, "RAW needs the package rawpy: pip install 'search[raw]'"
+            SkipReason.UNSUPPORTED_FORMAT, f"RAW needs the package rawpy: {how_to_add('raw')}"
         ) from None
     file.seek(0)
     try:

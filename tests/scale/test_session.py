@@ -1,10 +1,9 @@
-"""The README's session, and what people do beside it, on every stack: each says the same as a plain folder does."""
+"""What people do with a library, on every stack: each says the same as a plain folder does."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -21,10 +20,17 @@ from search.library.model import LibraryModel
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-3  # an index on a server may keep what it compares in float16
 
-OWN = """
+SESSION = """
+search index demo/photos --model builtin
+search find "a rocket" -k 3
+search find "xqzvkj wpfh"
+search find --like demo/photos/motorcycle_left.png -k 1
+search find "a horse" "2:grass" --not "a rocket" --unlike 7 --after 2023 --folder demo/photos -k 1
+search find "a temple" --where "taken in 2022..2023 and not camera:pixel" --where "rating >= 4 or label:best"
+search find "a temple" -k 40 --output sheet.html
+search label demo/photos/chelsea.png --label "a rocket" --label "a cat" --template "{}" --model builtin
 search find "a dog" --min-relevance 0 -k 30 --diverse
 search find grass --where "width > 300 and format:png" -k 5 --min-relevance 0
 search find temple --folder demo/photos -k 3 --min-relevance 0
@@ -53,8 +59,6 @@ search status
 search rebuild
 search find "a rocket" -k 2 --min-relevance 0
 """
-"""What people do beside what the README shows."""
-
 PHOTOGRAPHS = {
     (
         "skimage",
@@ -68,16 +72,6 @@ ITS_OWN = {"seconds", "images_per_second", "library", "index", "job", "started_a
 ITS_OWN |= {"facts", "photos_per_second", "milliseconds", "ms_exact", "ms_index", "schema", "kinds", "backup"}
 ITS_OWN |= {"path", "sqlite"}
 """What may differ between two runs or two stacks."""
-
-
-def session() -> list[str]:
-    """Return the commands of the README's session, with those of our own behind them."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"## In the terminal\n\n```console\n(.*?)```", readme, re.DOTALL)
-    assert block
-    shown = [line[2:] for line in block[1].splitlines() if line.startswith("$ ")]
-    assert len(shown) > 8
-    return [*(command for command in shown if "--preview" not in command), *OWN.strip().splitlines()]
 
 
 def gather(folder: Path) -> None:
@@ -107,7 +101,7 @@ def said(tmp_path, builtin, monkeypatch) -> Callable[..., dict[str, Any]]:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("SEARCH_LIBRARY", library)
         answers = {}
-        for number, command in enumerate(session()):
+        for number, command in enumerate(SESSION.strip().splitlines()):
             answers[f"{number} {command}"] = _told(command)
             after(command)
         return answers
@@ -143,7 +137,7 @@ def test_a_catalog_on_a_server_answers_as_a_folder_does(said, tmp_path, database
 @pytest.mark.parametrize("kind", ["milvus", "pgvector"])
 def test_an_index_on_a_server_answers_as_the_one_in_the_folder_does(said, tmp_path, postgres, kind):
     url = f"milvus+file://{tmp_path}/twin.db" if kind == "milvus" else postgres.uri(postgres.database())
-    first = session()[0]
+    first = SESSION.strip().splitlines()[0]
 
     def move(command: str) -> None:
         if command == first:
