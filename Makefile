@@ -1,8 +1,6 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-RIVALS = against_rclip against_clip_retrieval
-BENCHES = encoders pipeline memory index filters labels incremental decoding quality reliability serving
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
 
 .PHONY: demo test test-slow test-programs test-int8 test-clients test-browser test-scale test-milvus torture lint format bench docs wheel clean
@@ -47,9 +45,8 @@ lint: $(VENV)/installed       ## check style and types
 format: $(VENV)/installed     ## rewrite the code in the house style
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: $(VENV)/installed      ## rerun the figures in bench/RESULTS.md; QUICK=1 to see that the rivals run
-	@for script in $(RIVALS); do $(BIN)/python bench/$$script.py $(if $(QUICK),--quick) || exit 1; done
-	@for script in $(BENCHES); do $(BIN)/python bench/$$script.py || exit 1; done
+bench: $(VENV)/installed      ## measure bench/RESULTS.md anew in half an hour; DATA=DIR of labelled photos, QUICK=1 to see that it runs
+	$(BIN)/python bench/run.py $(if $(DATA),--data "$(DATA)") $(if $(QUICK),--quick)
 
 docs: $(VENV)/installed       ## write the reference, the README's commands and the measured tables of all pages
 	$(BIN)/python -m docs.generate

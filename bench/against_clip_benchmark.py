@@ -1,48 +1,60 @@
-"""Hold our metrics against CLIP_benchmark's own functions, on random scores and vectors.
+"""Our metrics held against CLIP_benchmark's own functions, on random scores and vectors, and their time and memory.
 
-Runs where that package can be imported beside torch, best in an environment of its own, from the project's folder:
+    python bench/against_clip_benchmark.py [--rounds 50] [--photos 5000] [--json FILE]
 
-    python -m venv /tmp/clipbench && /tmp/clipbench/bin/pip install torch torchvision clip_benchmark "numpy<2.4"
-    PYTHONPATH=. /tmp/clipbench/bin/python bench/against_clip_benchmark.py
-
-numpy, because its `accuracy` makes numbers of arrays in a way that newer versions refuse. Exits with 1 where a figure
-differs by more than 1e-6. Then both measure retrieval on more photos, five captions each, for their time and memory.
+CLIP_benchmark is installed into an environment of its own (bench/rivals.py), with a numpy older than 2.4: its
+`accuracy` makes numbers of arrays in a way that newer versions refuse. Exits with 1 where a figure differs by more than
+1e-6. Then both measure retrieval on more photos, five captions each.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import subprocess
 import sys
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from search.evaluate import metrics
+from stopwatch import Figure, print_rows, save_figures
 
+CLIP_BENCHMARK = "clip-benchmark==1.6.2"
 TOLERANCE = 1e-6
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=50, help="random inputs of each kind")
     parser.add_argument("--photos", type=int, default=5000, help="for time and memory")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     options = parser.parse_args()
-    try:
-        from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
-    except ImportError as error:
-        print(f"CLIP_benchmark is not here: {error}\n\n{__doc__}", file=sys.stderr)
-        return 1
+    if "clip-benchmark" not in sys.prefix:  # in its own environment this file goes on below
+        return subprocess.run([rival(), __file__, *sys.argv[1:]], check=False).returncode
+    from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+
     worst: dict[str, float] = {}
     for seed in range(options.rounds):
         random = np.random.default_rng(seed)
         pairs = {**classification(random, zeroshot_classification), **retrieval(random, zeroshot_retrieval)}
         for name, (ours, theirs) in pairs.items():
             worst[name] = max(worst.get(name, 0.0), float(np.abs(np.asarray(ours) - np.asarray(theirs)).max()))
-    for name, difference in worst.items():
-        print(f"{name:24} largest difference in {options.rounds} rounds {difference:.1e}")
-    times(options.photos, zeroshot_retrieval)
+    print(f"{CLIP_BENCHMARK.replace('==', ' ')}; {options.rounds} rounds of random scores and vectors.\n")
+    figures = times(options.photos, zeroshot_retrieval)
+    print_rows(("", "ours", "theirs", "ratio"), *((f.what, f.ours, f.theirs, f"{f.ratio:.0f} ×") for f in figures))
+    save_figures(options.json, figures)
+    print_rows(("figure", "largest difference"), *((name, f"{apart:.1e}") for name, apart in worst.items()))
     return int(max(worst.values()) > TOLERANCE)
+
+
+def rival() -> Path:
+    """Return the Python of CLIP_benchmark's environment; torch is borrowed."""
+    from rivals import environment
+
+    packages = ["numpy<2.4", "scikit-learn", "tqdm"]
+    return environment("clip-benchmark", packages, bare=[CLIP_BENCHMARK], borrowing=True, own=True)
 
 
 def classification(random, theirs):
@@ -115,18 +127,22 @@ def drawn(random, photos: int, dim: int = 32, captions: int = 5):
     return unit(images), unit(texts), owners
 
 
-def times(photos: int, theirs) -> None:
+def times(photos: int, theirs) -> list[Figure]:
+    """Measure retrieval: seconds of both by the clock, and memory on top of the vectors."""
     images, texts, owners = drawn(np.random.default_rng(0), photos, dim=256)
     places = np.arange(photos)
     before, started = peak(), perf_counter()
     metrics.first_positive_ranks(texts, images, owners, places)
     metrics.first_positive_ranks(images, texts, places, owners)
-    ours, mine = perf_counter() - started, peak() - before
+    ours_s, ours_mb = perf_counter() - started, peak() - before
     before, started = peak(), perf_counter()
     their_recalls(theirs, images, texts, owners, (10,))
-    took, more = perf_counter() - started, peak() - before
-    print(f"{photos} photos, {len(texts)} captions: {took / ours:.1f} times theirs at one k (ours: all)")
-    print(f"memory on top of the vectors: ours {mine:.0f} MB, theirs {more:.0f} MB more than that")
+    theirs_s, theirs_mb = perf_counter() - started, peak() - before + ours_mb
+    what = f"recall of {photos:,} photos and {len(texts):,} captions: ours at every k, theirs at one"
+    return [
+        Figure(what, f"{ours_s:.3g} s", f"CLIP_benchmark {theirs_s:.3g} s", theirs_s / ours_s),
+        Figure("memory for it", f"{ours_mb:.0f} MB", f"{theirs_mb:,.0f} MB", theirs_mb / max(ours_mb, 1)),
+    ]
 
 
 def peak() -> float:

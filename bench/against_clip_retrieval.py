@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 
 from pictures import photographs
 from rivals import ARCHITECTURE, Ours, agreement, environment, model_files, versions_in
-from stopwatch import Row, Took, in_turn, print_head, print_table, timed, workshop
+from stopwatch import Row, Took, in_turn, print_head, print_table, save_figures, timed, workshop
 from synthetic import list_files
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ FEW = 32
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, help="a folder of photos in place of 512 that are made")
+    parser.add_argument("--photos", type=Path, help="a folder of photos in place of 256 that are made")
     parser.add_argument("--quick", action="store_true", help="a few photos, to see that it works")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     arguments = parser.parse_args()
-    folder = arguments.photos or photographs(64 if arguments.quick else 512, megapixels=(0.2, 1.0))
+    folder = arguments.photos or photographs(64 if arguments.quick else 256, megapixels=(0.2, 1.0))
     python = environment(
         "clip-retrieval",
         ["fire<0.6", "braceexpand", "fsspec", "pandas<3", "pyarrow"],
@@ -44,10 +46,13 @@ def main() -> None:
         borrowing=True,
     )
     model_files()
-    print_head("Against clip-retrieval", **versions_in(python, "clip-retrieval", "torch", "pandas", "pyarrow"))
-    print(f"{ARCHITECTURE} with random weights, float32 there. Seconds from start to end, and of processors.\n")
+    versions = versions_in(python, "clip-retrieval", "torch", "pandas", "pyarrow")
+    print_head("Against clip-retrieval", **versions)
+    used = ", ".join(f"{name} {number}" for name, number in versions.items())
+    print(f"{used}. {ARCHITECTURE} with random weights, float32 there. Seconds of whole processes by the clock.\n")
     with workshop() as work:
-        print_table("clip-retrieval", compare(folder.resolve(), work, python, arguments.rounds))
+        rows = print_table("clip-retrieval", compare(folder.resolve(), work, python, arguments.rounds))
+    save_figures(arguments.json, [row.figure("clip-retrieval") for row in rows])
 
 
 def compare(photos: Path, work: Path, python: Path, rounds: int) -> Iterator[Row]:
@@ -67,14 +72,15 @@ def compare(photos: Path, work: Path, python: Path, rounds: int) -> Iterator[Row
 
     whole = run(photos, "all")
     said = agreement(Ours(work / "all-ours-0"), vectors(work / "all-theirs-0", files, photos))
-    yield Row(f"index {len(files)} photos, the whole process. {said}", *whole)
+    print(said, file=sys.stderr)
+    yield Row(f"index {len(files)} photos, the whole process", *whole)
     little = run(few, "few")
     more = len(files) - len(list_files(few))
     each = [
         [share(all_ - some, more) for all_, some in zip(*runs, strict=True)]
         for runs in zip(whole, little, strict=True)
     ]
-    yield Row("– one photo more", *each)
+    yield Row("index one photo more, the start left aside", *each)
 
 
 def share(took: Took, parts: int) -> Took:

@@ -22,7 +22,7 @@ from statistics import median
 from pictures import photographs
 from rivals import ARCHITECTURE, Ours, Rclip, agreement, fill_rclip, rclip_vectors, rclip_versions
 from search import Library
-from stopwatch import CACHE, Row, Took, in_turn, print_head, print_table, workshop
+from stopwatch import CACHE, Row, Took, in_turn, print_head, print_table, save_figures, workshop
 from synthetic import Identity, cached_library, list_files, make_library, vector_batches
 
 # A comment makes each file another; only their names, sizes and times are looked at.
@@ -67,16 +67,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few of everything, to see that it works")
     parser.add_argument("--rounds", type=int, default=1, help="how often both index")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some parts alone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     arguments = parser.parse_args()
     sizes = Sizes.quick() if arguments.quick else Sizes(rounds=arguments.rounds)
     photos = (arguments.photos or photographs(sizes.photos, megapixels=(0.2, 1.0))).resolve()
     with workshop() as work:
         bench = Bench(work, photos, sizes)
-        print_head(f"Against {Rclip.name}", **rclip_versions())
+        versions = rclip_versions()
+        print_head(f"Against {Rclip.name}", **versions)
+        used = ", ".join(f"{name} {number}" for name, number in versions.items())
         print(
-            f"{ARCHITECTURE} with random weights, float32 in rclip. Seconds from start to end, and of processors.\n"
+            f"{used}. {ARCHITECTURE} with random weights, float32 in rclip. Seconds of whole processes by the clock.\n"
         )
-        print_table(Rclip.name, bench.run(arguments.only))
+        rows = print_table(Rclip.name, bench.run(arguments.only))
+        save_figures(arguments.json, [row.figure("rclip") for row in rows if row.theirs])
         print(*bench.notes, sep="\n")
 
 

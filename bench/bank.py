@@ -5,11 +5,14 @@ python bench/bank.py
 
 from __future__ import annotations
 
+import argparse
+
 from search import banks, load_encoder
 from search.resources import data_path
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     encoder = load_encoder("builtin", offline=True)
     for old in data_path("bank").glob("*.npy"):
         old.unlink()

@@ -40,7 +40,7 @@ def compare(photos: Path, runs: int) -> None:
     pairs = [(rate(photos, "PASSIVE"), rate(photos, None)) for _ in range(runs)]
     passive, default = (median(column) for column in zip(*pairs, strict=True))
     ratio = median(a / b for a, b in pairs)
-    print(f"passive {passive:.0f} photos/s · default {default:.0f} photos/s · ratio {ratio:.1f}")
+    print(f" {passive:.0f} | {default:.0f} | {ratio:.1f} |", flush=True)
 
 
 def main() -> None:
@@ -52,13 +52,14 @@ def main() -> None:
         make(Path(folder), arguments.photos)
         busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
         try:
-            print("busy machine:  ", end="", flush=True)
+            print("| photos a second | threads sleep | threads spin | ratio, pair by pair |\n|---|---|---|---|")
+            print("| beside as many busy loops as cores |", end="", flush=True)
             compare(Path(folder), arguments.runs)
         finally:
             for process in busy:
                 process.kill()
                 process.wait()
-        print("quiet machine: ", end="", flush=True)
+        print("| alone |", end="", flush=True)
         compare(Path(folder), arguments.runs)
 
 

@@ -268,7 +268,9 @@ def main() -> None:
             one_sided(album, place, arguments)
             return
         runs = [run(album, place, seed, arguments) for seed in range(arguments.seeds)]
-    print(f"{arguments.folder.name}: {len(album.ids)} photos, {len(album.names)} classes, {arguments.seeds} seeds")
+    print(
+        f"{arguments.folder.name}: {len(album.ids)} photos, {len(album.names)} classes, {arguments.seeds} seeds.\n"
+    )
     head = [f"{budget}{' each' if arguments.per_label else ''}" for budget in ("before", *arguments.budgets)]
     print(f"| heads | {' | '.join(map(str, head))} |\n|{'---|' * (len(head) + 1)}")
     for way in WAYS:
@@ -277,7 +279,7 @@ def main() -> None:
         print(f"| {way} | {' | '.join(cells)} |")
     apart = [np.array(found["asked"]) - np.array(found["chance"]) for found in runs]
     print(
-        "asked less chance:", ", ".join(stated([row[step] for row in apart]) for step in range(1, len(apart[0])))
+        "\nAsked less chance:", ", ".join(stated([row[step] for row in apart]) for step in range(1, len(apart[0])))
     )
     seconds = np.concatenate([found["seconds"] for found in runs])
     print(f"an answer takes {np.median(seconds) * 1e3:.0f} ms, at most {seconds.max() * 1e3:.0f} ms")

@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=default_workers())
     arguments = parser.parse_args()
     encoder = load_encoder("builtin")
-    print(f"{os.cpu_count()} cores, {arguments.workers} workers, medians of {arguments.rounds} rounds, photos/s")
+    print(f"{os.cpu_count()} cores, {arguments.workers} workers, medians of {arguments.rounds} rounds, photos/s\n")
     print("| photos | encoder | threads | children | ratio |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, (size, count) in SIZES.items():

@@ -34,7 +34,7 @@ from search.photos.scan import scan
 from search.photos.versions import READER
 from search.types import PhotoInfo
 
-FIELDS = ("photos", "added", "updated", "moved", "unchanged", "gone", "encoded")
+FIELDS = ("added", "moved", "unchanged", "gone")
 
 
 def make(folder: Path, count: int) -> list[Path]:
@@ -70,15 +70,18 @@ def main() -> None:
         paths = make(Path(folder, "photos"), arguments.photos)
         with Library.open(Path(folder, "library"), model="builtin", offline=True) as library:
             given = count_images(library)
-            print("| run | " + " | ".join(FIELDS) + " | images given to the model | seconds |")
-            print("|---" * (len(FIELDS) + 3) + "|")
+            print(
+                f"{arguments.photos:,} JPEGs of 640 × 480; then half renamed, a tenth touched, a tenth deleted.\n"
+            )
+            print("| run | " + " | ".join(FIELDS) + " | encoded, in seconds |")
+            print("|---" * (len(FIELDS) + 2) + "|")
             for name in ("first", "unchanged", "after renaming, touching, deleting", "again"):
                 if name.startswith("after"):
                     change(paths)
                 before = given[0]
                 report = library.index([Path(folder, "photos")])
                 values = " | ".join(str(getattr(report, field)) for field in FIELDS)
-                print(f"| {name} | {values} | {given[0] - before} | {report.seconds:.2f} |")
+                print(f"| {name} | {values} | {given[0] - before} in {report.seconds:.2f} |")
 
 
 def unchanged(count: int) -> None:

@@ -26,6 +26,7 @@ from search import banks, load_encoder
 from search.decoding.pool import ahead, lend
 from search.labels import DEFAULT_MULTI_THRESHOLD, LabelSet
 from search.types import Skip
+from stopwatch import print_row
 
 NEUTRAL = ("a photo.", "a picture of something.", "an image.")
 WORDS = {
@@ -176,7 +177,8 @@ def _f1(said: np.ndarray, truth: np.ndarray) -> float:
 
 def tell_calibration(model: Model, tasks: Sequence[Task]) -> None:
     found = [(model.evidence(task.vectors, task.labels), task.truth) for task in tasks]
-    print(f"{'log odds':32}{'ECE':>8}{'log loss':>10}{'F1 at .5':>10}{'F1':>8}{'AP':>8}   slope, intercept of all")
+    print_row(("log odds", "ECE", "log loss", "F1 at 0.5 · as shipped", "AP", "slope, intercept of all"))
+    print("|---" * 6 + "|")
     before = [(ways["above a photo's prompt"][truth >= 0], truth[truth >= 0]) for ways, truth in found]
     _row("above a photo's prompt, unfitted", [judged(*flat) for flat in before])
     for way in found[0][0]:
@@ -200,17 +202,16 @@ def _share(truth: np.ndarray) -> float:
 
 def _row(name: str, rows: Sequence[Sequence[float]], line: np.ndarray | None = None) -> None:
     error, loss, half, shipped, precision = np.mean(rows, axis=0)
-    told = "" if line is None else f"   {line[0]:.2f} {line[1]:+.2f}"
-    print(f"{name:32}{error:8.3f}{loss:10.3f}{half:10.2f}{shipped:8.2f}{precision:8.2f}{told}")
+    told = "" if line is None else f"{line[0]:.2f}, {line[1]:+.2f}"
+    print_row((name, f"{error:.3f}", f"{loss:.3f}", f"{half:.2f} · {shipped:.2f}", f"{precision:.2f}", told))
 
 
 def tell_none(model: Model, tasks: Sequence[Task]) -> None:
     """Tell photos that have one of the labels from others, by how far the best label lies above."""
-    floors = np.arange(0.0, 5.1, 0.5)
-    print(
-        "\nnone of these: AUROC, and balanced accuracy at floors of "
-        + " ".join(f"{floor:.1f}" for floor in floors)
-    )
+    floors = np.array([1.0, 2.0, 2.5, 3.0])
+    print()
+    print_row(("none of these, at least", "AUROC", *(f"balanced accuracy at {floor}" for floor in floors)))
+    print("|---" * 6 + "|")
     for kind, cases in (("labels of the other half", _halves(tasks)), ("photos of other sets", _strangers(tasks))):
         for way in ("above a photo's prompt", "above the bank"):
             rows = []
@@ -218,7 +219,7 @@ def tell_none(model: Model, tasks: Sequence[Task]) -> None:
                 best, rest = (model.evidence(vectors, labels)[way].max(axis=1) for vectors in (known, none))
                 rows.append([_auroc(best, rest), *_balanced(best, rest, floors)])
             area, *balanced = np.mean(rows, axis=0)
-            print(f"{kind + ', ' + way:50}{area:6.2f}   " + " ".join(f"{share:.2f}" for share in balanced))
+            print_row((f"{kind}, {way}", f"{area:.2f}", *(f"{share:.2f}" for share in balanced)))
 
 
 def _halves(tasks: Sequence[Task]) -> list[tuple[list[str], np.ndarray, np.ndarray]]:
@@ -263,8 +264,9 @@ def main() -> None:
     for task in tasks:
         known = task.truth >= 0
         print(
-            f"{task.name}: {len(task.vectors)} photos, {len(task.labels)} labels, {task.truth[known].mean():.1%} true"
+            f"- {task.name}: {len(task.vectors)} photos, {len(task.labels)} labels, {task.truth[known].mean():.1%} true"
         )
+    print()
     tell_calibration(model, tasks)
     tell_none(model, tasks)
 

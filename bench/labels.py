@@ -45,9 +45,9 @@ def time_prompts(half: recipes.TextHalf, label_set: LabelSet, options: LabelOpti
     count = sum(len(label_set.sentences(label)) for label in label_set.labels)
     cold = cpu_seconds(lambda: Classifier.build(label_set, half, options, remember=half.remember), 1)
     again = cpu_seconds(lambda: Classifier.build(label_set, half, options, remember=half.remember))
-    print(f"prompts             {count:>10,}")
-    print(f"cold                {cold:>10.2f} s   {count / cold:,.0f} prompts/s")
-    print(f"remembered          {again * 1e3:>10.1f} ms")
+    print("| | processor time | |\n|---|---|---|")
+    print(f"| {count:,} prompts, never seen before | {cold:.1f} s | {count / cold:,.0f} prompts a second |")
+    print(f"| the same again, in another process | {again * 1e3:.0f} ms | |")
     return Classifier.build(label_set, half, options, remember=half.remember)
 
 
@@ -63,9 +63,10 @@ def time_scores(classifier: Classifier, photos: int) -> None:
     whole = cpu_seconds(lambda: classifier.label(vectors), 2)
     rate = 2 * photos * dim * count / product
     print(
-        f"product             {product:>10.2f} s   {rate / 1e9:,.0f} GFLOP/s a core, {rate / ceiling:.0%} of {SIZE}³'s"
+        f"| matrix product, {photos:,} photos by {count:,} labels | {product:.2f} s | "
+        f"{rate / ceiling:.0%} of the speed of one of {SIZE}³ |"
     )
-    print(f"labels with product {whole:>10.2f} s   {1 - product / whole:.0%} of it is not the product")
+    print(f"| the best labels of each photo, with the product | {whole:.2f} s | |")
 
 
 def main() -> None:

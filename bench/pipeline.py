@@ -11,6 +11,7 @@ for processor time, parent and children together, which neighbours on a busy mac
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import resource
 import tempfile
@@ -42,7 +43,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         encoder = random_encoder(Path(folder), arguments.architecture, arguments.dtype)
-        print("| photos | | decode | encode | bound | index run | of the bound |\n|---|---|---|---|---|---|---|")
+        print(
+            "| photos a second | decode | encode | bound | index run | of the bound |\n|---|---|---|---|---|---|"
+        )
         for name, (size, count) in SIZES.items():
             count = int(count * arguments.share)
             paths = make(Path(folder, name), size, count, arguments.photos)
@@ -60,6 +63,7 @@ def random_encoder(folder: Path, architecture: str, dtype: str | None):
     if dtype:
         openclip.DTYPE = getattr(torch, dtype)
     warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)  # "No pretrained weights loaded"
     weights = folder / "random.safetensors"
     save_file(openclip.open_clip.create_model(architecture, pretrained=None).state_dict(), weights)
     return load_encoder(f"{architecture}/{weights}")
@@ -156,7 +160,7 @@ def report(name: str, rounds: list[dict[str, tuple[float, float]]], count: int) 
         ratio = median((r["decode"][kind] + r["encode"][kind]) / r["pipeline"][kind] for r in rounds)
         bound = 1 / (1 / decode + 1 / encode)
         print(
-            f"| {name} | {what} | {decode:.0f} | {encode:.0f} | {bound:.1f} | {run:.1f} | {ratio:.2f} |",
+            f"| {name}, {what} | {decode:.0f} | {encode:.0f} | {bound:.1f} | {run:.1f} | {ratio:.2f} |",
             flush=True,
         )
 

@@ -22,6 +22,7 @@ from search.labels import Classifier, LabelOptions
 from search.measures import sigmoid
 from search.photos.scan import scan
 from search.train.probe import _joined, _Task
+from stopwatch import print_rows
 
 BOUNDS = (0.2, 0.5)
 
@@ -43,11 +44,19 @@ def main() -> None:
         options = LabelOptions(multi=True)
         classifier = Classifier.build(label_set(dataset), pictures.text(), options, bank=pictures.bank)
     photos = Examples(seen.vectors, dataset.targets, contents)
-    for name, most in (("no other photos", 0), (f"{min(512, len(others) // 2)} other photos", 512)):
-        print(name)
-        rows = [measured(photos, classifier, others, most=most, seed=seed) for seed in range(given.splits)]
-        for key in rows[0]:
-            print(f"  {key:40} {np.mean([row[key] for row in rows]):.2f}")
+    columns = {"with no other photos": 0, f"with {min(512, len(others) // 2)} other photos": 512}
+    runs = [
+        [measured(photos, classifier, others, most=most, seed=seed) for seed in range(given.splits)]
+        for most in columns.values()
+    ]
+    print(
+        f"{len(photos)} photos of {len(dataset.classnames)} classes, {len(others)} others; {given.splits} splits.\n"
+    )
+    rows = [
+        (what, *(f"{np.mean([row[what] for row in run]):.2f}" if what in run[0] else "" for run in runs))
+        for what in runs[0][0]
+    ]
+    print_rows(("", *columns), *rows)
 
 
 def measured(photos: Examples, classifier: Classifier, others, *, most: int, seed: int) -> dict[str, float]:

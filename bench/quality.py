@@ -1,4 +1,4 @@
-"""How good the built-in model is: on the demo's photographs, on folders of classes, on captions.
+"""How good the built-in model is: on the demo's photographs, or on folders of classes; and on captions.
 
     python bench/quality.py [--classes DIR]... [--captions TSV]
 
@@ -16,6 +16,7 @@ from statistics import median
 from demo import gather
 from search import LabelSet, Library
 from search.query import parse
+from stopwatch import print_rows
 
 SUBJECTS = {
     "a cat": ("chelsea",),
@@ -52,22 +53,18 @@ def subjects(folder: Path) -> None:
     print(f"\n{first} of {len(ranks)} first, {three} of {len(ranks)} in the first three")
 
 
-def classes(folder: Path, library: Path) -> None:
-    """Print the accuracy for each class under each wording."""
+def classes(folder: Path, library: Path) -> tuple[object, ...]:
+    """Return a row: the accuracy under each wording, and under all together."""
     names = sorted(path.name for path in folder.iterdir())
     words = [name.replace("_", " ") for name in names]
-    print(f"\n{folder.name}\n\n| wording | {' | '.join(words)} | all |\n|---{'|---' * len(names)}|---|")
+    shares = []
     with Library.open(library, model="builtin", offline=True) as opened:
-        opened.index([folder])
+        photos = opened.index([folder]).photos
         for templates in (*WORDINGS, TOGETHER):
-            right: dict[str, list[bool]] = {name: [] for name in names}
-            for photo in opened.label(LabelSet.of(words, templates), paths=[folder]).photos:
-                truth = Path(photo.path).parent.name
-                right[truth].append(photo.labels[0].label == truth.replace("_", " "))
-            shares = [sum(hits) / len(hits) for hits in right.values()]
-            every = sum(map(sum, right.values())) / sum(map(len, right.values()))
-            wording = templates[0] if len(templates) == 1 else "all three"
-            print(f"| {wording} | " + " | ".join(f"{share:.3f}" for share in (*shares, every)) + " |")
+            labelled = opened.label(LabelSet.of(words, templates), paths=[folder]).photos
+            right = [one.labels[0].label == Path(one.path).parent.name.replace("_", " ") for one in labelled]
+            shares.append(f"{sum(right) / len(right):.3f}")
+    return f"{folder.name}, {photos} photos, {len(names)} classes", *shares
 
 
 def captions(table: Path, library: Path) -> None:
@@ -91,9 +88,13 @@ def main() -> None:
     parser.add_argument("--captions", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        subjects(Path(folder))
-        for number, path in enumerate(arguments.classes):
-            classes(path.resolve(), Path(folder, f"classes{number}.library"))
+        if not arguments.classes:
+            subjects(Path(folder))
+        else:
+            places = [Path(folder, f"classes{number}.library") for number in range(len(arguments.classes))]
+            wordings = (f"`{wording}`" for wording in TOGETHER)
+            rows = (classes(path.resolve(), place) for path, place in zip(arguments.classes, places, strict=True))
+            print_rows(("accuracy", *wordings, "all three"), *rows)
         if arguments.captions:
             captions(arguments.captions.resolve(), Path(folder, "captions.library"))
 

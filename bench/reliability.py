@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from rivals import RCLIP, environment, lay_out, onnx_python
+from stopwatch import Figure, save_figures
 
 # The same inputs and outputs as ViT-B-32-256's halves.
 WEIGHTS = """
@@ -258,6 +259,7 @@ def random_weights(folder: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make jobs in the background ignore it
     with tempfile.TemporaryDirectory() as name:
@@ -267,6 +269,17 @@ def main() -> None:
         make_photos(originals, arguments.photos)
         columns = [probe(work / kind.__name__, originals, kind, weights) for kind in (Ours, Rclip)]
         table(arguments.photos, columns)
+        save_figures(arguments.json, figures(*columns))
+
+
+def figures(ours: dict[str, str], theirs: dict[str, str]) -> list[Figure]:
+    """What a kill leaves of the photos that were encoded until then."""
+    [row] = [name for name in ours if name.startswith("kill")]
+    sides = []
+    for program in (ours, theirs):
+        encoded, kept, _ = program[row].split(" · ")
+        sides.append(f"{kept} of {encoded} encoded")
+    return [Figure("photos kept when the run is killed half way", sides[0], f"rclip {sides[1]}")]
 
 
 def probe(work: Path, originals: Path, kind: type[Program], weights: Path) -> dict[str, str]:

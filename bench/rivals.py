@@ -68,11 +68,13 @@ for name, (encode, example) in inputs.items():
 """
 
 
-def environment(name: str, packages: Sequence[str], *, bare: Sequence[str] = (), borrowing: bool = False) -> Path:
+def environment(
+    name: str, packages: Sequence[str], *, bare: Sequence[str] = (), borrowing: bool = False, own: bool = False
+) -> Path:
     """Return the Python of an environment that has these packages, made on first use.
 
     bare: packages that come without what they say they need.   borrowing: what this process can import is there too,
-    after what was installed.
+    after what was installed.   own: of what is both installed and borrowed, other versions than ours may be installed.
     """
     folder = RIVALS / name
     python, done = folder / "bin" / "python", folder / "installed"
@@ -81,13 +83,13 @@ def environment(name: str, packages: Sequence[str], *, bare: Sequence[str] = (),
         print(f"installing {' '.join([*packages, *bare])} into {folder.relative_to(REPOSITORY)}", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
         install = [python, "-m", "pip", "install", "-q"]
-        constraints = ["-c", str(REPOSITORY / "constraints.txt")] if borrowing else []
+        constraints = ["-c", str(REPOSITORY / "constraints.txt")] if borrowing and not own else []
         subprocess.run([*install, *constraints, *packages], check=True)
         if bare:
             subprocess.run([*install, "--no-deps", *bare], check=True)
         if borrowing:  # after pip, which would count what is there as installed
-            [own] = folder.glob("lib/python*/site-packages")
-            (own / "borrowed.pth").write_text("\n".join([str(REPOSITORY), *site.getsitepackages()]))
+            [place] = folder.glob("lib/python*/site-packages")
+            (place / "borrowed.pth").write_text("\n".join([str(REPOSITORY), *site.getsitepackages()]))
         done.write_text(wanted)
     return python
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -56,33 +57,59 @@ class Row:
     limit_s: float | None = None
 
     def cells(self) -> list[str]:
-        wall, cpu = self._sides("wall_s"), self._sides("cpu_s")
-        return [self.what, *wall, *cpu, self._wanted(), self._held()]
+        ratios = [f"{self.ratio(field):.1f} ×" if self.theirs else "–" for field in ("wall_s", "cpu_s")]
+        sides = [f"{seconds(side):.3g}" if side else "–" for side in (self.ours, self.theirs)]
+        return [self.what, *sides, *ratios, self._wanted()]
+
+    def figure(self, rival: str) -> Figure:
+        """The same by the clock, for a summary."""
+        theirs = f"{rival} {spoken(seconds(self.theirs))}" if self.theirs else ""
+        return Figure(self.what, spoken(seconds(self.ours)), theirs, self.ratio() if self.theirs else None)
 
     def ratio(self, field: str = "wall_s") -> float:
-        """The median over the pairs."""
+        """The median over the pairs of theirs by ours."""
         pairs = zip(self.ours, self.theirs, strict=True)
         return median(getattr(their, field) / max(getattr(our, field), 1e-9) for our, their in pairs)
 
-    def _sides(self, field: str) -> list[str]:
-        ours = f"{median(getattr(run, field) for run in self.ours):.3g}"
-        if not self.theirs:
-            return [ours, "–", "–"]
-        return [ours, f"{median(getattr(run, field) for run in self.theirs):.3g}", f"{self.ratio(field):.2f}"]
-
     def _wanted(self) -> str:
-        goal = [f"{self.goal:g} ×"] if self.goal else []
-        limit = [f"≤ {self.limit_s:.3g} s"] if self.limit_s else []
-        return ", ".join(goal + limit) or "–"
-
-    def _held(self) -> str:
-        """By the clock; on a busy machine the processors' seconds say more."""
-        verdicts = []
+        """By the clock, and whether it was held; on a busy machine the processors' seconds say more."""
+        wanted = []
         if self.goal:
-            verdicts.append(self.ratio() >= self.goal)
+            wanted.append(f"{self.goal:g} ×{'' if self.ratio() >= self.goal else ', missed'}")
         if self.limit_s:
-            verdicts.append(median(run.wall_s for run in self.ours) <= self.limit_s)
-        return "" if not verdicts else "yes" if all(verdicts) else "no"
+            missed = seconds(self.ours) > self.limit_s
+            wanted.append(f"≤ {self.limit_s:.3g} s{', missed' if missed else ''}")
+        return ", ".join(wanted) or "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of a summary: what was measured, both sides with their units, and how many times better ours is."""
+
+    what: str
+    ours: str
+    theirs: str = ""
+    ratio: float | None = None
+
+
+def seconds(runs: Sequence[Took]) -> float:
+    """The median by the clock."""
+    return median(run.wall_s for run in runs)
+
+
+def spoken(seconds: float) -> str:
+    """Name a time in the unit that reads best."""
+    return f"{seconds:.3g} s" if seconds >= 0.1 else f"{seconds * 1e3:.3g} ms"
+
+
+def save_figures(path: Path | None, figures: Iterable[Figure]) -> None:
+    """Write figures for whoever reads them together, if a place is named."""
+    if path:
+        path.write_text(json.dumps([asdict(figure) for figure in figures], ensure_ascii=False, indent=1) + "\n")
+
+
+def read_figures(path: Path) -> list[Figure]:
+    return [Figure(**figure) for figure in json.loads(path.read_text())]
 
 
 def timed(
@@ -114,12 +141,31 @@ def in_turn(
     return found
 
 
-def print_table(rival: str, rows: Iterable[Row]) -> None:
-    """Print a table, a row of Markdown as soon as it is known."""
-    head = ("", "ours, s", f"{rival}, s", "ratio", "ours, CPU s", f"{rival}, CPU s", "ratio", "wanted", "held")
-    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|", flush=True)
+def print_table(rival: str, rows: Iterable[Row]) -> list[Row]:
+    """Print a table, a row of Markdown as soon as it is known; return the rows."""
+    head = ("", "ours, s", f"{rival}, s", "theirs / ours", "of processor time", "wanted")
+    print_row(head)
+    print("|---" * len(head) + "|", flush=True)
+    shown = []
     for row in rows:
-        print("| " + " | ".join(row.cells()) + " |", flush=True)
+        print_row(row.cells())
+        shown.append(row)
+    print()
+    return shown
+
+
+def print_row(cells: Iterable[object]) -> None:
+    """Print a line of a Markdown table."""
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def print_rows(*rows: Iterable[object]) -> None:
+    """Print a Markdown table whose first row is its head."""
+    head, *others = map(list, rows)
+    print_row(head)
+    print("|---" * len(head) + "|", flush=True)
+    for row in others:
+        print_row(row)
     print()
 
 
@@ -132,14 +178,17 @@ def workshop() -> Iterator[Path]:
 
 
 def print_head(title: str, **versions: str) -> None:
-    """Print what runs here and what it was started with."""
+    """Say what runs here and what it was started with; the table itself is all of a script's output."""
+    command = " ".join(map(_shown, sys.argv))
+    print(f"## {title}\n\n`python {command}`, {describe_machine(**versions)}\n", file=sys.stderr, flush=True)
+
+
+def describe_machine(**versions: str) -> str:
+    """Return date, processor, load and versions in a sentence.   versions: more of them, by name."""
     known = {"search": _revision(), **{name: _version(name) for name in ("torch", "faiss-cpu", "numpy", "pillow")}}
-    print(f"## {title}\n")
-    print(f"`python {' '.join(_shown(word) for word in sys.argv)}`, {time.strftime('%Y-%m-%d')},", end=" ")
-    print(
-        f"{_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()},"
-    )
-    print(", ".join(f"{name} {number}" for name, number in (known | versions).items()) + "\n", flush=True)
+    machine = f"{time.strftime('%Y-%m-%d')}, {_processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    numbers = ", ".join(f"{name} {number}" for name, number in (known | versions).items())
+    return f"{machine}, Python {platform.python_version()}, {numbers}"
 
 
 def _shown(word: str) -> str:

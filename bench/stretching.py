@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from search.types import Vectors
 
 EDGES = (21, 41, 61, 78)  # tokens at which bins begin: kept by 20/4, and what CLIP reads
-BEFORE = (0, 10, 30, 50, 90, 140, 200)  # tokens before a late caption
+BEFORE = (0, 30, 50, 90, 200)  # tokens before a late caption
 SAYING_NOTHING = (
     "This is one of the pictures that we have kept for a long time.",
     "It belongs to a collection which was put together over the years.",

@@ -1,0 +1,102 @@
+"""The measuring scripts of bench/: each says what it does, and a sitting writes what was measured and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[1] / "bench"
+NO_PROGRAMS = {"pictures", "rivals", "sections", "stopwatch", "drawn", "clip_retrieval_run"}
+
+# One process for all, because most of the time goes into importing what they share.
+ASK = """
+import contextlib, io, json, runpy, sys
+found = {}
+for path in sys.argv[1:]:
+    sys.argv, said = [path, "--help"], io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            runpy.run_path(path, run_name="__main__")
+        found[path] = "it did not end"
+    except SystemExit as end:
+        found[path] = said.getvalue() if not end.code else f"ended with {end.code}"
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_every_script_says_what_it_measures_when_asked_for_help():
+    scripts = sorted(path for path in BENCH.glob("*.py") if path.stem not in NO_PROGRAMS)
+    command = [sys.executable, "-W", "ignore", "-c", ASK, *map(str, scripts)]
+    done = subprocess.run(command, cwd=BENCH, env=_with_path(), capture_output=True, text=True, check=True)
+    answers = json.loads(done.stdout.splitlines()[-1])
+    assert len(answers) == len(scripts) > 30
+    for path, said in answers.items():
+        assert said.startswith("usage: "), (path, said)
+        assert len(said.splitlines()) > 4, f"{path} says nothing of what it is for"
+
+
+def test_a_sitting_tells_what_was_measured_what_failed_and_what_is_missing(tmp_path):
+    done = _run(
+        """
+        import sys, run, sections
+        from pathlib import Path
+        place = Path(sys.argv[1])
+        def script(name, lines):
+            (place / name).write_text(lines)
+            return str(place / name)
+        figures = '[{"what": "find", "ours": "1 s", "theirs": "rclip 4 s", "ratio": 4.0}]'
+        good = script("good.py", f"import sys; print('| a |'); open(sys.argv[2], 'w').write({figures!r})")
+        bad = script("bad.py", "raise SystemExit('no disk')")
+        run.SECTIONS = (
+            sections.Section("Good", good, has_figures=True),
+            sections.Section("Bad", bad),
+            sections.Section("Data", "good.py {data}/flowers"),
+        )
+        run.SUMMARY = (("Good", "find"), ("Bad", "not there"))
+        run.CACHE = place
+        sys.argv = ["run.py", "--out", str(place / "out.md")]
+        run.main()
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 1
+    assert "failed: Bad" in done.stderr
+    written = (tmp_path / "out.md").read_text()
+    assert "| find | 1 s | rclip 4 s | 4 × | `bench/" in written
+    assert "| not there | not measured | | | |" in written
+    assert "## Good\n\n`python bench/" in written
+    assert "\n\n| a |\n\nTook " in written
+    assert "The script failed: `" in written
+    assert "no disk" in written
+    assert "## Data\n\n`python bench/good.py DIR/flowers`\n\nNot measured in this sitting: it needs" in written
+
+
+def test_sections_have_scripts_that_are_there_and_summaries_sections_with_figures():
+    done = _run(
+        """
+        import json
+        from sections import SECTIONS, SUMMARY
+        print(json.dumps([[[s.title, s.words()[0], s.has_figures] for s in SECTIONS], SUMMARY]))
+        """
+    )
+    sections, summary = json.loads(done.stdout)
+    titles = [title for title, _, _ in sections]
+    assert len(set(titles)) == len(titles)
+    assert all((BENCH / script).is_file() for _, script, _ in sections)
+    assert {title for title, _ in summary} <= {title for title, _, has_figures in sections if has_figures}
+
+
+def _run(lines: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(lines), *map(str, arguments)]
+    return subprocess.run(command, env=_with_path(), capture_output=True, text=True, check=False)
+
+
+def _with_path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(BENCH), str(BENCH.parent)])}
