@@ -31,7 +31,8 @@ SHELLS = ("bash", "zsh", "fish")
 @as_command("completion")
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.option("--install", is_flag=True, help="Set it up for your shell, once and for all.")
-def command(settings: Settings, *, shell: str | None, install: bool) -> None:
+@click.option("--uninstall", is_flag=True, help="Take back what --install did.")
+def command(settings: Settings, *, shell: str | None, install: bool, uninstall: bool) -> None:
     """Print the script that completes commands, options and their values in a shell.
 
     \b
@@ -42,18 +43,21 @@ def command(settings: Settings, *, shell: str | None, install: bool) -> None:
     from search.cli.output import emit_json
     from search.documents import path_fields
 
+    if install and uninstall:
+        raise click.UsageError("--install and --uninstall are opposites: give one")
     shell = shell or _users_shell()
     script = completing(shell).source()
-    if not install:
+    if not (install or uninstall):
         click.echo(script, nl=False) if not settings.json else emit_json({"shell": shell, "script": script})
         return
-    changed = list(_install(shell, script))
+    changed = list(_install(shell, script) if install else _uninstall(shell))
     if settings.json:
         emit_json({"shell": shell, "changed": [path_fields(str(path)) for path in changed]})
-    else:
-        click.echo("\n".join(f"changed {path}" for path in changed) or f"{shell} completes it already")
-        if changed:
-            settings.talk("it works in every shell that is started from now on")
+        return
+    nothing = f"{shell} completes it already" if install else f"it was not installed for {shell}"
+    click.echo("\n".join(f"changed {path}" for path in changed) or nothing)
+    if changed and install:
+        settings.talk("it works in every shell that is started from now on")
 
 
 def completing(shell: str) -> ShellComplete:
@@ -108,8 +112,18 @@ def _install(shell: str, script: str) -> Iterator[Path]:
         file.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(file, content)
         yield file
-    if shell != "fish" and _is_added(_start_file(shell), _LINES[shell].format(file=_quoted(file))):
+    if shell != "fish" and _is_added(_start_file(shell), _line(shell)):
         yield _start_file(shell)
+
+
+def _uninstall(shell: str) -> Iterator[Path]:
+    """Take out the line and the script; yield what changed."""
+    if shell != "fish" and _is_removed(_start_file(shell), _line(shell)):
+        yield _start_file(shell)
+    file = _script_file(shell)
+    if file.is_file():
+        file.unlink()
+        yield file
 
 
 def _script_file(shell: str) -> Path:
@@ -135,10 +149,10 @@ _LINES = {
 }
 
 
-def _quoted(path: Path) -> str:
+def _line(shell: str) -> str:
     import shlex
 
-    return shlex.quote(str(path))
+    return _LINES[shell].format(file=shlex.quote(str(_script_file(shell))))
 
 
 def _is_added(file: Path, line: str) -> bool:
@@ -149,6 +163,18 @@ def _is_added(file: Path, line: str) -> bool:
     gap = b"" if not before or before.endswith(b"\n") else b"\n"
     with file.open("ab") as end:
         end.write(gap + line.encode() + b"\n")
+    return True
+
+
+def _is_removed(file: Path, line: str) -> bool:
+    """Take a line out of a file that has it, in place, as it was added."""
+    before = file.read_bytes() if file.exists() else b""
+    left = [kept for kept in before.splitlines(keepends=True) if kept.rstrip(b"\r\n") != line.encode()]
+    if (after := b"".join(left)) == before:
+        return False
+    with file.open("r+b") as whole:  # what is left is shorter: no full disk can cut it off
+        whole.write(after)
+        whole.truncate()
     return True
 
 

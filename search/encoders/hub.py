@@ -70,7 +70,7 @@ _LISTED = (
         "ViT-B-16-SigLIP2-256/webli",
         "timm/ViT-B-16-SigLIP2-256",
         375_234_050,
-        "understands many languages; needs the extra `hf`",
+        "understands many languages; needs the extra `huggingface`",
     ),
 )
 

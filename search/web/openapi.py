@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from search import __version__
+from search.types import LabelSource
 
 if TYPE_CHECKING:
     from search.web.api import Operation
@@ -140,17 +141,22 @@ def _or_null(kind: str) -> Schema:
     return {"type": [kind, "null"]}
 
 
+def _said(schema: Schema, about: str) -> Schema:
+    return {**schema, "description": about}
+
+
 _STRING, _INTEGER, _NUMBER, _FLAG = ({"type": kind} for kind in ("string", "integer", "number", "boolean"))
 _STRINGS: Schema = {"type": "array", "items": _STRING}
+_PATH_BYTES = _said(_STRING, "Base64, where the path is not UTF-8.")
 _PHOTO: dict[str, Any] = {
     "id": _INTEGER,
-    "path": {"type": "string", "description": "Absolute; what is not UTF-8 in it comes as surrogate escapes."},
-    "path_bytes": {"type": "string", "description": "Base64, where the path is not UTF-8."},
-    "width": _or_null("integer"),
+    "path": _said(_STRING, "Absolute; what is not UTF-8 in it comes as surrogate escapes."),
+    "path_bytes": _PATH_BYTES,
+    "width": _said(_or_null("integer"), "Pixels, upright."),
     "height": _or_null("integer"),
-    "taken_at": _or_null("string"),
+    "taken_at": _said(_or_null("string"), "ISO 8601; with an offset only if that is known."),
     "camera": _or_null("string"),
-    "latitude": _or_null("number"),
+    "latitude": _said(_or_null("number"), "Degrees, WGS 84."),
     "longitude": _or_null("number"),
     "labels": _STRINGS,
 }
@@ -163,28 +169,31 @@ _HIT = {
     **_PHOTO,
     "clauses": {"type": "array", "items": _CLAUSE},
 }
+_NEXT = {
+    "offset": _INTEGER,
+    "next_offset": _said(_or_null("integer"), "Where the next page begins; null on the last."),
+}
 _ANSWER = {
     "query": _STRING,
-    "encoder": _STRING,
+    "encoder": _said(_STRING, "The model that answered."),
     "hits": _list("Hit"),
-    "candidates": {"type": "integer", "description": "Photos that passed the filter."},
-    "truncated_tokens": _INTEGER,
-    "clauses": _STRINGS,
-    "cut": {"type": "number", "description": "The relevance below which photos were dropped."},
-    "below": _INTEGER,
-    "best": _or_null("number"),
+    "candidates": _said(_INTEGER, "Photos that passed the filter."),
+    "truncated_tokens": _said(_INTEGER, "0: a query is never cut."),
+    "clauses": _said(_STRINGS, "What a text that is too long for the model was split into."),
+    "cut": _said(_NUMBER, "The relevance below which photos were dropped."),
+    "below": _said(_INTEGER, "Photos looked at and dropped."),
+    "best": _said(_or_null("number"), "The highest relevance that was seen, dropped or not."),
     "seconds": _NUMBER,
-    "offset": _INTEGER,
-    "next_offset": _or_null("integer"),
+    **_NEXT,
 }
 _RECORD = {
     "label": _STRING,
-    "source": _STRING,
+    "source": _said({"enum": [str(one) for one in LabelSource]}, "A model, you, a list taken over, the file."),
     "probability": _or_null("number"),
-    "score": _or_null("number"),
-    "encoder": _or_null("string"),
-    "run": _or_null("integer"),
-    "rejected": _FLAG,
+    "score": _said(_or_null("number"), "The cosine."),
+    "encoder": _said(_or_null("string"), "The model that proposed it."),
+    "run": _said(_or_null("integer"), "What undo takes back."),
+    "rejected": _said(_FLAG, "You said that it is wrong: it is neither shown nor found."),
     "created_at": _or_null("string"),
 }
 _WHOLE_PHOTO = {
@@ -204,8 +213,19 @@ _WHOLE_PHOTO = {
 }
 _COUNTS = ("photos", "proposed", "accepted", "imported", "rejected", "in_files", "judged", "right")
 _PRECISION = {**_object({"low": _NUMBER, "share": _NUMBER, "high": _NUMBER}), "type": ["object", "null"]}
-_LABEL = {"label": _STRING, **dict.fromkeys(_COUNTS, _INTEGER), "precision": _PRECISION}
-_SKIP = {"path": _STRING, "path_bytes": _STRING, "reason": _STRING, "detail": _STRING}
+_LABEL = {
+    "label": _STRING,
+    **dict.fromkeys(_COUNTS, _INTEGER),
+    "judged": _said(_INTEGER, "Proposals that you said something of."),
+    "right": _said(_INTEGER, "Those that you accepted."),
+    "precision": _said(_PRECISION, "The share of proposals that are right, and its 95 % interval."),
+}
+_SKIP = {
+    "path": _STRING,
+    "path_bytes": _PATH_BYTES,
+    "reason": _said(_STRING, "A code: the same for the same kind of trouble."),
+    "detail": _STRING,
+}
 _ROOT = _object(
     {"path": _STRING, "path_bytes": _STRING, "state": {"enum": ["online", "offline"]}, "photos": _INTEGER},
     required=("path", "state", "photos"),
@@ -224,7 +244,7 @@ _STATUS = {
     "schema": _STRING,
     "job": {"type": ["object", "null"]},
 }
-_PAGED = {"total": _INTEGER, "offset": _INTEGER, "next_offset": _or_null("integer")}
+_PAGED = {"total": _INTEGER, **_NEXT}
 _PROBLEM = {
     "type": _STRING,
     "title": _STRING,

@@ -159,6 +159,23 @@ def test_installing_changes_what_it_says_and_only_once(run, home):
     assert run("completion", "--install", "--json").json == {"shell": "bash", "changed": [{"path": str(script)}]}
 
 
+@pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
+def test_uninstalling_leaves_things_as_they_were(run, home, shell_name):
+    starts = [home / ".bashrc", home / ".zshrc"]
+    for start in starts:
+        start.write_text("alias ll='ls -l'\n")
+    installed = run("completion", shell_name, "--install")
+    removed = run("completion", shell_name, "--uninstall")
+    assert set(removed.stdout.splitlines()) == set(installed.stdout.splitlines())
+    assert [start.read_text() for start in starts] == ["alias ll='ls -l'\n"] * 2
+    assert sorted(path for path in home.rglob("*") if path.is_file()) == starts
+    assert run("completion", shell_name, "--uninstall").stdout == f"it was not installed for {shell_name}\n"
+
+
+def test_installing_and_uninstalling_at_once_is_wrong_usage(run, home):
+    assert run("completion", "--install", "--uninstall").code == 2
+
+
 def test_a_start_file_that_is_a_link_stays_one(run, home):
     (home / "dotfiles").mkdir()
     (home / ".zshrc").symlink_to(home / "dotfiles" / "zshrc")
