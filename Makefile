@@ -44,8 +44,8 @@ bench: $(VENV)/installed      ## rerun the figures in bench/RESULTS.md; QUICK=1 
 	@for script in $(RIVALS); do $(BIN)/python bench/$$script.py $(if $(QUICK),--quick) || exit 1; done
 	@for script in $(BENCHES); do $(BIN)/python bench/$$script.py || exit 1; done
 
-docs: $(VENV)/installed       ## write the command table into README.md
-	$(BIN)/python -m search.cli.reference README.md
+docs: $(VENV)/installed       ## write the reference, the README's commands and the measured tables of all pages
+	$(BIN)/python -m docs.generate
 
 wheel: $(VENV)/installed      ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --outdir dist

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from search.errors import ClusterLost, SearchError, UsageError
+from search.extras import how_to_add
 from search.shards import RETRIES, Failure, Receipt, Shard
 from search.shards.encoding import Stopped
 
@@ -300,7 +301,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         try:
             import ray
         except ImportError:
-            raise UsageError("--engine ray needs Ray", hint='pip install "search[ray]"') from None
+            raise UsageError("--engine ray needs Ray", hint=how_to_add("cluster")) from None
         stack.enter_context(_silenced(ray._private.worker))
         # An address is always named: without one Ray joins whatever it finds, alive or not.
         own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from search.addresses import check_no_password, is_remote, protocol
 from search.errors import SourceAway, UsageError
+from search.extras import how_to_add
 
 T = TypeVar("T")
 
@@ -71,13 +72,13 @@ def _file_system(name: str, _pid: int) -> Any:
     try:
         import fsspec
     except ImportError:
-        raise UsageError(f"{name}:// needs fsspec", hint='pip install "search[s3]"') from None
+        raise UsageError(f"{name}:// needs fsspec", hint=how_to_add("s3")) from None
     try:
         files = fsspec.filesystem(
             name, use_listings_cache=False, skip_instance_cache=True, **_OPTIONS.get(name, {})
         )
     except Exception as error:  # each file system raises its own where it needs more than an address
-        hint = 's3:// needs pip install "search[s3]"'
+        hint = f"s3:// needs {how_to_add('s3')}"
         raise UsageError(f"{name}:// can't be opened: {error}", hint=hint) from None
     if hasattr(files, "retries"):
         files.retries = 1

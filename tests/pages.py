@@ -6,9 +6,8 @@ A page is a Markdown file. Its fenced blocks share a folder, a home and a librar
              the next line. What stands below a command is what it must print. A command with nothing below it has
              to succeed, and its output is not compared; one that fails has to show what it says. `search ...` is run
              in this process, everything else (pipes, loops, `cp`) by bash with the real program on the PATH, which
-             costs seconds. `cd`, `export NAME=VALUE` and `unset NAME`
-             hold for the rest of the page. `search serve` is started for
-             the rest of the page on a port that is free, which the page calls 8000.
+             costs seconds. `cd`, `export NAME=VALUE` and `unset NAME` hold for the rest of the page. `search serve`
+             is started for the rest of the page on a port that is free, which the page calls 8000.
 ```python    is executed; names live on in the page's later blocks. A ```text block right behind it is its output.
 
 `<!-- not run: why -->` on the line above a block leaves it out. `<!-- setup: command -->` runs without being shown.

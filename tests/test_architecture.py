@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {
         *("types", "errors", "conditions", "documents", "tables", "resources", "failpoints", "files", "measures"),
-        *("addresses", "objects"),
+        *("addresses", "objects", "extras"),
     },
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {
@@ -46,6 +46,7 @@ SIBLINGS = {
     ("conditions", "addresses"),  # how folders are named, and object storage
     ("objects", "addresses"),
     ("objects", "errors"),  # a place that can't be reached is one
+    ("objects", "extras"),  # what a protocol needs may not be installed
     ("addresses", "errors"),  # and a name that could not be meant
     ("grammar", "query"),
     ("query", "grammar"),  # how it is written, where that is needed

@@ -5,22 +5,56 @@ from pathlib import Path
 
 import pytest
 
-from search.cli.reference import BEGIN, END, commands, with_table
+from docs import generate
+from docs.making import figures
+from docs.making.commands import commands
+from docs.making.python import python_page
+from docs.making.rest import rest_page
+from search.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_command_table_is_what_the_commands_say():
-    assert BEGIN in README
-    assert END in README
-    assert with_table(README) == README, "run `make docs`"
+def test_what_is_made_of_the_code_and_the_measurements_is_up_to_date():
+    made = generate.written()
+    assert {"README.md", "commands.md", "rest.md", "python.md"} <= {path.name for path in made}
+    stale = [path.name for path, text in made.items() if path.read_text(encoding="utf-8") != text]
+    assert not stale, "run `make docs`"
 
 
 def test_every_command_stands_in_the_readme():
-    assert {"find", "evaluate index", "models list"} <= {name for name, _ in commands()}  # groups are looked into
+    assert {"find", "evaluate index", "models list"} <= {name for name, _ in commands()}  # groups, too
     for name, _ in commands():
         assert f"`search {name}`" in README
+
+
+def test_the_reference_has_every_public_name_and_every_address():
+    import search
+    from search.web.table import OPERATIONS
+
+    python, rest = python_page(), rest_page()
+    assert all(f"\n## {name}\n" in python for name in search.__all__)
+    assert "\n### set_aside\n" in python
+    assert "- `labels`: all of them, each with what is below it in a hierarchy.\n" in python
+    assert all(f"\n## {one.method} {one.path}\n" in rest for one in OPERATIONS)
+
+
+def test_a_page_shows_the_first_table_below_its_title():
+    tables = {"How fast": "| a |\n|---|\n| 2 |\n"}
+    page = "As seen:\n<!-- measured: How fast -->\nanything\n<!-- end of measured -->\nSo be it."
+    shown = "As seen:\n<!-- measured: How fast -->\n\n| a |\n|---|\n| 2 |\n\n<!-- end of measured -->\nSo be it."
+    assert figures.with_figures(page, tables) == figures.with_figures(shown, tables) == shown
+    with pytest.raises(UsageError, match="no measurement is called 'How fast'"):
+        figures.with_figures(page, {})
+
+
+def test_measured_tables_are_found_by_their_headings():
+    begin = "# All\n\n| no |\n\n## Speed (`bench/a.py DIR`)\n\nSo:\n\n"
+    text = f"{begin}| 1 |\n| 2 |\n\n| 3 |\n\n### None\n\n## Size\n| 4 |\n"
+    speed = "| 1 |\n| 2 |\n"
+    assert figures.tables_in(text) == {"Speed (`bench/a.py DIR`)": speed, "Speed": speed, "Size": "| 4 |\n"}
+    assert figures.measured_tables(ROOT)
 
 
 @pytest.mark.parametrize(

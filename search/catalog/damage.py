@@ -48,7 +48,7 @@ COUNTED = (photos, jobs, runs)
 """Tables whose ids are never given twice."""
 
 REBUILD = "can't be repaired here; run 'search rebuild'"
-RESTORE = "can't be repaired here; restore the database from a backup of its server (docs/how-to/scale.md)"
+RESTORE = "can't be repaired here; restore the database from a backup of its server (docs/how-to/cluster.md)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ _REFUSED = ("28", "3D", "3F", "42501", "53300")  # who, which database, which sc
 _CROWDED = {"40001", "40P01", "55P03", "55006"}
 _READ_ONLY, _FULL = "25006", "53100"
 _CORRUPT = ("XX", "58", "42P01", "42703")  # pages; files; a table or column that every catalog has
-_RIGHTS = "check user, password, database and rights (docs/how-to/scale.md)"
+_RIGHTS = "check user, password, database and rights (docs/how-to/cluster.md)"
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _LACKS = ("no such table", "no such column")  # a catalog of this revision has them all
@@ -113,7 +113,7 @@ def _of_server(error: BaseException, cause: BaseException, library: str) -> Libr
         hint = "free some space on its server and try again; everything committed before is kept"
         return StorageError(f"can't write to the library {library}: {said}", hint=hint)
     if code.startswith(_CORRUPT):
-        hint = "restore the database from a backup (docs/how-to/scale.md)"
+        hint = "restore the database from a backup (docs/how-to/cluster.md)"
         return DamagedLibrary(f"the catalog of {library} is damaged: {said}", hint=hint)
     return LibraryError(f"the catalog of {library} failed: {said}")
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from search.catalog import seals
 from search.catalog.places import shown
 from search.errors import LibraryBusy, LibraryError, LibraryUnreachable
+from search.extras import how_to_add
 
 if TYPE_CHECKING:
     from search.catalog.session import Session
@@ -164,7 +165,7 @@ def _wrong(url: str, error: Exception) -> LibraryError:
     what = shown(url)
     if isinstance(error, ImportError) and "psycopg" in str(error):
         return LibraryError(
-            f"can't open a database at {what}: psycopg is not installed", hint="pip install 'search[postgresql]'"
+            f"can't open a database at {what}: psycopg is not installed", hint=how_to_add("postgresql")
         )
     reason = "it is no URL of a database" if isinstance(error, ValueError) else error
     return LibraryError(f"can't open a database at {what}: {reason}", hint="check the URL and its driver")

@@ -102,7 +102,7 @@ def download(settings: Settings, *, name: str, trust_checkpoint: str | None) -> 
 def export(settings: Settings, *, name: str, int8: bool, force: bool, trust_checkpoint: str | None) -> int | None:
     """Export a model to OpenVINO, and use that from then on where it is the faster.
 
-    Indexing does this by itself, once, where OpenVINO is installed: pip install 'search[openvino]'.
+    Indexing does this by itself, once, where OpenVINO is installed: pip install 'search[fast]'.
 
     With --int8 (pip install 'search[int8]') the export is a model of its own, with vectors of its own. It is calibrated
     on photos of the library, then held on others against the model it is made of, and kept if of the ten photos nearest

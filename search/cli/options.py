@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 OK, FAILED, SKIPPED, STORAGE, NEWER, BUSY = 0, 1, 3, 4, 5, 75
+EXIT_CODES = {
+    OK: "done; what was skipped is in the report",
+    FAILED: "an error: one line on stderr says what happened and what to do next, with `--json` also `error` with "
+    "`type`, `message` and `hint`; `check` found problems that remain",
+    2: "wrong usage",
+    SKIPPED: "done, but something was skipped, with `--strict`",
+    STORAGE: "the storage is full or not writable; everything committed stays searchable",
+    NEWER: "the library was made by a newer version",
+    BUSY: "another process is writing, and is named",
+    130: "interrupted (Ctrl-C); the work so far is kept",
+    143: "ended by SIGTERM, likewise",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from search.cli.options import (
     trust_option,
 )
 from search.errors import SearchError, UsageError
+from search.extras import how_to_add
 
 if TYPE_CHECKING:
     from search.web.options import ServeOptions
@@ -91,7 +93,7 @@ def command(
         from search.web import ServeOptions, create_app, neighbours
         from search.web.connections import Connection, Server
     except ImportError:
-        raise UsageError("serving needs Starlette and uvicorn", hint="pip install 'search[web]'") from None
+        raise UsageError("serving needs Starlette and uvicorn", hint=how_to_add("web")) from None
     options = ServeOptions(
         host=host,
         port=port,
@@ -121,6 +123,7 @@ def command(
             timeout_graceful_shutdown=5,
         )
         _tell(settings, listener, library.catalog.shown)
+        _tell_systemd()
         if options.is_for_one_user and not neighbours.can_tell():
             settings.talk("other users of this machine are answered, too; --token keeps them out")
         Server(config, ending=app.state.jobs.end).run(sockets=[listener])
@@ -159,3 +162,10 @@ def _tell(settings: Settings, listener: socket.socket, library: str) -> None:
         emit_json({"url": url, **path_fields(library, "library")})
         sys.stdout.flush()
     settings.talk(f"{library} answers at {url}; Ctrl-C ends it")
+
+
+def _tell_systemd() -> None:
+    """Say that it answers from now on, where that is waited for: sd_notify(3), to a path or an abstract socket."""
+    if place := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.sendto(b"READY=1", place.replace("@", "\0", 1) if place.startswith("@") else place)

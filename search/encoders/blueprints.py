@@ -34,6 +34,7 @@ from search.encoders.hub import (
 from search.encoders.preprocessing import Preprocessing
 from search.encoders.torchvision_ops import ensure_torchvision
 from search.errors import CheckpointError, ModelError, SearchError
+from search.extras import how_to_add
 from search.files import stat_of
 
 with warnings.catch_warnings():
@@ -311,7 +312,7 @@ def _require_usable(blueprint: Blueprint) -> None:
     if strange := options.keys() - _TOKENIZER_OPTIONS:  # trust_remote_code would run the folder's own code
         raise ModelError(f"{blueprint.name} asks for tokenizer options we don't pass on: {sorted(strange)}")
     if _uses_transformers(text) and importlib.util.find_spec("transformers") is None:
-        raise ModelError(f"{blueprint.name} needs transformers", hint="pip install 'search[hf]'")
+        raise ModelError(f"{blueprint.name} needs transformers", hint=how_to_add("huggingface"))
 
 
 def _uses_transformers(text: Mapping[str, Any]) -> bool:

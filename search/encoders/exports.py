@@ -23,11 +23,11 @@ from search import files
 from search.encoders import INT8
 from search.encoders.conversion import is_ours
 from search.errors import ModelError
+from search.extras import how_to_add
 from search.resources import user_cache
 
 _FORMAT = 1
 _PACKAGES = ("openvino", "open_clip_torch")
-_HOW_TO_GET_IT = "pip install 'search[openvino]'"
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _CARD: dict[str, tuple[type, ...]] = {
     "name": (str,),
@@ -103,11 +103,11 @@ def runtime() -> ModuleType | None:
 def require_runtime() -> ModuleType:
     """Import what runs exported models.   Raises ModelError if the runtime is not installed, or broken."""
     if not is_possible():
-        raise ModelError("openvino is not installed", hint=_HOW_TO_GET_IT)
+        raise ModelError("openvino is not installed", hint=how_to_add("fast"))
     try:
         from search.encoders import openvino
     except (ImportError, OSError) as error:
-        raise ModelError(f"openvino can't be loaded: {error}", hint=_HOW_TO_GET_IT) from None
+        raise ModelError(f"openvino can't be loaded: {error}", hint=how_to_add("fast")) from None
     return openvino
 
 

@@ -21,6 +21,7 @@ from search.encoders import INT8, blueprints, canonical_name, exporting, exports
 from search.encoders.exports import Record
 from search.encoders.hub import first_line
 from search.errors import ModelError, UsageError
+from search.extras import how_to_add
 
 if TYPE_CHECKING:
     from search.encoders.hub import Fetcher
@@ -72,7 +73,7 @@ def export(
     UsageError for too few photos, StorageError.
     """
     if util.find_spec("nncf") is None:
-        raise ModelError("nncf is not installed", hint="pip install 'search[int8]'")
+        raise ModelError("nncf is not installed", hint=how_to_add("int8"))
     exports.require_runtime()
     cache = folder or exports.default_models()
     if not force:

@@ -19,6 +19,7 @@ import numpy as np
 from search.errors import UsageError
 from search.evaluate.metrics import mean_per_class_recall, top_k_accuracy
 from search.evaluate.statistics import Interval, crossed, paired, share
+from search.extras import how_to_add
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -191,7 +192,7 @@ def evaluate_probe(
 def require() -> None:
     """Raise UsageError unless scikit-learn is there."""
     if find_spec("sklearn") is None:
-        raise UsageError("probes need scikit-learn", hint="pip install 'search[evaluate]'")
+        raise UsageError("probes need scikit-learn", hint=how_to_add("evaluate"))
 
 
 def check(photos: Examples, classes: int, *, least: int, names: Sequence[str] = ()) -> None:

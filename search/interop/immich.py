@@ -21,6 +21,7 @@ import numpy as np
 
 from search.adoption import Entry, Source
 from search.errors import UsageError
+from search.extras import how_to_add
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -232,7 +233,7 @@ def _engine(url: str) -> Engine:
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except ImportError as error:
-        hint = "pip install 'search[immich]', or give a dump of it"
+        hint = f"{how_to_add('immich')}, or give a dump of it"
         raise UsageError(f"this database needs a driver that is not here: {error.name}", hint=hint) from error
     except sqlalchemy.exc.ArgumentError as error:
         raise UsageError("this is no URL of a database", hint="postgresql://USER:PASSWORD@HOST/immich") from error

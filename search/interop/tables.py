@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.errors import UsageError
+from search.extras import how_to_add
 from search.files import discard, publish, temporary_name
 from search.types import Progress, Stage
 
@@ -135,7 +136,7 @@ def pyarrow(part: str = "") -> Any:
         import pyarrow as whole
         from pyarrow import parquet
     except ImportError:
-        raise UsageError("Parquet files need pyarrow", hint='pip install "search[parquet]"') from None
+        raise UsageError("Parquet files need pyarrow", hint=how_to_add("parquet")) from None
     return parquet if part == "parquet" else whole
 
 

@@ -75,8 +75,9 @@ class Correction(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
-    """How to decide. multi: each label on its own.   threshold: least probability of a label that is listed.
+    """How to decide.
 
+    multi: each label on its own.   threshold: least probability of a label that is listed.
     otherwise: the least one where there is no `threshold`, and with `multi` of labels whose verdicts taught none.
     none_of_these: say of photos that no label fits, where none does.   k: how many labels a photo lists at most.
     learned: let what the user's verdicts taught of labels count; otherwise texts alone decide.

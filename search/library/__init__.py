@@ -237,7 +237,7 @@ class Library:
 
         reencode: give every photo of the sources a vector by the model asked for, beside those it has; that model
         answers once all photos have one.   shards: have photos encoded in bulk, by whatever engine; None: here and at
-        once (docs/how-to/scale.md).   stop: set it to end the run after its current batch, or the waiting.
+        once (docs/how-to/cluster.md).   stop: set it to end the run after its current batch, or the waiting.
         wait: until no other process writes, instead of raising LibraryBusy.
         A run whose photos are committed does not fail because the index generation could not be written for lack of
         space: the report says so in `not_published`, and the photos are found all the same.
@@ -282,7 +282,7 @@ class Library:
         stop: threading.Event | None = None,
         wait: bool = False,
     ) -> IndexReport:
-        """Take in the shards of a store that this library's model made, wherever that was (docs/how-to/scale.md).
+        """Take in the shards of a store that this library's model made, wherever that was (docs/how-to/cluster.md).
 
         store: as ShardOptions has it.   In any order and any number of times: what is there already, or was changed
         since it was encoded, is left alone, and the next index run reads the latter.   stop, wait: as in `index`.
@@ -510,7 +510,7 @@ class Library:
 
         index: its kind from now on: "exact" scores every vector, "pq" has codes tell which to score, "ivf" has them in
         lists of which a query reads some, "auto" takes codes for more than 50,000 vectors and lists for more than
-        2,000,000; a URL is of a server (docs/how-to/scale.md), which is filled anew. None: as before.
+        2,000,000; a URL is of a server (docs/how-to/cluster.md), which is filled anew. None: as before.
 
         Nothing is encoded. The damaged catalog stays beside the new one; what was committed after the generation
         is only in there, and the next `index` brings those photos in again.

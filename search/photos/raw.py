@@ -10,6 +10,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from search.errors import PhotoError
+from search.extras import how_to_add
 from search.photos import metadata
 from search.photos.suffixes import RAW_SUFFIXES
 from search.types import SkipReason
@@ -47,7 +48,7 @@ def preview(file: BinaryIO, *, max_pixels: int) -> Preview | None:
         import rawpy
     except ImportError:
         raise PhotoError(
-            SkipReason.UNSUPPORTED_FORMAT, "RAW needs the package rawpy: pip install 'search[raw]'"
+            SkipReason.UNSUPPORTED_FORMAT, f"RAW needs the package rawpy: {how_to_add('raw')}"
         ) from None
     file.seek(0)
     try:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 from search import objects
 from search.errors import SourceAway, StorageError, UsageError
+from search.extras import how_to_add
 from search.files import atomic_write, sweep
 
 T = TypeVar("T")
@@ -122,5 +123,5 @@ def parquet() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UsageError("shards need pyarrow", hint='pip install "search[parquet]"') from None
+        raise UsageError("shards need pyarrow", hint=how_to_add("parquet")) from None
     return pyarrow

@@ -26,6 +26,7 @@ from search.encoders.preprocessing import Preprocessing, Size
 from search.errors import PhotoError, UsageError
 from search.evaluate.datasets import Captions
 from search.evaluate.tables import CAPTION, IMAGE, found, located
+from search.extras import how_to_add
 from search.photos.decode import LoadedPhoto, load, load_bytes
 from search.train import shards
 from search.train.recipe import Recipe
@@ -186,7 +187,7 @@ def _pyarrow(source: str) -> Iterator[Any]:
         from pyarrow import parquet
     except ImportError:
         raise UsageError(
-            f"reading {source} needs pyarrow", hint="pip install 'search[parquet]', or save it as CSV"
+            f"reading {source} needs pyarrow", hint=f"{how_to_add('parquet')}, or save it as CSV"
         ) from None
     try:
         yield parquet

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from search import __version__
@@ -13,6 +12,22 @@ if TYPE_CHECKING:
     from search.web.asking import Parameter, Schema
 
 _ALWAYS = (400, 401, 403, 421, 429, 500)  # what the guard or anything may answer
+_PROBLEMS = {
+    400: "The request can't be understood, or asks for what can't be meant.",
+    401: "It has no token, or a wrong one.",
+    403: "It comes from someone or from a site that is not let in.",
+    404: "There is no such photo, label or run, or the photo's file can't be reached.",
+    408: "The rest of the body did not come in time.",
+    409: "Not as things are: a job runs, another process writes, the photo is gone or its file changed.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    421: "The server does not answer to this Host.",
+    422: "A picture can't be used.",
+    429: "Too many requests; `Retry-After` says when to come again.",
+    500: "Something went wrong; the server's own output says what.",
+    503: "The library or its model can't answer now.",
+    507: "The library's disk is full or can't be written to.",
+}
 
 
 @functools.cache
@@ -88,7 +103,7 @@ def _answer(operation: Operation) -> dict[str, Any]:
 
 def _problem(status: int) -> dict[str, Any]:
     media = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {"description": HTTPStatus(status).phrase, "content": media}
+    return {"description": _PROBLEMS[status], "content": media}
 
 
 def _body(operation: Operation) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 import pytest
 
+from docs.making.commands import commands
 from search.catalog.storage import CATALOG_NAME
 from search.catalog.versions import HISTORY
 from search.cli import cli
-from search.cli.reference import commands
 from search.encoders import exports
 from search.resources import data_path
 
@@ -370,7 +370,7 @@ def test_exporting_says_how_to_get_the_runtime_where_it_is_not(run, monkeypatch)
     monkeypatch.setattr(exports, "is_possible", lambda: False)
     done = run("models", "export", "builtin", "--json")
     assert done.code == 1
-    assert "pip install 'search[openvino]'" in done.json["error"]["hint"]
+    assert "pip install 'search[fast]'" in done.json["error"]["hint"]
 
 
 @pytest.mark.skipif(util.find_spec("openvino") is None, reason="openvino is not installed")

@@ -58,7 +58,7 @@ def test_an_unknown_runtime_is_an_error() -> None:
 
 def test_a_runtime_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exports, "is_possible", lambda: False)
-    with pytest.raises(ModelError, match=r"pip install 'search\[openvino\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'search\[fast\]'"):
         load_encoder("builtin", runtime="openvino")
 
 
@@ -259,7 +259,7 @@ def test_a_broken_runtime_is_none_unless_it_is_asked_for(error: str, tmp_path: P
         try:
             load_encoder("builtin", runtime="openvino")
         except ModelError as error:
-            assert "libtbb.so.12" in str(error) and "search[openvino]" in error.hint
+            assert "libtbb.so.12" in str(error) and "search[fast]" in error.hint
         else:
             raise AssertionError
     """

@@ -13,6 +13,7 @@ from search.cli import destination
 from search.cli.options import not_empty
 from search.cli.sheet import Tile, document, grid, pictures_of, text
 from search.errors import UsageError
+from search.extras import how_to_add
 
 html_option = click.option("--html", metavar="FILE", callback=not_empty, help="Write a page with plots.")
 
@@ -70,7 +71,7 @@ def check(file: str) -> None:
     """
     destination.check(file, destination.format_of(file, "html"))
     if find_spec("matplotlib") is None:
-        raise UsageError("a page with plots needs matplotlib", hint="pip install 'search[evaluate]'")
+        raise UsageError("a page with plots needs matplotlib", hint=how_to_add("evaluate"))
 
 
 def write(file: str, title: str, sections: Sequence[Section]) -> None:

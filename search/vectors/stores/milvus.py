@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from search.errors import IndexMismatch, IndexUnavailable, UsageError
+from search.extras import how_to_add
 from search.vectors.stores import Stamp, check_owner, pieces
 from search.vectors.stores.declared import COLUMNS, MOST_BYTES, Compared, Every, OneOf, Other, Some
 
@@ -227,7 +228,7 @@ class MilvusStore:
             except ImportError as error:
                 raise IndexUnavailable(
                     f"the index {self.place} needs Milvus's client, which is not installed",
-                    hint="pip install 'search[milvus]'",
+                    hint=how_to_add("milvus"),
                 ) from error
             # It writes to standard error, with a traceback, what it raises as well.
             logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)

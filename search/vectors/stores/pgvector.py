@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import numpy as np
 
 from search.errors import IndexMismatch, IndexUnavailable, UsageError
+from search.extras import how_to_add
 from search.vectors.stores import Stamp, check_owner, pieces
 from search.vectors.stores.declared import COLUMNS, Compared, Every, OneOf, Other, Some
 
@@ -274,7 +275,7 @@ class PgvectorStore:
         except ImportError as error:
             raise IndexUnavailable(
                 f"the index {self.place} needs a driver of PostgreSQL, which is not installed",
-                hint="pip install 'search[postgresql]'",
+                hint=how_to_add("postgresql"),
             ) from error
         try:
             yield

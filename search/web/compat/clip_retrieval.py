@@ -223,7 +223,7 @@ class _Service:
         self._sum = 0.0
 
     async def knn(self, request: Request) -> Response:
-        """POST /knn-service"""
+        """Return the photos nearest to a text, a picture, an address or a vector."""
         started = perf_counter()
         asked = read_query(await request.body())
         photo = _own_photo(request, asked.image_url)
@@ -254,29 +254,29 @@ class _Service:
         return await to_thread.run_sync(work, limiter=self._fetching)
 
     async def indices(self, request: Request) -> Response:
-        """GET /indices-list"""
+        """Name the one index there is."""
         return JSONResponse([INDEX])
 
     async def metadata(self, request: Request) -> Response:
-        """POST /metadata"""
+        """Return what is known of photos by their ids."""
         ids = [id_ for id_ in read_ids(await request.body()) if 0 < id_ < 2**63]
         photos = await request.app.state.desk.look(lambda library: library.catalog.get(ids))
         address = functools.partial(_address_of, request)
         return JSONResponse([{"id": photo.id, "metadata": metadata_of(photo, address)} for photo in photos])
 
     async def config(self, request: Request) -> Response:
-        """GET /config.json"""
+        """Tell a web page where to ask."""
         backend = str(request.base_url).rstrip("/")
         return JSONResponse({"defaultBackend": backend, "defaultIndex": INDEX, "urlColumn": "url"})
 
     async def metrics(self, request: Request) -> Response:
-        """GET /metrics"""
+        """Return how many queries were answered and how fast, for Prometheus."""
         return PlainTextResponse(
             "\n".join(self._exposed()) + "\n", headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
     async def summary(self, request: Request) -> Response:
-        """GET /metrics-summary"""
+        """Return how many queries were answered and how fast, for people."""
         count = sum(self._seconds)
         if not count:
             return PlainTextResponse("No request yet, go do some")

@@ -152,15 +152,15 @@ class _Service:
         self._handing_on = CapacityLimiter(_HANDED_ON)
 
     async def root(self, request: Request) -> Response:
-        """GET /"""
+        """Say who answers, as immich's container does."""
         return JSONResponse({"message": "Immich ML"})
 
     async def ping(self, request: Request) -> Response:
-        """GET /ping"""
+        """Say that the server is there."""
         return PlainTextResponse("pong")
 
     async def predict(self, request: Request) -> Response:
-        """POST /predict"""
+        """Return the vector of a text or picture; hand on any other task."""
         body = await request.body()  # kept as it came: it may have to be handed on
         async with request.form(max_files=1, max_fields=_MOST_FIELDS) as form:
             asked = read_entries(form.get("entries"))
