@@ -53,6 +53,14 @@ def run(*command: str, to: Path | None = None) -> None:
         to.write_bytes(answer.stdout)
 
 
+def installed_command() -> str:
+    """Return how `search` is called here: the shell need not know the environment that it was installed into."""
+    beside = Path(sys.executable).with_name("search")
+    if shutil.which("search") or not beside.exists():
+        return "search"
+    return shlex.quote(os.path.relpath(beside) if Path.cwd() in beside.parents else str(beside))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", help="a folder of your own photos")
@@ -74,7 +82,7 @@ def main() -> None:
     print(f"\nContact sheet: {sheet.resolve()}")
     print(
         "The built-in model is small and often wrong: it is there to try things offline. For your own photos\n"
-        "leave --model out, and a real CLIP is fetched once: search index ~/Pictures"
+        f"leave --model out, and a real CLIP is fetched once: {installed_command()} index ~/Pictures"
     )
 
 

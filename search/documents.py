@@ -9,8 +9,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from search.types import (
         Answer,
+        Contents,
         Hit,
         IndexReport,
         JobStatus,
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
         RunInfo,
         Skip,
         SpotCheck,
+        Suggestion,
         TagReport,
         UndoReport,
         Withheld,
@@ -160,7 +164,21 @@ def report_document(report: IndexReport, library: str) -> dict[str, Any]:
         "interrupted": report.interrupted,
         "not_published": report.not_published,
         "index_behind": report.index_behind,
+        "passed_over": {str(kind): count for kind, count in report.passed_over.items()},
     }
+
+
+def introduction_document(contents: Contents, suggestions: Iterable[Suggestion]) -> dict[str, Any]:
+    """Return what the first run tells beside its report."""
+    found = {"formats": dict(contents.formats), "years": contents.years and list(contents.years)}
+    return {
+        "found": {**found, "folders": contents.folders},
+        "suggestions": [suggestion_document(suggestion) for suggestion in suggestions],
+    }
+
+
+def suggestion_document(suggestion: Suggestion) -> dict[str, Any]:
+    return {"query": suggestion.query, "relevance": suggestion.relevance}
 
 
 def labelled_document(photo: LabelledPhoto) -> dict[str, Any]:

@@ -7,6 +7,7 @@ before the next one: whatever ends a run, its finished batches stay, and the nex
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from search.failpoints import reach
 from search.photos.scan import ScanOptions, file_system
 from search.photos.sources import Sources
 from search.photos.versions import DECODER, READER
-from search.types import FileStat, IndexReport, JobState, Progress, Skip, SkipReason, Stage, Withheld
+from search.types import FileStat, IndexReport, JobState, PassedOver, Progress, Skip, SkipReason, Stage, Withheld
 
 if TYPE_CHECKING:
     import threading
@@ -136,6 +137,7 @@ class Run:
         self._started = perf_counter()
         self._report = IndexReport(encoder=model.name, photos=0)
         self._skipped: list[Skip] = []
+        self._passed_over: Counter[PassedOver] = Counter()
         self._leftovers: dict[tuple[int, bytes], int] = {}
         self._again: list[ScannedFile] = []
 
@@ -162,6 +164,7 @@ class Run:
         return replace(
             self._report,
             skipped=tuple(self._skipped),
+            passed_over=dict(self._passed_over),
             seconds=perf_counter() - self._started,
             interrupted=self._stopping(),
         )
@@ -259,7 +262,12 @@ class Run:
                 if kind is None:
                     found.cover(scope, lies_on)
                     continue
-                files = self._sources.scan(scope.path, self._options.scan, on_error=self._unreadable(found, scope))
+                files = self._sources.scan(
+                    scope.path,
+                    self._options.scan,
+                    on_error=self._unreadable(found, scope),
+                    passed_over=self._passed_over,
+                )
                 for batch in batches(files, _SCAN_BATCH):
                     if self._stopping():
                         return found

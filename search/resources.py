@@ -27,6 +27,20 @@ def user_cache(name: str) -> Path:
     return user_cache_path("search", appauthor=False) / name
 
 
+def default_location() -> str:
+    """Return where a user's own library is: the platform's user data directory, `search/library`."""
+    from platformdirs import user_data_path
+
+    return str(user_data_path("search", appauthor=False) / "library")
+
+
+def pictures_folder() -> str:
+    """Return where the platform keeps a user's pictures."""
+    from platformdirs import user_pictures_dir
+
+    return user_pictures_dir()
+
+
 def _shipped(folder: str) -> Path:
     inside = _PACKAGE / folder
     return inside if inside.is_dir() else _PACKAGE.parent / folder

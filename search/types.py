@@ -443,6 +443,16 @@ class Withheld:
     reason: str
 
 
+class PassedOver(StrEnum):
+    """What the walk through a folder leaves out on purpose."""
+
+    VIDEOS = "videos"
+    HIDDEN = "hidden"
+    EXCLUDED = "excluded"
+    LINKS = "links"
+    OTHERS = "others"  # no photos by their names
+
+
 @dataclass(frozen=True, slots=True)
 class IndexReport:
     """What a run did. Every file seen is in exactly one of added, updated, moved, unchanged, skipped.
@@ -453,7 +463,7 @@ class IndexReport:
     not_encoded: after re-encoding, photos that have no vector by the new model yet; while there are any, the old
     model answers.   not_published: why the index generation that was due could not be written, "" if it was; the
     photos are committed and found all the same.   index_behind: why an index on a server could not be brought up to
-    date.
+    date.   passed_over: what lay between the photos and was left out on purpose, a folder as one.
     """
 
     encoder: str
@@ -474,6 +484,12 @@ class IndexReport:
     interrupted: bool = False
     not_published: str = ""
     index_behind: str = ""
+    passed_over: Mapping[PassedOver, int] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> int:
+        """How many files were looked at."""
+        return self.added + self.updated + self.moved + self.unchanged + len(self.skipped)
 
     @property
     def images_per_second(self) -> float:
@@ -711,6 +727,27 @@ class LibraryStatus:
     skipped: int = 0
     schema: str = ""
     job: JobStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a library's photos are, as told of a collection that is met for the first time.
+
+    formats: photos by the kind of their files, most first.   years: the first and the last in which one was taken, by
+    what files say of themselves; None where none does.   folders: how many they lie in.
+    """
+
+    formats: Mapping[str, int]
+    years: tuple[int, int] | None
+    folders: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A query worth trying.   relevance: of the photo that fits it best."""
+
+    query: str
+    relevance: float
 
 
 @dataclass(frozen=True, slots=True)

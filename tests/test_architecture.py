@@ -27,6 +27,7 @@ LAYERS = (
         "labels",
         "heads",
         "banks",
+        "suggestions",
         "inspection",
         "generations",
         "live",
@@ -79,7 +80,6 @@ THIRD_PARTIES = {
     "uvicorn": {"cli/serve", "web/connections"},
     "platformdirs": {
         "resources",
-        "library",
         "encoders/exports",
     },
     "sqlalchemy": {
@@ -151,6 +151,7 @@ THIRD_PARTIES = {
         "relevance",
         "diversity",
         "banks",
+        "suggestions",
         "encoders",
         "vectors",
         "catalog",

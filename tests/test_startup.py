@@ -55,6 +55,17 @@ def test_help_of_evaluations_draws_and_trains_nothing():
     assert not after_commands(*([*command, "--help"] for command in commands)) & heavy
 
 
+def test_no_command_without_a_library_imports_click_and_little_else(tmp_path):
+    assert not after_command("--library", str(tmp_path / "none")) & (HEAVY | {"sqlite3"})
+
+
+def test_no_command_with_a_library_opens_neither_model_nor_index(library, album, tmp_path):
+    library.index([album])
+    loaded = after_command("--library", str(tmp_path / "library"))
+    assert "sqlite3" in loaded
+    assert not loaded & {"torch", "open_clip", "faiss", "sqlalchemy", "alembic", "PIL", "psutil", "openvino"}
+
+
 def test_importing_the_package_is_light():
     assert not modules_after("import search") & HEAVY
 

@@ -40,7 +40,7 @@ from search.catalog.sql import EMBEDDED, within
 from search.catalog.storage import Storage
 from search.catalog.tags import TagReader
 from search.errors import LibraryNotFound, NewerLibrary
-from search.types import EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip, TakenAtSource
+from search.types import Contents, EncoderStatus, JobStatus, Picture, Publication, RootStatus, Skip, TakenAtSource
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -426,6 +426,19 @@ class CatalogReader(TagReader):
         """Return the schema's revision."""
         with self._reading() as session:
             return versions.revision(session) or ""
+
+    def contents(self) -> Contents:
+        """Return what the photos present are."""
+        by_format = "SELECT format, count(*) FROM photos WHERE gone_at IS NULL GROUP BY format ORDER BY 2 DESC, 1"
+        taken = (
+            "SELECT min(taken_at), max(taken_at) FROM photos "
+            "WHERE gone_at IS NULL AND taken_at_source <> :file"  # a file's own date may be that of a copy
+        )
+        with self._reading() as session:
+            formats: dict[str, int] = dict(session.rows(by_format))
+            first, last = map(to_time, session.one(taken, {"file": TakenAtSource.FILE}))
+        years = (first.year, last.year) if first and last else None
+        return Contents(formats, years, len(self.overview().folders))
 
     def root_status(self, is_online: Callable[[str], bool] = os.path.exists) -> list[RootStatus]:
         """Return every root, whether it is reachable now, and how many photos it holds.

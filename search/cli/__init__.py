@@ -43,7 +43,14 @@ _COMMANDS = (
 _GARBAGE_THRESHOLD = 100_000
 
 
-@click.group(cls=Commands, package=__name__, names=_COMMANDS, context_settings=CONTEXT)
+@click.group(
+    cls=Commands,
+    package=__name__,
+    names=_COMMANDS,
+    context_settings=CONTEXT,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+)
 @click.version_option(__version__, prog_name="search")
 @shared_options
 @click.pass_context
@@ -54,7 +61,11 @@ def cli(context: click.Context, /, **shared: object) -> None:
     search index ~/Pictures
     search find "a dog on the beach"
     """
-    context.obj = Settings.merged(None, shared)
+    context.obj = settings = Settings.merged(None, shared)
+    if context.invoked_subcommand is None:
+        from search.cli.start import start
+
+        start(settings)
 
 
 def main() -> None:

@@ -204,19 +204,14 @@ def runs(context: click.Context, parameter: click.Parameter, incomplete: str) ->
 def _catalog(context: click.Context) -> Iterator[Catalog]:
     """Yield the catalog of the library that is meant."""
     from search.catalog import Catalog
+    from search.resources import default_location
 
     given = (level.params.get("library") for level in _levels(context))
-    catalog = Catalog(os.path.expanduser(next(filter(None, given), None) or _own_library()))
+    catalog = Catalog(os.path.expanduser(next(filter(None, given), None) or default_location()))
     try:
         yield catalog
     finally:
         catalog.close()
-
-
-def _own_library() -> str:
-    from search.library import default_location
-
-    return default_location()
 
 
 def label_sets(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:

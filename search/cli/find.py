@@ -121,6 +121,8 @@ def command(
             )
             for query in asked
         ]
+        if not any(answer.candidates for answer in answers) and not library.catalog.count():
+            settings.talk("the library holds no photos yet; 'search index DIR' brings some in")
     telling.tell(answers, many=queries is not None)
 
 

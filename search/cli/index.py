@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,13 @@ from search.cli.options import (
 from search.errors import LibraryBusy, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from search.library import Library
     from search.shards.run import ShardOptions
-    from search.types import IndexReport
+    from search.types import IndexReport, Skip
 
-_SHOWN = 20  # skipped files named in the report
+_NAMED = 5  # skipped files that are told one by one
 
 
 @as_command("index")
@@ -95,9 +96,8 @@ def command(
       search index ~/Pictures --exclude "*.gif"
       search index photos/00001.tar s3://bucket/photos
     """
-    from search.cli.output import emit_json, printable
+    from search.cli.output import printable
     from search.cli.progress import progress_bar, stopping
-    from search.documents import report_document
     from search.indexer import IndexOptions
     from search.photos.scan import ScanOptions
 
@@ -117,21 +117,17 @@ def command(
         _bulk(
             library, engine, shards=shards, size=shard_size, workers=workers, gpus=gpus, address=ray_address
         ) as bulk,
-        stopping(settings) as (stop, signals),
-        progress_bar(settings) as progress,
     ):
-        try:
-            report = library.index(
-                paths, options=options, reencode=reencode, shards=bulk, progress=progress, stop=stop, wait=wait
-            )
-        except LibraryBusy:
-            if signals:  # it was waiting
-                return 128 + signals[0]
-            raise
-    if settings.json:
-        emit_json(report_document(report, library.catalog.shown))
-    else:
-        _tell(report, library.catalog.shown)
+        with stopping(settings) as (stop, signals), progress_bar(settings) as progress:
+            try:
+                report = library.index(
+                    paths, options=options, reencode=reencode, shards=bulk, progress=progress, stop=stop, wait=wait
+                )
+            except LibraryBusy:
+                if signals:  # it was waiting
+                    return 128 + signals[0]
+                raise
+        _tell(settings, library, report)
     if report.not_encoded:
         settings.talk(
             f"{report.not_encoded} photos have no vector by {report.encoder} yet, so the model before it answers "
@@ -176,8 +172,25 @@ def _bulk(
         yield ShardOptions(chosen, store, size or SIZE, workers)
 
 
-def _tell(report: IndexReport, library: str) -> None:
-    from search.cli.output import emit_skipped, printable, short
+def _tell(settings: Settings, library: Library, report: IndexReport) -> None:
+    """Print the report; of a library's first photos also what they are, and what to ask."""
+    from search.cli import introduction
+    from search.cli.output import emit_json
+    from search.documents import report_document
+
+    is_first = not settings.quiet and introduction.is_due(library, report)
+    if settings.json:
+        document = introduction.document(settings, library) if is_first else {}
+        emit_json({**report_document(report, library.catalog.shown), **document})
+        return
+    _tell_report(report, library.catalog.shown)
+    if is_first:
+        introduction.tell(settings, library, report)
+
+
+def _tell_report(report: IndexReport, library: str) -> None:
+    from search.cli.introduction import passed_over
+    from search.cli.output import printable, short
 
     ending = "Interrupted: so far" if report.interrupted else "Done:"
     click.echo(f"{ending} {report.photos} photos in {printable(library)}, by {report.encoder}")
@@ -193,4 +206,27 @@ def _tell(report: IndexReport, library: str) -> None:
             f"  {kept.photos} photos of {printable(short(kept.path))} were not found and are kept: {kept.reason}; "
             "if they are gone for good, index with --confirm-removals"
         )
-    emit_skipped(report.skipped, most=_SHOWN, whole="`search skipped`")
+    if not (report.seen or report.offline or report.gone or report.interrupted):
+        left_out = passed_over(report)
+        click.echo("  no photo was found there" + (f"; passed over: {left_out}" if left_out else ""))
+    _tell_skipped(report.skipped)
+
+
+def _tell_skipped(skipped: Sequence[Skip]) -> None:
+    """Print few skipped files one by one, of many an example for each reason."""
+    from search.cli.output import emit_skipped, emit_table, short
+
+    if len(skipped) <= _NAMED:
+        emit_skipped(skipped)
+        return
+    by_reason: dict[str, list[Skip]] = defaultdict(list)
+    for skip in skipped:
+        by_reason[skip.reason].append(skip)
+    groups = sorted(by_reason.values(), key=len, reverse=True)
+    click.echo("Skipped; `search skipped` lists them all:")
+    emit_table(
+        [
+            (f"  {len(group)}", group[0].reason, f"such as {short(group[0].path)}", group[0].detail)
+            for group in groups
+        ]
+    )

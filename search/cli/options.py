@@ -218,8 +218,12 @@ def _report(error: errors.SearchError, settings: Settings) -> None:
     if settings.json:
         import json
 
-        document = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
-        click.echo(json.dumps({"error": document}))
+        click.echo(json.dumps({"error": error_document(error)}))
+
+
+def error_document(error: errors.SearchError) -> dict[str, str]:
+    """Return an error for JSON."""
+    return {"type": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
 def _exit_code(error: errors.SearchError) -> int:

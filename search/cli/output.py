@@ -85,13 +85,18 @@ def emit_table(
         click.echo(click.style(line, dim=True) if number == 0 and header and columns else line)
 
 
-def emit_skipped(skipped: Sequence[Skip], *, most: int = 10, whole: str = "--json") -> None:
-    """Print skipped files, the first of many, with their reasons.   whole: what lists them all."""
+def emit_skipped(skipped: Sequence[Skip], *, most: int = 10) -> None:
+    """Print skipped files, the first of many, with their reasons."""
     if skipped:
         click.echo("Skipped:")
         emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in skipped[:most]])
     if len(skipped) > most:
-        click.echo(f"  and {len(skipped) - most} more: {whole} lists them all")
+        click.echo(f"  and {len(skipped) - most} more: --json lists them all")
+
+
+def counted(count: int, what: str) -> str:
+    """Return how many there are of something, in words."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def terminal_columns() -> int | None:

@@ -62,3 +62,13 @@ def stopping(settings: Settings) -> Iterator[tuple[threading.Event, list[int]]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def dispensable() -> Iterator[None]:
+    """Run what nobody needs: SIGTERM raises KeyboardInterrupt there, as SIGINT does."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

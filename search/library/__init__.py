@@ -35,6 +35,7 @@ from search.library.model import AUTO, LibraryModel
 from search.library.seams import Seams, real, spellings
 from search.live import LiveIndex
 from search.query import Kind, Query, Term
+from search.resources import default_location
 from search.types import (
     Answer,
     CheckReport,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
         Photo,
         Pixels,
         Progress,
+        Suggestion,
         Vector,
         Vectors,
     )
@@ -87,13 +89,6 @@ T = TypeVar("T")
 _FILLED = "nothing is lost: 'search rebuild' fills it anew"
 _POLL_S = 0.2  # between two tries to get a library that is being written to
 _MOVED_SAMPLE = 20  # photos looked at before an indexed folder is taken to be somewhere else
-
-
-def default_location() -> str:
-    """Return the platform's user data directory, `search/library`."""
-    from platformdirs import user_data_path
-
-    return str(user_data_path("search", appauthor=False) / "library")
 
 
 def _surviving(
@@ -686,6 +681,24 @@ class Library:
     def image_vectors(self, images: Pixels) -> Vectors:
         """Return pictures, (N, H, W, 3), as the library's model sees them: (N, D) unit rows."""
         return self.model.made_sure(self.model.answering().fingerprint).encode_images(images)
+
+    def suggest_queries(self, n: int = 3) -> tuple[Suggestion, ...]:
+        """Return up to n queries for everyday things that this library answers well, the surest first.
+
+        They are looked for once, which takes some hundred texts to embed, and kept in the library's folder. None where
+        the library holds few photos, or nothing the model is sure of.
+        """
+        from search.library import suggesting
+
+        known = self.known_suggestions
+        return suggesting.look_for(self._seams, n) if known is None else known[:n]
+
+    @property
+    def known_suggestions(self) -> tuple[Suggestion, ...] | None:
+        """What `suggest_queries` found before; None where it would look, and for a library on a database server."""
+        from search.library import suggesting
+
+        return suggesting.known(self._seams)
 
     # ---- looking around
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -19,8 +20,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from search.photos import sidecars
-from search.photos.suffixes import PHOTO_SUFFIXES
-from search.types import FileStat
+from search.photos.suffixes import PHOTO_SUFFIXES, VIDEO_SUFFIXES
+from search.types import FileStat, PassedOver
 
 OnError: TypeAlias = Callable[[str, OSError], None]
 
@@ -66,17 +67,24 @@ class ScanOptions:
 _DEFAULT = ScanOptions()
 
 
-def scan(root: str, options: ScanOptions = _DEFAULT, *, on_error: OnError | None = None) -> Iterator[FileStat]:
+def scan(
+    root: str,
+    options: ScanOptions = _DEFAULT,
+    *,
+    on_error: OnError | None = None,
+    passed_over: Counter[PassedOver] | None = None,
+) -> Iterator[FileStat]:
     """Yield the photo files under a folder, or the one file named, as they are met.
 
     The order is that of their paths below the root, with / between folders, so that it can be held against a sorted
     list; one folder's names are held at a time, not the tree's.
     root: a folder, or a file, which is yielded whatever its suffix.   on_error: gets the path of a file or
     folder that can't be examined, and why; the walk goes on, and everything at or below that path is unknown.
+    passed_over: counts what is left out on purpose, a folder as one.
     Only regular files are yielded. Names that are no valid text survive (surrogateescape). The change time of a photo
     with a sidecar has that one's in it.
     """
-    return chain.from_iterable(_Walk(options, on_error or _ignore).run(root))
+    return chain.from_iterable(_Walk(options, on_error or _ignore, passed_over).run(root))
 
 
 # f_fsid comes from the identity that these were given when they were made; that of others is the number of a device.
@@ -139,11 +147,12 @@ _AT_ONCE = 256  # files examined before they are handed out
 
 
 class _Walk:
-    """One walk: its options, whom to tell of errors, and the folders already entered."""
+    """One walk: its options, whom to tell of errors, what counts the rest, and the folders already entered."""
 
-    def __init__(self, options: ScanOptions, on_error: OnError) -> None:
+    def __init__(self, options: ScanOptions, on_error: OnError, passed_over: Counter[PassedOver] | None) -> None:
         self._options = options
         self._on_error = on_error
+        self._passed_over = passed_over
         self._entered: set[tuple[int, int]] = set()
         self._beside: dict[str, str] = {}  # sidecars of photos that wait to be examined
         self._excluded = tuple(pattern.rstrip("/") for pattern in options.exclude)
@@ -188,6 +197,8 @@ class _Walk:
                 if self._beside:
                     changed = sidecars.stamped(changed, self._beside.pop(entry.path, None))
                 files.append(FileStat(entry.path, found.st_size, found.st_mtime_ns, changed))
+            elif self._passed_over is not None and stat.S_ISLNK(found.st_mode):
+                self._passed_over[PassedOver.LINKS] += 1
         return files
 
     def _list(self, folder: str, prefix: str) -> list[_Entry]:
@@ -227,6 +238,8 @@ class _Walk:
             has_sidecars = has_sidecars or name.endswith(sidecars.SUFFIXES)
             if (wanted := self._wanted(entry, prefix)) is not None:
                 found.append(wanted)
+            elif self._passed_over is not None and (kind := self._kind_left_out(entry, prefix)) is not None:
+                self._passed_over[kind] += 1
         return found, has_sidecars
 
     def _wanted(self, entry: os.DirEntry[str], prefix: str) -> _Entry | None:
@@ -243,6 +256,19 @@ class _Walk:
         if not (is_folder or has_suffix) or not self._wants(name, prefix):
             return None
         return (name + "/", entry, f"{prefix}{name}/") if is_folder else (name, entry, None)
+
+    def _kind_left_out(self, entry: os.DirEntry[str], prefix: str) -> PassedOver | None:
+        """Say what something is that is left out; None for what nobody would miss, such as junk and sidecars."""
+        name = entry.name
+        if name.endswith(sidecars.SUFFIXES) or not is_wanted(name, "", include_hidden=True):
+            return None
+        if not is_wanted(name, prefix, self._excluded, include_hidden=True):
+            return PassedOver.EXCLUDED
+        if name.startswith(".") and not self._options.include_hidden:
+            return PassedOver.HIDDEN
+        if entry.is_symlink() and not self._options.follow_symlinks:
+            return PassedOver.LINKS
+        return PassedOver.VIDEOS if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES else PassedOver.OTHERS
 
     def _seen(self, folder: str) -> bool:
         """Remember a folder; say whether it was entered before.

@@ -15,7 +15,7 @@ import json
 import os
 import stat
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from search.errors import PhotoError, SourceAway, StorageError
 from search.files import atomic_write
 from search.photos.scan import OnError, ScanOptions, has_photo_suffix, is_wanted, scan
 from search.photos.tars import MOST_BYTES, Member, listed
-from search.types import FileStat, SkipReason
+from search.types import FileStat, PassedOver, SkipReason
 
 Content: TypeAlias = Callable[[], tuple[bytes, FileStat]]
 """Reads a photo: its bytes, and the file they are of.   Raises PhotoError, SourceAway."""
@@ -160,11 +160,17 @@ class Sources:
             return False
 
     def scan(
-        self, path: str, options: ScanOptions = _DEFAULT, *, on_error: OnError | None = None
+        self,
+        path: str,
+        options: ScanOptions = _DEFAULT,
+        *,
+        on_error: OnError | None = None,
+        passed_over: Counter[PassedOver] | None = None,
     ) -> Iterator[FileStat]:
         """Yield the photos below a path as `search.photos.scan.scan` does, wherever they lie.
 
-        The change time of what is no file of a folder stands for its state, or for that of its tar file.
+        The change time of what is no file of a folder stands for its state, or for that of its tar file. What is left
+        out is counted in folders alone.
         Raises SourceAway.
         """
         tell = on_error or (lambda _path, _error: None)
@@ -172,7 +178,7 @@ class Sources:
             return self._in_tar(tar, path[len(tar) + 1 :], options, tell)
         if is_remote(path):
             return self._below(path, options, tell)
-        return scan(path, options, on_error=on_error)
+        return scan(path, options, on_error=on_error, passed_over=passed_over)
 
     def stat(self, path: str) -> FileStat:
         """Return what `scan` tells of one photo that is no plain file.   Raises OSError, SourceAway."""

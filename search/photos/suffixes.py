@@ -14,3 +14,12 @@ PHOTO_SUFFIXES = RAW_SUFFIXES | frozenset(
     )
 )
 """Endings of photo files, lower-case, with their dot."""
+
+VIDEO_SUFFIXES = frozenset(
+    "." + name
+    for name in (
+        *("mp4", "mov", "m4v", "avi", "mkv", "webm", "mts", "m2ts", "mpg", "mpeg", "3gp", "wmv", "flv", "ogv"),
+        *("insv", "lrv"),
+    )
+)
+"""Endings of videos, which are passed over and told of; as above."""

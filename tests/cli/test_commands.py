@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -434,13 +435,15 @@ def test_an_image_that_cannot_be_read_is_named(indexed, tmp_path):
     assert "photo 99 is not in the library" in indexed("show", "99").stderr
 
 
-def test_a_long_list_of_skipped_files_is_cut_on_a_terminal(run, album):
-    for number in range(30):
-        (album / f"{number:02}.jpg").touch()
+def test_many_skipped_files_are_told_by_reason_with_an_example_of_each(run, album):
+    for number in range(5):
+        (album / f"{number}.jpg").touch()
+    (album / "text.jpg").write_bytes(b"no picture" * 50)
     out = run("index", album, "--model", "builtin").stdout
-    assert "19.jpg" in out
-    assert "20.jpg" not in out
-    assert "and 10 more" in out
+    assert re.search(r"^  5  empty +such as album/0.jpg +no content$", out, re.MULTILINE)
+    assert re.search(r"^  1  unsupported_format +such as album/text.jpg ", out, re.MULTILINE)
+    assert "1.jpg" not in out
+    assert "`search skipped` lists them all" in out
 
 
 def test_an_older_library_is_upgraded_by_command(run, place):

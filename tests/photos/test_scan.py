@@ -8,13 +8,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from search.photos.scan import PHOTO_SUFFIXES, ScanOptions, scan
-from search.types import FileStat
+from search.types import FileStat, PassedOver
 
 
 def put(root: Path, *names: str) -> None:
@@ -74,6 +75,28 @@ def test_hidden_names_are_skipped_unless_asked_for(tmp_path: Path) -> None:
     assert names(scan(str(tmp_path)), tmp_path) == ["b.jpg"]
     everything = scan(str(tmp_path), ScanOptions(include_hidden=True))
     assert names(everything, tmp_path) == [".cache/a.jpg", ".hidden.jpg", "b.jpg"]
+
+
+def test_what_is_left_out_on_purpose_is_counted_by_its_kind(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "a.jpg",
+        "clip.MP4",
+        "old.mov",
+        "notes.txt",
+        ".hidden/b.jpg",
+        "thumbs.db",
+        "@eaDir/a.jpg",
+        "a.xmp",
+    )
+    put(tmp_path, "raw/c.jpg", "sub/d.avi")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "a.jpg")
+    (tmp_path / "folder").symlink_to(tmp_path / "sub")
+    counted: Counter[PassedOver] = Counter()
+    found = scan(str(tmp_path), ScanOptions(exclude=("raw",)), passed_over=counted)
+    assert names(found, tmp_path) == ["a.jpg"]
+    expected = {PassedOver.VIDEOS: 3, PassedOver.OTHERS: 1, PassedOver.HIDDEN: 1, PassedOver.EXCLUDED: 1}
+    assert counted == expected | {PassedOver.LINKS: 2}
 
 
 def test_junk_is_skipped_even_with_hidden_names(tmp_path: Path) -> None:

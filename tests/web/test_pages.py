@@ -12,8 +12,10 @@ import pytest
 from starlette.datastructures import QueryParams
 from starlette.testclient import TestClient
 
-from search import Library
+from search import Library, suggestions
 from search.query import Kind
+from search.suggestions import Kept
+from search.types import Suggestion
 from search.web import create_app
 from search.web.pages import searching
 from search.web.pages.asked import Address, Wanted
@@ -58,6 +60,19 @@ def name_of(shown, id_: int) -> str:
 
 
 # ---- searching
+
+
+def test_where_nothing_is_asked_it_is_proposed_what_to_ask(serve, library, request):
+    row = library.catalog.encoder()
+    queries = ("a cat", "snow & ice")
+    request.addfinalizer((library.catalog.folder / "suggestions.json").unlink)
+    suggested = tuple(Suggestion(query, 0.9) for query in queries)
+    suggestions.keep(library.catalog.folder, Kept(row.fingerprint, library.catalog.count(), suggested))
+    client = serve()
+    links = [found["href"] for found in get(client, "/").all("a") if found.get("class") == "chip"]
+    assert [parse_qs(urlsplit(link or "").query)["q"] for link in links] == [["a cat"], ["snow & ice"]]
+    for asked in ("/?q=a+cat", "/?after=2000", "/?offset=60"):
+        assert not get(client, asked).all("ul", **{"aria-label": "Try"})
 
 
 def test_all_photos_are_there_the_latest_first(pages, shown):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from search.web.desk import Desk
 
 _NAMES = 14  # of cameras, folders, labels that are offered
+_TRIED = 3  # queries that are proposed
 _SHORT = 48  # characters of a text in a heading
 _TILE_PX = {"small": 116, "large": 224}
 
@@ -85,6 +86,7 @@ async def page(request: Request) -> Response:
         title=title_of(wanted),
         facets=_offers(wanted, facets),
         active=_active(wanted),
+        tries=await _tries(request, wanted),
         **_hits(wanted, found),
     )
 
@@ -194,6 +196,14 @@ def title_of(wanted: Wanted) -> str:
     texts = [shown(term.value) for term in wanted.terms if term.kind is Kind.TEXT and term.weight > 0]
     title = " + ".join(texts) or "More like this"
     return title if len(title) <= _SHORT else title[: _SHORT - 1] + "…"
+
+
+async def _tries(request: Request, wanted: Wanted) -> list[tuple[str, str]]:
+    """Return what to look for, where nothing is looked for yet: what was found worth it when photos came in."""
+    if wanted.terms or wanted.is_filtered or wanted.offset:
+        return []
+    known = await request.app.state.desk.look(lambda library: library.known_suggestions)
+    return [(one.query, wanted.address.but(q=one.query).url()) for one in (known or ())[:_TRIED]]
 
 
 def _terms(wanted: Wanted) -> list[dict[str, Any]]:
