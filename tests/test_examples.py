@@ -34,9 +34,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SLOW = {"answers", "duplicates", "evaluation", "fine-tuning", "long-text", "serve", "tutorial"}
 """Pages whose examples take more than a few seconds, by name: they run with the slow tests."""
 
-LATER: set[str] = set()
-"""Pages that are being rewritten and have no such examples yet."""
-
 LANGUAGES = {"console", "python", "py", "text", "json", "ini", "toml", "yaml", "xml", "dockerfile", "sh"}
 COLUMNS = "100"
 CAMERAS = {"canon": ("Canon", "Canon EOS 5D"), "pixel": ("Google", "Pixel 7")}
@@ -228,7 +225,7 @@ def failures(page: Page, session: Session) -> list[tuple[Step, int, str]]:
     return wrong
 
 
-@pytest.mark.parametrize("path", [marked(path) for path in PAGES if path.stem not in LATER])
+@pytest.mark.parametrize("path", [marked(path) for path in PAGES])
 def test_a_page_prints_what_it_shows(path, session, request):
     page = Page(path)
     wrong = failures(page, session)
@@ -239,7 +236,7 @@ def test_a_page_prints_what_it_shows(path, session, request):
         pytest.fail("\n\n".join(difference(*one) for one in wrong), pytrace=False)
 
 
-@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in PAGES if path.stem not in LATER])
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in PAGES])
 def test_every_block_says_what_it_is_and_why_it_is_not_run(path):
     page = Page(path)
     for block in page.blocks():
