@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from pathlib import Path
-
 import pytest
 
 
@@ -98,25 +94,3 @@ def test_without_a_library_a_models_bank_is_kept_in_the_users_cache(
     assert first.json == again.json
     assert [file.suffix for file in (tmp_path / "cache" / "search" / "banks").iterdir()] == [".npy"]
     assert not (tmp_path / "library").exists()
-
-
-DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "labels.md"
-
-
-def test_the_examples_of_the_docs_run(run, classes, photographs, tmp_path, monkeypatch, builtin, capsys):
-    text = DOCS.read_text(encoding="utf-8")
-    [(name, lines)] = re.findall(r"```text (\S+)\n(.*?)```", text, re.DOTALL)
-    (tmp_path / name).write_text(lines)
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.png").write_bytes(photographs["cat"].read_bytes())
-    classes.rename(tmp_path / "sorted")
-    assert run("index", "photos", "--model", "builtin").code == 0
-    commands = re.findall(r"^\$ search (.*)$", text, re.MULTILINE)
-    assert len(commands) == 9
-    for command in commands:
-        done = run(*shlex.split(command))
-        assert (done.code, bool(done.stdout)) == (0, True), command
-    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    exec(example, {})
-    assert capsys.readouterr().out == "animal/cat ['animal']\neveryday 1\n"

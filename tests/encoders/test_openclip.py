@@ -322,7 +322,7 @@ def test_a_model_that_needs_transformers_says_how_to_get_it(
     siglip: tuple[Encoder, torch.nn.Module, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ModelError, match=r"pip install 'search\[hf\]'"):
+    with pytest.raises(ModelError, match=r"pip install 'search\[huggingface\]'"):
         load_encoder(f"dir:{siglip[2]}")
 
 
