@@ -15,13 +15,13 @@ import numpy as np
 
 from search.evaluate.datasets import Dataset
 from search.evaluate.pictures import Pictures, default_place
-from search.evaluate.probe import VALIDATION, Examples, _scores, split, sweep
+from search.evaluate.probe import VALIDATION, Examples, log_probabilities, split, sweep
 from search.evaluate.zero_shot import label_set
 from search.heads import Space
 from search.labels import Classifier, LabelOptions
 from search.measures import sigmoid
 from search.photos.scan import scan
-from search.train.probe import _joined, _Task
+from search.train.probe import Task, joined
 from stopwatch import print_rows
 
 BOUNDS = (0.2, 0.5)
@@ -65,18 +65,21 @@ def measured(photos: Examples, classifier: Classifier, others, *, most: int, see
     train, validation = split(left, VALIDATION, random)
     order = random.permutation(len(others))
     rest, strange = others[order[: len(order) // 2][:most]], others[order[len(order) // 2 :]]
-    task = _Task(classifier, Space.of(photos.vectors), rest)
+    task = Task(classifier, Space.of(photos.vectors), rest)
 
     def right(correction, part: Examples) -> float:
         return float((task.scores(part, correction).argmax(axis=1) == part.targets).mean())
 
-    correction = task.fit(_joined(train, validation), sweep(lambda c: right(task.fit(train, c), validation)))
+    correction = task.fit(joined(train, validation), sweep(lambda c: right(task.fit(train, c), validation)))
     found = {"right, zero-shot": right(None, tested), "right, probe": right(correction, tested)}
     if not most:
-        c = sweep(
-            lambda c: float((_scores(train, validation.vectors, c).argmax(axis=1) == validation.targets).mean())
-        )
-        scores = _scores(_joined(train, validation), tested.vectors, c)
+
+        def plainly_right(c: float) -> float:
+            scores = log_probabilities(train, validation.vectors, c)
+            return float((scores.argmax(axis=1) == validation.targets).mean())
+
+        c = sweep(plainly_right)
+        scores = log_probabilities(joined(train, validation), tested.vectors, c)
         found["right, multinomial without texts"] = float((scores.argmax(axis=1) == tested.targets).mean())
 
     def likely(vectors):

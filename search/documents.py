@@ -6,7 +6,7 @@ Paths are absolute; names that are not valid UTF-8 come with surrogate escapes, 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -300,15 +300,28 @@ def undo_document(report: UndoReport) -> dict[str, Any]:
     }
 
 
-def question_document(
-    photo: Photo, label: str, probability: float, uncertainty: float, why: str
-) -> dict[str, Any]:
+class Question(Protocol):
+    """What a review asks: whether a photo has a label."""
+
+    @property
+    def photo(self) -> Photo: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def probability(self) -> float: ...
+    @property
+    def uncertainty(self) -> float: ...
+    @property
+    def why(self) -> str: ...
+
+
+def question_document(question: Question) -> dict[str, Any]:
     """Return a question of a review."""
     return {
-        **path_fields(photo.path),
-        "id": photo.id,
-        "label": label,
-        "probability": probability,
-        "uncertainty": uncertainty,
-        "why": why,
+        **path_fields(question.photo.path),
+        "id": question.photo.id,
+        "label": question.label,
+        "probability": question.probability,
+        "uncertainty": question.uncertainty,
+        "why": question.why,
     }

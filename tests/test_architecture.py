@@ -77,7 +77,7 @@ THIRD_PARTIES = {
     "starlette": {"web"},
     "anyio": {"web"},
     "jinja2": {"web/pages/rendering"},
-    "uvicorn": {"cli/serve", "web/connections"},
+    "uvicorn": {"web/connections"},
     "platformdirs": {
         "resources",
         "encoders/exports",

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from search.web.options import ServeOptions
 
 _BACKLOG = 128
-_MOST_CONNECTIONS = 1000  # open at a time, whoever has them and whatever they wait for
 
 
 @as_command("serve")
@@ -88,10 +87,8 @@ def command(
       search serve --port 8080
     """
     try:
-        import uvicorn
-
         from search.web import ServeOptions, create_app, neighbours
-        from search.web.connections import Connection, Server
+        from search.web.connections import Server, config_of
     except ImportError:
         raise UsageError("serving needs Starlette and uvicorn", hint=how_to_add("web")) from None
     options = ServeOptions(
@@ -109,24 +106,11 @@ def command(
     with _listening(options) as listener, settings.open_library(model, trust_checkpoint) as library:
         library.status()  # one that can't be opened is told now, not to whoever asks first
         app = create_app(library, options)
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,  # an address may have the token in it
-            server_header=False,
-            proxy_headers=False,
-            http=Connection,
-            ws="none",
-            limit_concurrency=_MOST_CONNECTIONS,
-            backlog=_BACKLOG,
-            timeout_keep_alive=10,
-            timeout_graceful_shutdown=5,
-        )
         _tell(settings, listener, library.catalog.shown)
         _tell_systemd()
         if options.is_for_one_user and not neighbours.can_tell():
             settings.talk("other users of this machine are answered, too; --token keeps them out")
-        Server(config, ending=app.state.jobs.end).run(sockets=[listener])
+        Server(config_of(app, backlog=_BACKLOG), ending=app.state.jobs.end).run(sockets=[listener])
 
 
 def _listening(options: ServeOptions) -> socket.socket:

@@ -234,5 +234,10 @@ class Captions:
 
 
 def _twice(paths: Sequence[str]) -> str:
+    """Return the first path that was there before, "" if none was."""
     seen: set[str] = set()
-    return next((path for path in paths if path in seen or seen.add(path)), "")  # type: ignore[func-returns-value]
+    for path in paths:
+        if path in seen:
+            return path
+        seen.add(path)
+    return ""

@@ -256,7 +256,7 @@ def _probes(
             examples = _drawn(train, shots, seed)
         c = c or _chosen(examples, validation)  # chosen once: what fits is a matter of how many examples there are
         whole = examples if shots else _joined(train, validation)
-        scores = _scores(whole, test.vectors, c)
+        scores = log_probabilities(whole, test.vectors, c)
         predicted = scores.argmax(axis=1).astype(np.int64)
         right.append(predicted == test.targets)
         trainings.append(
@@ -301,7 +301,7 @@ def _chosen(examples: Examples, validation: Examples) -> float:
     """Return the C that does best on the photos to choose by."""
 
     def quality(c: float) -> float:
-        return top_k_accuracy(_scores(examples, validation.vectors, c), validation.targets, 1)
+        return top_k_accuracy(log_probabilities(examples, validation.vectors, c), validation.targets, 1)
 
     return sweep(quality)
 
@@ -323,7 +323,7 @@ def sweep(quality: Callable[[float], float]) -> float:
     return float(10**best)
 
 
-def _scores(examples: Examples, vectors: Vectors, c: float) -> Scores:
+def log_probabilities(examples: Examples, vectors: Vectors, c: float) -> Scores:
     """Train a probe and return (N, C) log probabilities of other vectors."""
     from sklearn.linear_model import LogisticRegression
 

@@ -577,8 +577,8 @@ class Library:
         roots = [root.path for root in self.catalog.root_status()]
         with self.catalog.writing() as writer:
             report = putting_back.put_back(path, roots, progress=progress or (lambda _: None), stop=stop)
-            known = lambda paths: self.catalog.get(self.catalog.ids_at(paths))  # noqa: E731
-            writer.welcome(putting_back.as_they_were([one.to for one in report.moved], known))
+            photos = self.catalog.get(self.catalog.ids_at([one.to for one in report.moved]))
+            writer.welcome(putting_back.as_they_were(photos))
             self._index.publish(writer)
         return report
 

@@ -6,7 +6,6 @@ import functools
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
@@ -357,40 +356,72 @@ def _same_picture(search: _Search) -> int:
     links = Links(core.either(core.by_hash(ids, hashes), core.by_vector(first, second, ids, hashes)))
     search.learn(links.ids.tolist())
     order = search.best_first(links.ids.tolist(), DuplicateKind.SAME_PICTURE)
-    place = {id_: number for number, id_ in enumerate(order)}
-    with lend() as decoders, ExitStack() as stack:
-        sources = search.seams.sources()
-        pixels = _Pixels(decoders, sources, search.photos, _VIEWED, most=_VIEWS)
-        fine = _Pixels(decoders, sources, search.photos, _FINE, most=_FINE_VIEWS)
-        stack.callback(lambda: search.skipped.update(pixels.skipped | fine.skipped))
-
-        def confirmed(id_: int, keep: int, same: Same) -> bool:
-            fine.fetch([id_, keep])
-            one, other = fine.view(id_), fine.view(keep)
-            return one is not None and other is not None and agree(one, other, same)
-
-        def hold(keep: int, others: list[int]) -> dict[int, str]:
-            if search.stopping():
-                return {}
-            others = [id_ for id_ in others if id_ in place]
-            pixels.fetch([keep, *others])
-            for later in order[place[keep] + 1 : place[keep] + 1 + _AHEAD]:
-                pixels.fetch([later])
-            mine = hashes[np.searchsorted(ids, keep)]
-            view, same = pixels.view(keep), {}
-            for id_ in others if view else ():
-                turns = core.turns(hashes[np.searchsorted(ids, id_)], mine)
-                if not (turns and view and (other := pixels.view(id_))):
-                    continue
-                if (found := compare(other, view, turns)) and confirmed(id_, keep, found):
-                    same[id_] = found.in_words or _recoded(search.photos[keep], search.photos[id_])
-            search.progress(Progress(Stage.COMPARE, place[keep] + 1, len(order)))
-            return same
-
-        for group in core.groups(links, order, hold):
-            search.add(DuplicateKind.SAME_PICTURE, group)
+    with lend() as decoders:
+        looking = _Looking(search, decoders, order, _Hashed(ids, hashes))
+        try:
+            for group in core.groups(links, order, looking.same):
+                search.add(DuplicateKind.SAME_PICTURE, group)
+        finally:
+            search.skipped.update(looking.skipped)
     search.settle()
     return unknown
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """Hashes by the ids of their photos, ascending."""
+
+    ids: Ids
+    hashes: Hashes
+
+    def of(self, id_: int) -> Hashes:
+        found: Hashes = self.hashes[np.searchsorted(self.ids, id_)]
+        return found
+
+
+class _Looking:
+    """Tells by their pixels which photos show the same picture.   order: the photos to keep first, first."""
+
+    def __init__(self, search: _Search, decoders: Decoders, order: list[int], hashes: _Hashed) -> None:
+        sources = search.seams.sources()
+        self._search, self._order, self._hashes = search, order, hashes
+        self._place = {id_: number for number, id_ in enumerate(order)}
+        self._pixels = _Pixels(decoders, sources, search.photos, _VIEWED, most=_VIEWS)
+        self._fine = _Pixels(decoders, sources, search.photos, _FINE, most=_FINE_VIEWS)
+
+    @property
+    def skipped(self) -> dict[int, Skip]:
+        """Photos that could not be looked at."""
+        return self._pixels.skipped | self._fine.skipped
+
+    def same(self, keep: int, others: list[int]) -> dict[int, str]:
+        """Return which of some photos show what this one does, and how they differ all the same."""
+        if self._search.stopping():
+            return {}
+        others = [id_ for id_ in others if id_ in self._place]
+        place = self._place[keep]
+        self._pixels.fetch([keep, *others])
+        for later in self._order[place + 1 : place + 1 + _AHEAD]:
+            self._pixels.fetch([later])
+        view = self._pixels.view(keep)
+        found = {id_: how for id_ in others if view and (how := self._how(id_, keep, view))}
+        self._search.progress(Progress(Stage.COMPARE, place + 1, len(self._order)))
+        return found
+
+    def _how(self, id_: int, keep: int, view: View) -> str:
+        """Say how a photo differs from one that shows the same; "" if it shows something else, or can't be read."""
+        turns = core.turns(self._hashes.of(id_), self._hashes.of(keep))
+        other = self._pixels.view(id_) if turns else None
+        found = compare(other, view, turns) if other else None
+        if found is None or not self._agree(id_, keep, found):
+            return ""
+        return found.in_words or _recoded(self._search.photos[keep], self._search.photos[id_])
+
+    def _agree(self, id_: int, keep: int, same: Same) -> bool:
+        """Look at two photos once more, finely."""
+        self._fine.fetch([id_, keep])
+        one, other = self._fine.view(id_), self._fine.view(keep)
+        return one is not None and other is not None and agree(one, other, same)
 
 
 def _recoded(keep: Photo, other: Photo) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,12 +73,12 @@ def _move_back(source: Path, place: Path, moves: Moves, roots: Sequence[str]) ->
     return True
 
 
-def as_they_were(paths: Sequence[str], known: Callable[[Sequence[str]], Sequence[Photo]]) -> list[int]:
-    """Return the ids of photos that are again the files they were.   known: photos by their paths."""
+def as_they_were(photos: Iterable[Photo]) -> list[int]:
+    """Return the ids of those photos that were gone and are again the files they were."""
     from search.photos.decode import content_hash
 
     found = []
-    for photo in known(paths):
+    for photo in photos:
         try:
             if photo.gone_at is not None and content_hash(photo.path).hex() == photo.content_hash:
                 found.append(photo.id)

@@ -73,11 +73,11 @@ def train_probe(
     check(photos, len(classifier.names), least=3, names=classifier.names)
     left, tested = split(photos, test_share, np.random.default_rng(_SEED))
     train, validation = split(left, VALIDATION, np.random.default_rng(_SEED))
-    task = _Task(classifier, Space.of(photos.vectors), others)
+    task = Task(classifier, Space.of(photos.vectors), others)
     c = sweep(lambda c: top_k_accuracy(task.scores(validation, task.fit(train, c)), validation.targets, 1))
     right, zero = (
         task.scores(tested, correction).argmax(axis=1) == tested.targets
-        for correction in (task.fit(_joined(train, validation), c), None)
+        for correction in (task.fit(joined(train, validation), c), None)
     )
     worth = Worth(len(train), len(validation), len(tested), c, share(right), share(zero), paired(right, zero))
     texts, learnt = linear(classifier, photos.vectors.shape[1]), task.fit(photos, c)
@@ -86,7 +86,7 @@ def train_probe(
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class Task:
     """Labels to learn, where their photos lie, and others."""
 
     classifier: Classifier
@@ -111,7 +111,8 @@ class _Task:
         return logits.astype(np.float64)
 
 
-def _joined(one: Examples, other: Examples) -> Examples:
+def joined(one: Examples, other: Examples) -> Examples:
+    """Return the photos of both; whether some are copies of others is not looked at again."""
     return Examples(np.concatenate([one.vectors, other.vectors]), np.concatenate([one.targets, other.targets]))
 
 

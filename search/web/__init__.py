@@ -26,6 +26,7 @@ from search.web.options import ServeOptions
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.routing import BaseRoute
 
     from search.library import Library
 
@@ -44,8 +45,6 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
     from starlette.middleware import Middleware
 
     from search.errors import SearchError
-    from search.web import api, compat, pages, pictures, table
-    from search.web import thumbnails as small
     from search.web.desk import Desk
     from search.web.guard import Guard
     from search.web.jobs import Jobs
@@ -70,13 +69,7 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
         thumbnails.close()
 
     app = Starlette(
-        routes=[
-            *compat.routes(options),
-            *api.routes(table.OPERATIONS),
-            *pages.routes(),
-            *pictures.routes(),
-            *small.routes(),
-        ],
+        routes=_routes(options),
         middleware=[Middleware(Guard, options=options)],
         exception_handlers={SearchError: handle, HTTPException: handle},
         lifespan=lifespan,
@@ -84,3 +77,15 @@ def create_app(library: Library, options: ServeOptions | None = None) -> Starlet
     app.state.desk, app.state.uploads, app.state.options, app.state.jobs = desk, uploads, options, jobs
     app.state.thumbnails, app.state.pictures, app.state.reviews = thumbnails, Pictures(), reviews
     return app
+
+
+def _routes(options: ServeOptions) -> list[BaseRoute]:
+    from search.web import api, compat, pages, pictures, table, thumbnails
+
+    return [
+        *compat.routes(options),
+        *api.routes(table.OPERATIONS),
+        *pages.routes(),
+        *pictures.routes(),
+        *thumbnails.routes(),
+    ]

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import socket
     from asyncio import TimerHandle
 
+    from starlette.applications import Starlette
+
+_MOST_CONNECTIONS = 1000  # open at a time, whoever has them and whatever they wait for
+
 
 class Connection(H11Protocol):
     """uvicorn's, with an end to each wait for the other side.
@@ -70,6 +74,23 @@ class Connection(H11Protocol):
             self._asking = None
         elif self._asking is None:
             self._asking = self.loop.call_later(self.asking_s, self.transport.abort)
+
+
+def config_of(app: Starlette, *, backlog: int) -> uvicorn.Config:
+    """Return how uvicorn serves an application: a limit to all, and nothing believed that a proxy could have said."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,  # an address may have the token in it
+        server_header=False,
+        proxy_headers=False,
+        http=Connection,
+        ws="none",
+        limit_concurrency=_MOST_CONNECTIONS,
+        backlog=backlog,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=5,
+    )
 
 
 class Server(uvicorn.Server):

@@ -21,6 +21,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from search import files
+from search.decoding.pool import Decoders
+from search.decoding.wire import Limits
 from search.errors import SourceAway, UnknownPhoto
 from search.types import Skip
 from search.web.api import id_of
@@ -28,7 +30,6 @@ from search.web.pages.statics import FOR_GOOD
 from search.web.problems import Problem
 
 if TYPE_CHECKING:
-    from search.decoding.pool import Decoders
     from search.library import Library
     from search.types import Photo, PhotoInfo
 
@@ -37,8 +38,7 @@ SIZES = (320, 640, 1600)
 
 _BY_NAME = {str(size): size for size in SIZES}
 _WORKERS = 2
-_CPU_S, _WALL_S, _MEMORY_BYTES = 10.0, 30.0, 1_500_000_000
-_MEGAPIXELS = 200.0  # as for indexing
+_LIMITS = Limits(wall_s=30)
 _FOLDER = "thumbnails"
 _TOUCH_S = 24 * 3600.0  # so seldom is it written down that one was asked for
 _LEFT = 0.8  # of the limit, after old ones went
@@ -78,7 +78,7 @@ class Thumbnails:
         self._making = CapacityLimiter(_WORKERS)
         self._lock = threading.Lock()
         self._kept: int | None = None  # bytes on the disk, None: not counted yet
-        self._decoders: Decoders | None = None
+        self._decoders = Decoders(workers=_WORKERS, limits=_LIMITS)
         self._spare: tempfile.TemporaryDirectory[str] | None = None
 
     async def of(self, photo: Photo, size: int) -> bytes:
@@ -90,12 +90,11 @@ class Thumbnails:
 
     def close(self) -> None:
         """End the children."""
+        self._decoders.close()
         with self._lock:
-            if self._decoders is not None:
-                self._decoders.close()
             if self._spare is not None:
                 self._spare.cleanup()
-            self._decoders = self._spare = None
+            self._spare = None
 
     # ---- making
 
@@ -114,7 +113,7 @@ class Thumbnails:
         wanted = Preprocessing((height, width), resize_mode="squash")
         try:
             content = self._library.sources.content(photo.path)
-            found = self._opened().submit(photo.path, wanted, content=content).result()
+            found = self._decoders.submit(photo.path, wanted, content=content).result()
         except SourceAway as away:
             raise Problem(404, "The photo can't be reached now.", more={"reason": "missing"}) from away
         if isinstance(found, Skip):
@@ -122,16 +121,6 @@ class Thumbnails:
         if found.content_hash.hex() != photo.content_hash:
             raise Problem(404, "The photo's file changed since it was indexed.", more={"reason": "changed"})
         return webp(found.pixels)
-
-    def _opened(self) -> Decoders:
-        from search.decoding.pool import Decoders
-        from search.decoding.wire import Limits
-
-        with self._lock:
-            if self._decoders is None:
-                limits = Limits(cpu_s=_CPU_S, wall_s=_WALL_S, memory_bytes=_MEMORY_BYTES)
-                self._decoders = Decoders(workers=_WORKERS, max_megapixels=_MEGAPIXELS, limits=limits)
-            return self._decoders
 
     # ---- keeping
 

@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
 
+from search.decoding.pool import Decoders
+from search.decoding.wire import Limits
 from search.types import Skip, SkipReason
 from search.web.problems import Problem
 
 if TYPE_CHECKING:
-    from search.decoding.pool import Decoded, Decoders
+    from search.decoding.pool import Decoded
     from search.encoders.preprocessing import Preprocessing
     from search.types import Pixels
     from search.web.desk import Desk
 
 _WORKERS = 2
 _WAITING = 16  # pictures for their turn
-_CPU_S, _WALL_S, _MEMORY_BYTES = 10.0, 20.0, 1_000_000_000
+_LIMITS = Limits(cpu_s=10, wall_s=20, memory_bytes=1_000_000_000)
 
 _REFUSED = {
     SkipReason.TOO_LARGE: (413, "The picture has too many pixels."),
@@ -41,11 +43,10 @@ class Uploads:
 
     def __init__(self, desk: Desk, *, max_megapixels: float) -> None:
         self._desk = desk
-        self._max_megapixels = max_megapixels
         self._decoding = CapacityLimiter(_WORKERS)  # their own: what is slow to decode keeps nobody else waiting
         self._pending = 0
+        self._decoders = Decoders(workers=_WORKERS, max_megapixels=max_megapixels, limits=_LIMITS)
         self._opening = threading.Lock()
-        self._decoders: Decoders | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     async def pixels(self, content: bytes) -> Pixels:
@@ -65,20 +66,18 @@ class Uploads:
 
     def close(self) -> None:
         """End the children."""
+        self._decoders.close()
         with self._opening:
-            if self._decoders is not None:
-                self._decoders.close()
             if self._folder is not None:
                 self._folder.cleanup()
-            self._decoders = self._folder = None
+            self._folder = None
 
     def _decoded(self, content: bytes, preprocessing: Preprocessing) -> Decoded:
-        decoders, folder = self._opened()
-        descriptor, path = tempfile.mkstemp(dir=folder)
+        descriptor, path = tempfile.mkstemp(dir=self._place())
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-            found = decoders.submit(path, preprocessing).result()
+            found = self._decoders.submit(path, preprocessing).result()
         finally:
             os.unlink(path)
         if isinstance(found, Skip):
@@ -87,13 +86,9 @@ class Uploads:
             raise Problem(status, detail, more={"reason": str(reason)})
         return found
 
-    def _opened(self) -> tuple[Decoders, str]:
-        from search.decoding.pool import Decoders
-        from search.decoding.wire import Limits
-
+    def _place(self) -> str:
+        """Return this server's own folder, made when the first picture comes."""
         with self._opening:
-            if self._decoders is None or self._folder is None:
-                limits = Limits(cpu_s=_CPU_S, wall_s=_WALL_S, memory_bytes=_MEMORY_BYTES)
-                self._decoders = Decoders(workers=_WORKERS, max_megapixels=self._max_megapixels, limits=limits)
+            if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="search-uploads-")
-            return self._decoders, self._folder.name
+            return self._folder.name

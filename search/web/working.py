@@ -168,11 +168,7 @@ async def _review(request: Request, given: dict[str, Any]) -> Response:
 
     def look(library: Library) -> dict[str, Any]:
         review = request.app.state.reviews.of(library, labels)
-        items = [
-            documents.question_document(one.photo, one.label, one.probability, one.uncertainty, one.why)
-            for one in review.queue(k)
-        ]
-        return {"items": items, "left": review.left}
+        return {"items": [documents.question_document(one) for one in review.queue(k)], "left": review.left}
 
     return answer(request, await desk_of(request).answer(look))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 import urllib.request
 
 import pytest
@@ -69,7 +70,8 @@ def test_a_library_that_is_not_there_is_told_before_anyone_asks(run):
 
 
 def test_without_what_it_needs_it_says_how_to_get_it(run, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "search.web.connections", raising=False)
     refused = run("serve")
     assert refused.code == 1
     assert "pip install 'search[web]'" in refused.stderr

@@ -65,6 +65,7 @@ def command(
       printf 'y\\nn\\n' | search tags review --label cat
     """
     from search.cli.output import emit_json
+    from search.documents import question_document
 
     with settings.open_library(model, trust_checkpoint) as library:
         review = library.tags.review(labels, precision=precision)
@@ -74,12 +75,12 @@ def command(
                 emit_json({"items": []})
             return None
         if settings.json and sys.stdin.isatty():
-            emit_json({"items": [_item_document(item) for item in review.queue(k)]})
+            emit_json({"items": [question_document(item) for item in review.queue(k)]})
             return None
         session = _Session(settings, review, k, preview=preview)
         interrupted = session.run()
         if settings.json and not session.answered:
-            emit_json({"items": [_item_document(item) for item in review.queue(k)]})
+            emit_json({"items": [question_document(item) for item in review.queue(k)]})
             return None
         report = review.finish()
     if settings.json:
@@ -219,12 +220,6 @@ def _threshold(learnt: Learnt) -> str:
     if learnt.cut is None:
         return f"{learnt.precision:.0%} right: not enough examples yet"
     return f"{learnt.precision:.0%} right from {learnt.cut.threshold:.2f}"
-
-
-def _item_document(item: Item) -> dict[str, Any]:
-    from search.documents import question_document
-
-    return question_document(item.photo, item.label, item.probability, item.uncertainty, item.why)
 
 
 def _report_document(report: ReviewReport) -> dict[str, Any]:
