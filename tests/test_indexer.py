@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from search import IndexOptions
+from search import IndexOptions, indexer
 from search.catalog import lite
 from search.catalog.lock import is_held
 from search.errors import LibraryBusy, UsageError
@@ -680,3 +680,86 @@ def test_gone_photos_are_forgotten_by_a_run_that_finds_nothing_new(library, albu
     library.index([album])
     report = library.index([album], options=IndexOptions(keep_gone_days=0))
     assert (report.unchanged, report.purged) == (11, 1)
+
+
+# ---- stopped in each of its stages
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    monkeypatch.setattr(indexer, "_SCAN_BATCH", 5)
+
+
+def stopped_at(library, album, stage: Stage | None, done: int):
+    """Index, and ask the run to stop when so much of a stage is done; None is before it begins."""
+    stop = threading.Event()
+    if stage is None:
+        stop.set()
+
+    def progress(told) -> None:
+        if told.stage is stage and told.done >= done:
+            stop.set()
+
+    report = library.index([album], stop=stop, progress=progress)
+    assert report.interrupted
+    return report
+
+
+@pytest.mark.parametrize(("stage", "done"), [(None, 0), (Stage.SCAN, 5), (Stage.SCAN, 12)])
+def test_a_run_stopped_before_it_encodes_changes_nothing_and_the_next_does_all(
+    library, album, small_batches, counting, stage, done
+):
+    assert counts(stopped_at(library, album, stage, done)) == {}
+    assert counting.images == 0
+    assert counts(library.index([album])) == {"photos": 12, "added": 12, "encoded": 12}
+
+
+def test_a_run_stopped_in_its_scan_forgets_no_photo(library, album, small_batches):
+    library.index([album])
+    photos(album)[0].unlink()
+    touch(photos(album)[-1])
+    report = stopped_at(library, album, Stage.SCAN, 5)
+    assert (report.photos, report.gone) == (12, 0)
+    assert counts(library.index([album])) == {"photos": 11, "unchanged": 11, "gone": 1}
+
+
+@pytest.mark.parametrize("done", [1, 5, 7])
+def test_a_run_stopped_while_it_recognises_files_encodes_none_anew(library, album, small_batches, counting, done):
+    library.index([album])
+    for path in photos(album):
+        touch(path)
+    report = stopped_at(library, album, Stage.RECOGNISE, done)
+    assert (report.photos, report.encoded, report.gone) == (12, 0, 0)
+    assert counts(library.index([album])) == {"photos": 12, "unchanged": 12}
+    assert counting.images == 12
+
+
+def test_a_batch_without_one_sound_vector_is_skipped_as_a_whole(library, album, counting, monkeypatch):
+    sound = counting.encode_images
+    monkeypatch.setattr(counting, "encode_images", lambda images: sound(images) * float("nan"), raising=False)
+    report = library.index([album])
+    assert (counts(report), {skip.reason for skip in report.skipped}) == ({"skipped": 12}, {"bad_vector"})
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 0}, "begin at 1"),
+        ({"workers": 0}, "begin at 1"),
+        ({"max_megapixels": 0}, "megapixels"),
+        ({"max_megapixels": float("inf")}, "megapixels"),
+        ({"decoder_gigabytes": 0.2}, "gigabytes"),
+        ({"decoder_gigabytes": float("inf")}, "gigabytes"),
+        ({"keep_gone_days": -0.1}, "0 to 36500 days"),
+        ({"keep_gone_days": 36_500.1}, "0 to 36500 days"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, said):
+    with pytest.raises(UsageError, match=said):
+        IndexOptions(**options)
+
+
+def test_options_at_their_bounds_are_taken():
+    IndexOptions(batch_size=1, workers=1, max_megapixels=0.001, decoder_gigabytes=0.25, keep_gone_days=0)
+    assert IndexOptions(keep_gone_days=36_500).keep_gone_days == 36_500

@@ -500,3 +500,60 @@ def test_metadata_read_anew_reaches_the_server(library, album, other, index_url)
     test = pushed(Filter(camera="nikon"), library.catalog.cameras())
     assert other.search(np.zeros((1, 256), np.float32), 5, test=test)[0].tolist() in ([3], [])
     assert found(library, filter=Filter(camera="nikon"))[0][0] == 3
+
+
+# ---- stores by themselves
+
+
+@pytest.fixture
+def bare(store):
+    """A store with nothing in it but the columns it was begun with."""
+    stamp = Stamp("library", "model", DIM, "0" * 32, "0")
+    store.begin(stamp)
+    store.begin(stamp)  # what was there is dropped
+    return store
+
+
+def rows_for(ids) -> list[tuple]:
+    return [row_of(PhotoInfo("jpeg", 640, 480)) for _ in ids]
+
+
+def test_ids_far_apart_are_all_listed_in_order(bare, monkeypatch):
+    monkeypatch.setattr(milvus, "_LISTED", 4)
+    monkeypatch.setattr(milvus, "_SEALED", 3)
+    monkeypatch.setattr(pgvector, "_PUT", 3)
+    ids = np.array([1, 2, 3, 4, 5, 9, 77, 10**6, 2**40])
+    bare.put(ids, unit(len(ids), 1), rows_for(ids))
+    stamp = bare.finish(Stamp("library", "model", DIM, "0" * 32, "0"), changed=len(ids))
+    assert (stamp.rows, bare.stamp()) == (9, stamp)
+    assert bare.ids().tolist() == ids.tolist()
+    bare.delete(ids[:6])
+    assert bare.ids().tolist() == [77, 10**6, 2**40]
+    assert bare.search(unit(2, 1), 0) == [[], []] or all(not len(some) for some in bare.search(unit(2, 1), 0))
+    assert [len(some) for some in bare.search(unit(2, 1), 2, within=np.empty(0, np.int64))] == [0, 0]
+    assert [some.tolist() for some in bare.search(unit(1, 2), 5, within=np.array([77, 78]))] == [[77]]
+    assert not bare.search(unit(2, 1), 0)[1].size
+    with pytest.raises(ValueError, match="zip"):  # a fault of ours is not told as the server's
+        bare.put(ids[:2], unit(2, 1), [])
+
+
+def test_what_was_made_by_something_else_is_left_alone(postgres, tmp_path):
+    import psycopg
+
+    uri = postgres.uri(postgres.database())
+    with psycopg.connect(uri) as connection:
+        connection.execute("CREATE TABLE others (id int)")
+    store = open_store(f"{uri}{'&' if '?' in uri else '?'}table=others")
+    with pytest.raises(IndexMismatch, match="left alone"):
+        store.stamp()
+    with pytest.raises(IndexMismatch, match="left alone"):
+        store.begin(Stamp("library", "model", DIM, "0" * 32, "0"))
+    store.close()
+
+
+def test_a_collection_that_was_made_by_something_else_is_left_alone(tmp_path):
+    with embedded(tmp_path) as store:
+        assert store.stamp() is None
+        store._client.create_collection("photos", dimension=4)
+        with pytest.raises(IndexMismatch, match="left alone"):
+            store.stamp()

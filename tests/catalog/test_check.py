@@ -112,3 +112,40 @@ def test_a_catalog_whose_making_was_cut_short_is_no_damage(tmp_path):
     (tmp_path / CATALOG_NAME).touch()
     with Library.open(tmp_path) as library, pytest.raises(LibraryNotFound, match="search index"):
         library.check()
+
+
+def test_a_quick_look_at_a_whole_library_finds_nothing(library, album):
+    library.index([album])
+    assert library.catalog.problems(full=False) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("UPDATE encoders SET dim = 7", ["row 1 of encoders is not what was written"]),
+        ("UPDATE roots SET path = x'2f78'", ["row 1 of roots is not what was written"]),
+        ("UPDATE jobs SET pid = -1", ["row 1 of jobs is not what was written"]),
+        ("DELETE FROM state", ["the catalog's state is gone"]),
+        ("DELETE FROM embeddings WHERE photo_id = 3", ["1 photos have no vector by the model that answers"]),
+        ("UPDATE embeddings SET crc = 0", []),  # that takes reading every vector
+        ("DROP TABLE alembic_version", ["its tables are gone"]),
+    ],
+)
+def test_a_quick_look_finds_what_is_wrong_with_small_tables_and_misses_what_takes_reading_all(
+    library, album, statement, found
+):
+    library.index([album])
+    change(library, statement)
+    problems, full = library.catalog.problems(full=False)
+    assert ([problem.detail for problem in problems], full) == (found, False)
+
+
+def test_a_changed_schema_is_found_and_left_to_rebuild(library, album):
+    library.index([album])
+    library.close()
+    with closing(sqlite3.connect(Path(library.catalog.location, CATALOG_NAME))) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = sql || ' ' WHERE name = 'skips'")
+    [problem] = library.catalog.problems(full=True)[0]
+    assert "the statements that made its tables are not what they were" in problem.detail
+    assert "search rebuild" in problem.loss

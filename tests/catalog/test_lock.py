@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from search.catalog import lock
 from search.catalog.lock import LOCK_NAME, Holder, writer_lock
 from search.errors import LibraryBusy, LibraryError
 
@@ -115,3 +116,24 @@ def test_f45_waiting_can_be_ended(library, open_library, album):
         with pytest.raises(LibraryBusy):
             library.index([album], wait=True, stop=stop)
         assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b'{"pid": 1}'])
+def test_a_holder_that_does_not_say_who_it_is_is_another_process(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(lock, "_SIGNING_S", 0.05)
+    with writer_lock(tmp_path):
+        (tmp_path / LOCK_NAME).write_bytes(content)
+        with pytest.raises(LibraryBusy, match="is being written to by another process"), writer_lock(tmp_path):
+            pass
+        assert lock.is_held(tmp_path)
+    assert not lock.is_held(tmp_path)
+    assert not lock.is_held(tmp_path / "none")
+
+
+def test_an_error_of_the_lock_that_says_nothing_of_locks_is_told_as_it_is(tmp_path, monkeypatch):
+    def fail(descriptor: int) -> bool:
+        raise OSError(errno.EIO, "so it is")
+
+    monkeypatch.setattr(lock, "_try_lock", fail)
+    with pytest.raises(OSError, match="so it is"), writer_lock(tmp_path):
+        pass

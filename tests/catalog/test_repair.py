@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import create_engine
 
 from search import failpoints
+from search.catalog.repair import back_up
 from search.catalog.rows import HeadRow, SidecarRow, checksum
 from search.catalog.storage import CATALOG_NAME
 from search.types import LabelledPhoto, LabelScore, RunKind
@@ -293,3 +295,60 @@ def test_a_file_that_is_no_catalog_is_a_problem_not_an_error(library, copied, co
     library.close()
     Path(library.catalog.location, CATALOG_NAME).write_bytes(content)
     assert {str(problem.kind) for problem in library.check(repair=True).problems} == {"catalog_damaged"}
+
+
+ENCODER = "SELECT 2, name || 'x', fingerprint || 'x', {rest} FROM encoders WHERE id = 1"
+WITHOUT_COPY = [
+    ("UPDATE roots SET crc = 0", "album is there", True),
+    ("UPDATE roots SET path = x'2f6e6f7768657265'", "search rebuild", False),
+    ("DELETE FROM roots", "search rebuild", False),
+    ("UPDATE encoders SET dim = 7", "search rebuild", False),
+    ("INSERT INTO encoders ANOTHER", "nothing is lost: no photo has a vector by it", True),
+    ("INSERT INTO sqlite_sequence VALUES ('ghost', 3)", "nothing is lost: it is set anew", True),
+    ("INSERT INTO sqlite_sequence VALUES ('runs', 3)", "nothing is lost: it is set anew", True),
+]
+
+
+@pytest.mark.parametrize(("damage", "loss", "mended"), WITHOUT_COPY)
+def test_what_is_lost_without_a_copy(library, album, damage, loss, mended):
+    library.index([album])
+    with library.catalog._reading() as session:
+        names = [row[1] for row in session.rows("PRAGMA table_info(encoders)")]
+    rest = ", ".join(name for name in names if name not in ("id", "name", "fingerprint"))
+    another = f"(id, name, fingerprint, {rest}) {ENCODER.format(rest=rest)}"
+    change(library, damage.replace("ANOTHER", another))
+    problems = library.catalog.problems(full=True)[0]
+    assert any(loss in problem.loss for problem in problems), problems
+    library.catalog.repair()
+    left = library.catalog.problems(full=True)[0]
+    assert not any(loss in problem.loss for problem in left) if mended else left
+    assert (left == []) is mended
+
+
+def test_a_revision_whose_index_says_another_is_set_anew(library, album):
+    library.index([album])
+    library.close()
+    path = Path(library.catalog.location, CATALOG_NAME)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        (here,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = path.read_bytes()
+    other = here[:-1] + "~"
+    path.write_bytes(content.replace(here.encode(), other.encode(), 1))
+    problems = library.catalog.problems(full=True)[0]
+    assert "nothing is lost: it is set anew" in [problem.loss for problem in problems], problems
+    assert library.catalog.repair()[0]
+    assert library.catalog.problems(full=True)[0] == []
+
+
+def test_a_catalog_that_can_not_be_read_is_backed_up_byte_by_byte(library, copied, tmp_path):
+    library.close()
+    path = Path(library.catalog.location, CATALOG_NAME)
+    content = bytearray(path.read_bytes())
+    content[16384 * 3 : 16384 * 4] = bytes(range(256)) * 64
+    path.write_bytes(content)
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        back_up(connection, str(tmp_path / "backup"))
+    engine.dispose()
+    assert (tmp_path / "backup").read_bytes()[: len(content)] == content

@@ -22,7 +22,7 @@ from search.catalog.seals import SEALED, row_checksum, schema_checksum
 from search.catalog.snapshot import restore
 from search.catalog.storage import CATALOG_NAME, Storage
 from search.catalog.versions import FORMAT, HISTORY
-from search.errors import LibraryNotFound, NewerLibrary, OldLibrary
+from search.errors import LibraryError, LibraryNotFound, NewerLibrary, OldLibrary
 from search.resources import data_path, migrations_path
 from search.types import Filter, ProblemKind
 
@@ -308,3 +308,34 @@ def test_a_catalog_whose_making_was_cut_short_is_made_anew(folder, left_behind):
     catalog = Catalog(str(folder))
     catalog.create()
     assert catalog.count() == 0
+
+
+def test_an_upgrade_of_nothing_names_what_is_not_there(folder):
+    with pytest.raises(LibraryNotFound):
+        Catalog(str(folder)).upgrade()
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / CATALOG_NAME)) as connection, connection:
+        connection.execute("CREATE TABLE notes (id INTEGER)")
+    with pytest.raises(LibraryError, match="holds no catalog"):
+        Catalog(str(folder)).upgrade()
+
+
+def test_an_upgrade_of_the_newest_schema_changes_nothing(folder):
+    catalog = Catalog(str(folder))
+    catalog.create()
+    catalog.create()
+    assert catalog.upgrade() == HISTORY[-1]
+    assert not list(folder.glob("*.bak"))
+
+
+def test_a_newer_catalog_that_does_not_say_its_format_is_refused(folder):
+    catalog = Catalog(str(folder))
+    catalog.create()
+    catalog.close()
+    with closing(sqlite3.connect(folder / CATALOG_NAME)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("DELETE FROM state")
+    with pytest.raises(NewerLibrary):
+        Catalog(str(folder)).count()
+    with pytest.raises(NewerLibrary):
+        Catalog(str(folder)).upgrade()
