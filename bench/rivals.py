@@ -112,7 +112,10 @@ def onnx_python() -> Path:
 
 
 class Ours:
-    """The command line of this repository, with one library and the random model unless another is named."""
+    """The command line of this repository, with one library and the random model unless another is named.
+
+    A random model finds nothing relevant, so all is shown; `--quiet` leaves out what a first run tells of the library.
+    """
 
     name = "search"
 
@@ -122,7 +125,7 @@ class Ours:
 
     def index(self, photos: Path, *options: str) -> Took:
         """Index a folder."""
-        return self._run("index", photos, "--model", self.model, "--json", *options)
+        return self._run("index", photos, "--model", self.model, "--json", "--quiet", *options)
 
     def rescan(self, photos: Path) -> Took:
         """Index a folder once more, by the model that the library has."""
@@ -130,7 +133,9 @@ class Ours:
 
     def find(self, text: str, *, wanted: int = 10) -> Took:
         """Ask for photos. Raises RuntimeError if there come more or fewer."""
-        return _answered(self._run("find", text, "-k", wanted, "--format", "paths"), wanted)
+        return _answered(
+            self._run("find", text, "-k", wanted, "--min-relevance", "0", "--format", "paths"), wanted
+        )
 
     def _run(self, command: str, *words: object) -> Took:
         program = Path(sys.executable).with_name("search")
