@@ -74,9 +74,8 @@ class MappedIndex(LaidOver):
     def _places(self, ids: Ids) -> Positions:
         """Where ids are in the base; those that are not there are left out."""
         places = places_of(ids, self._ids)[0]
-        return (
-            np.unique(places) if len(places) else places
-        )  # it imports numpy.ma, which takes longer than a search
+        # np.unique imports numpy.ma, which takes longer than a search.
+        return np.unique(places) if len(places) else places
 
     @property
     def ids(self) -> Ids:
