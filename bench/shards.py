@@ -70,7 +70,9 @@ def main() -> None:
                 for photos in (arguments.few, arguments.photos):
                     source = folder / ("all" if photos == arguments.photos else "few")
                     took.setdefault((name, photos), []).append(one(name, source, arguments.size))
-                    print(f"{name}, {photos}: {took[name, photos][-1]}", file=sys.stderr, flush=True)
+                    last = took[name, photos][-1]
+                    said = f"{name}, {photos} photos: {last.wall_s:.1f} s by the clock, {last.cpu_s:.1f} of processors"
+                    print(said, file=sys.stderr, flush=True)
     print_rows(took, arguments.few, arguments.photos)
 
 

@@ -109,7 +109,7 @@ def test_the_strength_is_sought_from_coarse_to_fine(monkeypatch):
         tried.append(c)
         return np.float64([np.log10(c)])
 
-    monkeypatch.setattr(probe, "_scores", scores)
+    monkeypatch.setattr(probe, "log_probabilities", scores)
     monkeypatch.setattr(probe, "top_k_accuracy", lambda found, targets, k: -abs(float(found[0]) - 0.6))
     assert np.log10(probe._chosen(cloud((1, 1, 1)), cloud((1, 1, 1)))) == pytest.approx(0.625)
     assert sorted(np.log10(tried[:7])) == pytest.approx([-6, -4, -2, 0, 2, 4, 6])
@@ -119,7 +119,7 @@ def test_the_strength_is_sought_from_coarse_to_fine(monkeypatch):
 def test_a_probe_is_the_minimum_of_its_loss():
     """The gradient of the regularised loss vanishes at the coefficients found."""
     examples = cloud((10, 10, 10))
-    scores = np.exp(probe._scores(examples, examples.vectors, 3.0))
+    scores = np.exp(probe.log_probabilities(examples, examples.vectors, 3.0))
     residual = scores - np.eye(3)[examples.targets]
     from sklearn.linear_model import LogisticRegression
 
