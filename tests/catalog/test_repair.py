@@ -305,7 +305,6 @@ WITHOUT_COPY = [
     ("UPDATE encoders SET dim = 7", "search rebuild", False),
     ("INSERT INTO encoders ANOTHER", "nothing is lost: no photo has a vector by it", True),
     ("INSERT INTO sqlite_sequence VALUES ('ghost', 3)", "nothing is lost: it is set anew", True),
-    ("INSERT INTO sqlite_sequence VALUES ('runs', 3)", "nothing is lost: it is set anew", True),
 ]
 
 
