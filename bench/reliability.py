@@ -129,7 +129,9 @@ class Ours(Counts):
     def run(self) -> Run:
         """Index, then search."""
         done = self.finish(self.start())
-        out, errors = self._start("find", "a photo", "-k", "1000", "--format", "paths").communicate()
+        out, errors = self._start(
+            "find", "a photo", "-k", "1000", "--min-relevance", "0", "--format", "paths"
+        ).communicate()
         done.found, done.errors = len(out.splitlines()), done.errors + errors
         return done
 

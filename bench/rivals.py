@@ -133,9 +133,7 @@ class Ours:
 
     def find(self, text: str, *, wanted: int = 10) -> Took:
         """Ask for photos. Raises RuntimeError if there come more or fewer."""
-        return _answered(
-            self._run("find", text, "-k", wanted, "--min-relevance", "0", "--format", "paths"), wanted
-        )
+        return _answered(self._run("find", text, "-k", wanted, "--min-relevance", 0, "--format", "paths"), wanted)
 
     def _run(self, command: str, *words: object) -> Took:
         program = Path(sys.executable).with_name("search")
