@@ -151,6 +151,17 @@ def test_a_bank_is_kept_and_read_back_and_a_damaged_one_is_none(bank, tmp_path):
         assert banks.load(tmp_path, "f00d") is None
 
 
+def test_a_second_library_of_a_model_has_its_bank_at_once(tiny_model, album, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    told: list[str] = []
+    for place in ("one", "other"):
+        with Library.open(tmp_path / place, model=tiny_model, offline=True, notify=told.append) as library:
+            library.index([album])
+    assert len([message for message in told if message.startswith("learning")]) == 1
+    beside = [next((tmp_path / place).rglob("*.npy")) for place in ("one", "other")]
+    assert beside[0].read_bytes() == beside[1].read_bytes()  # a library that is taken elsewhere has it with it
+
+
 def test_a_library_that_cannot_keep_a_bank_has_relevance_all_the_same(
     builtin, tiny_model, album, tmp_path, monkeypatch
 ):

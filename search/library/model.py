@@ -198,13 +198,15 @@ class LibraryModel:
     def save_bank(self) -> None:
         """Make the loaded model's bank unless it is there: a query should not have to."""
         encoder = self.loaded
-        if encoder is None or self._kept_bank(encoder.fingerprint):
+        if encoder is None or banks.load(self._recipes, encoder.fingerprint):
             return
-        if row := self.catalog.encoder(fingerprint=encoder.fingerprint):
+        if known := self._kept_bank(encoder.fingerprint):
+            self._keep_bank(known, encoder.fingerprint)
+        elif row := self.catalog.encoder(fingerprint=encoder.fingerprint):
             self._made(row, lambda: self.half(row) or encoder)
 
     def _kept_bank(self, fingerprint: str) -> Bank | None:
-        """Return a bank that ships, or was kept beside the library or for all libraries that can't be written to."""
+        """Return a bank that ships, or was kept beside this library or for another of this user's."""
         return banks.load(self._recipes, fingerprint) or banks.load(banks.default_cache(), fingerprint)
 
     def _tower(self, model: EncoderRow | Encoder | TextHalf) -> TextTower:
@@ -215,12 +217,17 @@ class LibraryModel:
     def _made(self, model: EncoderRow | Encoder | TextHalf, tower: Callable[[], TextTower]) -> Bank:
         self._notify(f"learning what {model.name} makes of texts that fit nothing; this happens once")
         bank = banks.make(tower())
+        self._keep_bank(bank, model.fingerprint)
+        return bank
+
+    def _keep_bank(self, bank: Bank, fingerprint: str) -> None:
+        """Keep a bank beside the library, which may be taken elsewhere, and for this user's other libraries."""
         beside = self._recipes
         kept_here = self.catalog.exists() and not self.catalog.is_newer
         writable = self.catalog.folder and kept_here and os.access(beside.parent, os.W_OK)
-        with contextlib.suppress(OSError):
-            banks.save(bank, beside if writable else banks.default_cache(), model.fingerprint)
-        return bank
+        for folder in (beside, banks.default_cache()) if writable else (banks.default_cache(),):
+            with contextlib.suppress(OSError):
+                banks.save(bank, folder, fingerprint)
 
     @property
     def _recipes(self) -> Path:
