@@ -23,14 +23,15 @@ _ENOUGH = 3  # with fewer it is looked again once there are twice as many photos
 
 
 def known(seams: Seams) -> tuple[Suggestion, ...] | None:
-    """Return what was found before, if it still holds: by the same model, and not for want of photos."""
+    """Return what was found before, if it still holds: by the same model, and not for want of photos.
+
+    Where a model is asked for that made none of the vectors nothing is known: photos are looked through all the same.
+    """
     folder = seams.catalog.folder
     found = suggestions.kept(folder) if folder else None
     try:
         row = seams.model.row() if found else None
-    except (
-        EncoderMismatch
-    ):  # another model is asked for, which can't answer: photos are looked through all the same
+    except EncoderMismatch:
         return None
     if found is None or row is None or found.encoder != row.fingerprint:
         return None
