@@ -18,7 +18,7 @@ import numpy as np
 
 from search import files
 from search.relevance import TOGETHER
-from search.resources import data_path
+from search.resources import data_path, text_lines
 from search.types import Suggestion
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class Wording:
 
 def wordings() -> list[Wording]:
     """Return the list of everyday queries."""
-    lines = data_path("suggestions.txt").read_text(encoding="utf-8").splitlines()
-    parts = (line.partition("/") for line in lines if line and not line.startswith("#"))
+    parts = (line.partition("/") for line in text_lines(data_path("suggestions.txt")))
     return [Wording(group, query) for group, _, query in parts]
 
 

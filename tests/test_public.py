@@ -28,8 +28,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_values_are_at_home_where_their_index_says():
     """Three lists name each: for type checkers, for readers, and for who imports it."""
-    arrays = {"Halves", "Ids", "Pixels", "Vector", "Vectors"}
-    assert set(types.__all__) == arrays | {name for names in types._HOMES.values() for name in names}
+    assert set(types.__all__) == {name for names in types._HOMES.values() for name in names}
     for module, names in types._HOMES.items():
         home = importlib.import_module(f"search.types.{module}")
         assert all(getattr(types, name) is getattr(home, name) for name in names)

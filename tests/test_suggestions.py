@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from search import suggestions
+from search import Library, suggestions
+from search.catalog.storage import CATALOG_NAME
+from search.errors import EncoderMismatch
 from search.relevance import Bank
 from search.suggestions import Kept, Wording, ranked, wordings
 from search.types import Suggestion
@@ -90,6 +92,27 @@ def test_suggestions_of_another_model_are_none(library, album):
     library.index([album])
     suggestions.keep(library.catalog.folder, Kept("0" * 64, 12, (Suggestion("a cat", 0.9),) * 3))
     assert library.known_suggestions is None
+
+
+def test_where_another_model_is_asked_for_nothing_is_known_instead_of_an_error(library, album):
+    library.index([album])
+    row, place = library.catalog.encoder(), library.catalog.folder
+    suggestions.keep(place, Kept(row.fingerprint, 12, (Suggestion("a cat", 0.9),) * 3))
+    assert library.known_suggestions
+    with Library.open(place, model="ViT-B-32/openai", offline=True) as other:
+        assert other.known_suggestions is None
+        with pytest.raises(EncoderMismatch):
+            other.suggest_queries()
+
+
+def test_suggestions_are_known_without_the_catalog(library, album):
+    library.index([album])
+    library.rebuild()
+    suggested = (Suggestion("a cat", 0.9),) * 3
+    suggestions.keep(library.catalog.folder, Kept(library.catalog.encoder().fingerprint, 12, suggested))
+    library.close()
+    (library.catalog.folder / CATALOG_NAME).unlink()
+    assert library.known_suggestions == suggested
 
 
 def test_suggestions_are_answered_each_by_other_photos_and_looked_for_once(

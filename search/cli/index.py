@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -11,10 +12,12 @@ import click
 from search.cli.options import (
     SKIPPED,
     STORAGE,
+    F,
     Number,
     Settings,
     as_command,
     completed_by,
+    gathered,
     model_option,
     trust_option,
 )
@@ -28,6 +31,70 @@ if TYPE_CHECKING:
     from search.types import IndexReport, Skip
 
 _NAMED = 5  # skipped files that are told one by one
+
+
+_IN_BULK = (
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where photos are encoded.",
+    ),
+    click.option(
+        "--shards", metavar="DIR|URL", help="Encode in shards and keep them there. [with ray: in the library]"
+    ),
+    click.option("--shard-size", type=click.IntRange(1, 100_000), help="Photos a shard. [default: 512]"),
+    click.option("--gpus", type=Number(min=0), help="GPUs that a shard takes with ray; a part of one is shared."),
+    click.option(
+        "--ray-address", metavar="HOST:PORT", help="A Ray cluster that runs. [default: one on this machine]"
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bulk:
+    """Whether photos are encoded in shards, and how."""
+
+    engine: str
+    shards: str | None
+    shard_size: int | None
+    gpus: float | None
+    ray_address: str | None
+
+    def check(self) -> None:
+        """Raise click.UsageError for options that do not go together."""
+        if self.engine == "ray":
+            return
+        if self.gpus is not None or self.ray_address is not None:
+            raise click.UsageError("--gpus and --ray-address are for --engine ray")
+        if self.shards is None and self.shard_size is not None:
+            raise click.UsageError("--shard-size is for --shards and --engine ray")
+
+    @contextmanager
+    def opened(self, library: Library, workers: int | None) -> Iterator[ShardOptions | None]:
+        """Yield how to encode in shards; None where that is not asked for."""
+        if self.engine == "local" and self.shards is None:
+            yield None
+            return
+        from search.engines import LocalEngine, RayEngine, RayOptions
+        from search.shards import SIZE
+        from search.shards.run import ShardOptions
+
+        folder = library.catalog.folder
+        if self.shards is None and folder is None:
+            raise UsageError(
+                "a library on a database server has no folder for shards", hint="--shards DIR says where"
+            )
+        store = self.shards or str(folder and folder / "shards")
+        on_ray = RayOptions(gpus=self.gpus or 0, address=self.ray_address)
+        with nullcontext(LocalEngine()) if self.engine == "local" else RayEngine(on_ray) as engine:
+            yield ShardOptions(engine, store, self.shard_size or SIZE, workers)
+
+
+def _bulk_options(function: F) -> F:
+    """Add `bulk`."""
+    return gathered(function, "bulk", _Bulk, _IN_BULK)
 
 
 @as_command("index")
@@ -48,19 +115,7 @@ _NAMED = 5  # skipped files that are told one by one
     "--confirm-removals", is_flag=True, help="What is not found is gone, even if it looks like a drive away."
 )
 @click.option("--max-megapixels", type=Number(min=0.01), default=200, show_default=True, help="Skip above.")
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Where photos are encoded.",
-)
-@click.option(
-    "--shards", metavar="DIR|URL", help="Encode in shards and keep them there. [with ray: in the library]"
-)
-@click.option("--shard-size", type=click.IntRange(1, 100_000), help="Photos a shard. [default: 512]")
-@click.option("--gpus", type=Number(min=0), help="GPUs that a shard takes with ray; a part of one is shared.")
-@click.option("--ray-address", metavar="HOST:PORT", help="A Ray cluster that runs. [default: one on this machine]")
+@_bulk_options
 @click.option("--wait", is_flag=True, help="Wait while another process writes to the library.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if anything was skipped.")
 def command(
@@ -77,11 +132,7 @@ def command(
     reencode: bool,
     confirm_removals: bool,
     max_megapixels: float,
-    engine: str,
-    shards: str | None,
-    shard_size: int | None,
-    gpus: float | None,
-    ray_address: str | None,
+    bulk: _Bulk,
     wait: bool,
     strict: bool,
 ) -> int:
@@ -108,20 +159,22 @@ def command(
         confirm_removals=confirm_removals,
         **({"workers": workers} if workers else {}),
     )
-    if engine != "ray" and (gpus is not None or ray_address is not None):
-        raise click.UsageError("--gpus and --ray-address are for --engine ray")
-    if engine != "ray" and shards is None and shard_size is not None:
-        raise click.UsageError("--shard-size is for --shards and --engine ray")
-    with (
-        settings.open_library(model, trust_checkpoint) as library,
-        _bulk(
-            library, engine, shards=shards, size=shard_size, workers=workers, gpus=gpus, address=ray_address
-        ) as bulk,
-    ):
-        with stopping(settings) as (stop, signals), progress_bar(settings) as progress:
+    bulk.check()
+    with settings.open_library(model, trust_checkpoint) as library:
+        with (
+            bulk.opened(library, workers) as shards,
+            stopping(settings) as (stop, signals),
+            progress_bar(settings) as progress,
+        ):
             try:
                 report = library.index(
-                    paths, options=options, reencode=reencode, shards=bulk, progress=progress, stop=stop, wait=wait
+                    paths,
+                    options=options,
+                    reencode=reencode,
+                    shards=shards,
+                    progress=progress,
+                    stop=stop,
+                    wait=wait,
                 )
             except LibraryBusy:
                 if signals:  # it was waiting
@@ -140,36 +193,6 @@ def command(
     if report.not_published:
         return STORAGE
     return SKIPPED if strict and report.skipped else 0
-
-
-@contextmanager
-def _bulk(
-    library: Library,
-    engine: str,
-    *,
-    shards: str | None,
-    size: int | None,
-    workers: int | None,
-    gpus: float | None,
-    address: str | None,
-) -> Iterator[ShardOptions | None]:
-    """Yield how to encode in shards; None where that is not asked for."""
-    if engine == "local" and shards is None:
-        yield None
-        return
-    from search.engines import LocalEngine, RayEngine, RayOptions
-    from search.shards import SIZE
-    from search.shards.run import ShardOptions
-
-    folder = library.catalog.folder
-    if shards is None and folder is None:
-        raise UsageError("a library on a database server has no folder for shards", hint="--shards DIR says where")
-    store = shards or str(folder and folder / "shards")
-    runs = (
-        nullcontext(LocalEngine()) if engine == "local" else RayEngine(RayOptions(gpus=gpus or 0, address=address))
-    )
-    with runs as chosen:
-        yield ShardOptions(chosen, store, size or SIZE, workers)
 
 
 def _tell(settings: Settings, library: Library, report: IndexReport) -> None:

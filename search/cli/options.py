@@ -220,9 +220,7 @@ def as_command(
             context.exit(code or OK)
 
         made = click.command(name, cls=cls, context_settings=CONTEXT)(shared_options(run))
-        made.params.sort(
-            key=lambda parameter: parameter.name in _SHARED_NAMES
-        )  # in help its own options come first
+        made.params.sort(key=lambda parameter: parameter.name in _SHARED_NAMES)  # its own come first in help
         return made
 
     return decorate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -149,7 +150,10 @@ def _tell(settings: Settings, listener: socket.socket, library: str) -> None:
 
 
 def _tell_systemd() -> None:
-    """Say that it answers from now on, where that is waited for: sd_notify(3), to a path or an abstract socket."""
+    """Say that it answers from now on, where that is waited for: sd_notify(3), to a path or an abstract socket.
+
+    Whoever waited may be gone: a program inherits the name from any parent that was once told it.
+    """
     if place := os.environ.get("NOTIFY_SOCKET"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.sendto(b"READY=1", place.replace("@", "\0", 1) if place.startswith("@") else place)

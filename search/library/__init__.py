@@ -456,6 +456,7 @@ class Library:
         """Return pictures, (N, H, W, 3), as the library's model sees them: (N, D) unit rows."""
         return self.model.made_sure(self.model.answering().fingerprint).encode_images(images)
 
+    @_surviving
     def suggest_queries(self, n: int = 3) -> tuple[Suggestion, ...]:
         """Return up to n queries for everyday things that this library answers well, the surest first.
 
@@ -468,6 +469,7 @@ class Library:
         return suggesting.look_for(self._seams, n) if known is None else known[:n]
 
     @property
+    @_surviving
     def known_suggestions(self) -> tuple[Suggestion, ...] | None:
         """What `suggest_queries` found before; None where it would look, and for a library on a database server."""
         from search.library import suggesting

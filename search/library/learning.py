@@ -83,9 +83,8 @@ class Teacher:
 
     def read(self) -> None:
         """Learn what was said by now."""
-        self._marks = made_of(
-            self._catalog, self._label_set, self._probed
-        )  # first: what is said meanwhile makes heads stale
+        # First: what is said meanwhile makes heads stale.
+        self._marks = made_of(self._catalog, self._label_set, self._probed)
         self.said: dict[str, dict[int, Word]] = self._catalog.words()
 
     @property

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from search import suggestions
+from search.errors import EncoderMismatch
 from search.library import answering
 from search.query import Kind, Query, Term
 from search.suggestions import LEAST_PHOTOS, Kept
@@ -22,10 +23,16 @@ _ENOUGH = 3  # with fewer it is looked again once there are twice as many photos
 
 
 def known(seams: Seams) -> tuple[Suggestion, ...] | None:
-    """Return what was found before, if it still holds: by the same model, and not for want of photos."""
+    """Return what was found before, if it still holds: by the same model, and not for want of photos.
+
+    Where a model is asked for that made none of the vectors nothing is known: photos are looked through all the same.
+    """
     folder = seams.catalog.folder
     found = suggestions.kept(folder) if folder else None
-    row = seams.model.row() if found else None
+    try:
+        row = seams.model.row() if found else None
+    except EncoderMismatch:
+        return None
     if found is None or row is None or found.encoder != row.fingerprint:
         return None
     if len(found.suggestions) < _ENOUGH and seams.catalog.count() >= max(2 * found.photos, LEAST_PHOTOS):
@@ -40,9 +47,8 @@ def look_for(seams: Seams, n: int) -> tuple[Suggestion, ...]:
         photos, vectors = len(seams.index.live.of(row)), seams.index.live.background(row)
     found: tuple[Suggestion, ...] = ()
     if photos >= LEAST_PHOTOS:
-        asked = sorted(
-            suggestions.wordings(), key=lambda one: len(one.query)
-        )  # texts of one length need no padding
+        # Texts of one length need no padding.
+        asked = sorted(suggestions.wordings(), key=lambda one: len(one.query))
         texts = seams.model.text_tower(row).encode_texts([one.query for one in asked])
         sure = suggestions.ranked(asked, texts, vectors, bank=seams.model.bank(row))
         found = tuple(islice(_answered(seams, sure), max(n, _KEPT)))

@@ -184,29 +184,30 @@ class _Walk:
             except OSError:
                 pass  # looked at again, and told
             has_sidecars = has_sidecars or name.endswith(sidecars.SUFFIXES)
-            if (wanted := self._wanted(entry, prefix)) is not None:
-                found.append(wanted)
-            elif self._passed_over is not None and (kind := self._kind_left_out(entry, prefix)) is not None:
-                self._passed_over[kind] += 1
+            try:
+                if (wanted := self._wanted(entry, prefix)) is not None:
+                    found.append(wanted)
+                elif self._passed_over is not None and (kind := self._kind_left_out(entry, prefix)) is not None:
+                    self._passed_over[kind] += 1
+            except OSError as error:
+                if self._wants(name, prefix):
+                    self._on_error(entry.path, error)
         return found, has_sidecars
 
     def _wanted(self, entry: os.DirEntry[str], prefix: str) -> _Entry | None:
-        """Return what `_list` does of one entry, None if it is left out."""
+        """Return what `_list` does of one entry, None if it is left out.   Raises OSError."""
         name = entry.name
-        has_suffix = has_photo_suffix(name)
-        try:
-            # The kind comes with the listing; only what is neither, or a link to follow, costs a look.
-            is_folder = entry.is_dir(follow_symlinks=self._options.follow_symlinks)
-        except OSError as error:
-            if self._wants(name, prefix):
-                self._on_error(entry.path, error)
-            return None
-        if not (is_folder or has_suffix) or not self._wants(name, prefix):
+        # The kind comes with the listing; only what is neither, or a link to follow, costs a look.
+        is_folder = entry.is_dir(follow_symlinks=self._options.follow_symlinks)
+        if not (is_folder or has_photo_suffix(name)) or not self._wants(name, prefix):
             return None
         return (name + "/", entry, f"{prefix}{name}/") if is_folder else (name, entry, None)
 
     def _kind_left_out(self, entry: os.DirEntry[str], prefix: str) -> PassedOver | None:
-        """Say what something is that is left out; None for what nobody would miss, such as junk and sidecars."""
+        """Say what something is that is left out; None for what nobody would miss, such as junk and sidecars.
+
+        Raises OSError.
+        """
         name = entry.name
         if name.endswith(sidecars.SUFFIXES) or not is_wanted(name, "", include_hidden=True):
             return None

@@ -5,7 +5,7 @@
     labels      labels on photos, who says so, and what changing them came to
     runs        what a run is at, and what it did
     library     where a library stands, and what is wrong with it
-    arrays      the shapes of arrays; for type checkers alone, as numpy takes long to import
+    arrays      the shapes of arrays; who imports one while the program runs waits for numpy
 
 Paths are `str` with surrogateescape, so that any file name survives; the catalog keeps bytes.
 
@@ -136,6 +136,7 @@ __all__ = [
 
 _HOMES = {
     "answers": ("Answer", "ClauseScore", "Filter", "Hit"),
+    "arrays": ("Halves", "Ids", "Pixels", "Vector", "Vectors"),
     "labels": (
         "ExportReport",
         "ImportReport",

@@ -30,9 +30,8 @@ class Door:
         self._token = token
         self._secret = secrets.token_bytes(32)
         self._guesses = Rate(_GUESSES_A_SECOND, _GUESSES, clock)
-        self._cookies = Rate(
-            _GUESSES_A_SECOND, _GUESSES, clock
-        )  # of their own: an old one keeps nobody from entering
+        # Of their own: an old one keeps nobody from entering.
+        self._cookies = Rate(_GUESSES_A_SECOND, _GUESSES, clock)
 
     def check(self, scope: Scope, headers: Headers) -> None:
         """Raise Problem for who does not know the token."""

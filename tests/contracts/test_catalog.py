@@ -24,6 +24,7 @@ from search.catalog.writer import Record
 from search.conditions import And, Called, Has, InFolder, IsFormat, Labelled, Measured, Named, Near, Not, Or, Taken
 from search.errors import LibraryBusy, LibraryNotFound, UnknownRun
 from search.types import (
+    Contents,
     FileStat,
     Filter,
     JobState,
@@ -315,6 +316,19 @@ def test_names_are_listed_as_python_sorts_them(shown):
     overview = catalog.overview()
     assert overview.ids.tolist() == [photo.id for photo in photos]
     assert catalog.overview(overview) is overview
+
+
+def test_what_the_photos_are_is_counted(shelf):
+    assert shelf.catalog.contents() == Contents({}, None, 0)
+    with shelf.catalog.writing() as writer:
+        said, guessed = {"taken_at_source": TakenAtSource.EXIF}, {"taken_at_source": TakenAtSource.FILE}
+        shelf.put(writer, {"a.png": b"a", "day/b.png": b"b"}, taken_at=MOMENT, **said)
+        shelf.put(writer, {"day/c.png": b"c"}, taken_at=MOMENT.replace(year=2009, day=1), **said)
+        shelf.put(writer, {"day/d.png": b"d"}, taken_at=MOMENT.replace(year=1980), **guessed)
+        writer.part_with(shelf.put(writer, {"gone/e.png": b"e"}, taken_at=MOMENT.replace(year=1984), **said))
+        jpeg = Record(shelf.found("f.jpg"), b"f".ljust(32, b"."), PhotoInfo("JPEG", 4, 3))
+        writer.add([jpeg], np.float32([[0.6, 0.8]]), shelf.model)
+    assert shelf.catalog.contents() == Contents({"PNG": 4, "JPEG": 1}, (2009, 2024), 2)
 
 
 # ---- labels

@@ -58,6 +58,11 @@ def test_whoever_waits_for_the_server_is_told(monkeypatch):
         assert manager.recv(100) == b"READY=1"
 
 
+def test_that_nobody_waits_any_more_is_no_reason_not_to_serve(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    _tell_systemd()
+
+
 def test_the_container_runs_what_the_command_line_takes(monkeypatch):
     said = dict(containerfile())
     assert json.loads(said["ENTRYPOINT"]) == ["search"]
