@@ -77,7 +77,7 @@ class LiveIndex:
             self._background = None
             if without := self._photos - len(self._index):
                 self._tell(
-                    f"{count_of(without, 'photo')} without a sound vector by {row.name} left out; run 'search check'"
+                    f"left out: {count_of(without, 'photo')} without a sound vector by {row.name}; run 'search check'"
                 )
         return self._index
 

@@ -222,7 +222,8 @@ def _tell(groups: Sequence[DuplicateGroup]) -> None:
 def _tell_moved(moved: MoveReport, said: str = "") -> None:
     from search.cli.output import emit_table, printable, short
 
-    click.echo(f"{count_of(len(moved.moved), 'file')} moved{said}; {printable(moved.undo)} says where from")
+    where = f"; {printable(moved.undo)} says where from" if moved.moved else ""
+    click.echo(f"{count_of(len(moved.moved), 'file')} moved{said}{where}")
     if moved.skipped:
         click.echo("Not moved:")
         emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in moved.skipped])

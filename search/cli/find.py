@@ -150,9 +150,11 @@ def _tell_why_none(settings: Settings, library: Library, labels: Sequence[str]) 
     if not library.catalog.count():
         settings.talk("the library holds no photos yet; 'search index DIR' brings some in")
         return
-    known = library.catalog.label_names() if labels else []
+    from search.types import Filter
+
     for label in labels:
-        if not any(name == label or name.startswith(f"{label}/") for name in known):
+        having = library.catalog.select(Filter(labels=(label,)))
+        if having is not None and not len(having):
             settings.talk(f"no photo has the label {label!r}; 'search tags list' shows the labels there are")
 
 

@@ -84,7 +84,8 @@ def hash_lacking(
             put = functools.partial(writer.put_pictures, method=METHOD)
             _hash(seams, lacking, put, progress=progress, stop=stop)
     except (LibraryBusy, StorageError, NewerLibrary, DamagedLibrary) as error:
-        seams.notify(f"{count_of(len(lacking), 'photo')} without a hash left out: {error.message}")
+        lack = count_of(len(lacking), "photo has", "photos have")
+        seams.notify(f"{lack} no hash yet, compared without: {error.message}")
 
 
 def _hash(

@@ -614,3 +614,9 @@ def test_a_label_that_no_photo_has_is_named(indexed):
     done = indexed("find", "a cat", "--tag", "nosuch")
     assert (done.code, done.stdout) == (0, "  nothing found\n")
     assert "no photo has the label 'nosuch'; 'search tags list'" in done.stderr
+
+
+def test_a_label_that_photos_have_is_not_blamed_for_another_condition(indexed):
+    assert indexed("label", "--label", "Animal/Cat", "--apply").code == 0
+    none = indexed("find", "a cat", "--tag", "animal", "--before", "1900")
+    assert (none.stdout, none.stderr) == ("  nothing found\n", "")

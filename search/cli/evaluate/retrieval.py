@@ -56,9 +56,8 @@ def command(
     """Measure how often a caption finds its photo, and a photo one of its captions.
 
     CAPTIONS is a table of image and caption, .tsv or .csv, as many lines an image as it has captions; of more than
-    two columns the first line names them. A caption that
-    is longer than the model reads counts as it reads it: cut. Several --model stand beside one another, captions
-    counted in tokens of the first. Your library is not touched.
+    two columns the first line names them. A caption that is longer than the model reads counts as it reads it: cut.
+    Several --model stand beside one another, captions counted in tokens of the first. Your library is not touched.
 
     \b
     Example:
