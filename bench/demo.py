@@ -80,9 +80,11 @@ def main() -> None:
     run("search", "label", *(part for label in LABELS for part in ("--label", label)), "-k", "3", *library)
     run("search", "find", "--queries", str(queries), "-k", "6", "--format", "html", *library, to=sheet)
     print(f"\nContact sheet: {sheet.resolve()}")
+    print(f"In the browser: {installed_command()} -L {shlex.quote(str(out / 'library'))} serve")
     print(
         "The built-in model is small and often wrong: it is there to try things offline. For your own photos\n"
-        f"leave --model out, and a real CLIP is fetched once: {installed_command()} index ~/Pictures"
+        f"leave --model out, and a real CLIP is fetched once: {installed_command()} index ~/Pictures\n"
+        "Step by step: docs/tutorial.md"
     )
 
 

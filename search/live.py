@@ -11,6 +11,7 @@ import numpy as np
 
 from search.errors import IndexMismatch, IndexUnavailable
 from search.generations.manifest import Unsound
+from search.plurals import count_of
 from search.relevance import BACKGROUND
 from search.types import Problem, ProblemKind
 from search.vectors import normalize
@@ -76,7 +77,7 @@ class LiveIndex:
             self._background = None
             if without := self._photos - len(self._index):
                 self._tell(
-                    f"{without} photos have no sound vector by {row.name} and are left out; run 'search check'"
+                    f"left out: {count_of(without, 'photo')} without a sound vector by {row.name}; run 'search check'"
                 )
         return self._index
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from search import generations
 from search.errors import IndexUnavailable
+from search.plurals import count_of
 from search.vectors import normalize
 from search.vectors.stored import StoredIndex
 from search.vectors.stores import FORMAT, UNFILLED, Stamp, check_owner
@@ -170,7 +171,8 @@ class Mirror:
         expected = self._catalog.embedded(row)
         said = [("lacks", np.setdiff1d(expected, there)), ("should not have", np.setdiff1d(there, expected))]
         return [
-            f"the index {self.store.place} {what} {len(ids)} photos: {', '.join(map(str, ids[:_SOME].tolist()))}"
+            f"the index {self.store.place} {what} {count_of(len(ids), 'photo')}: "
+            f"{', '.join(map(str, ids[:_SOME].tolist()))}"
             for what, ids in said
             if len(ids)
         ]

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "search"
 LAYERS = (
     {
         *("types", "errors", "conditions", "documents", "tables", "resources", "failpoints", "files", "measures"),
-        *("addresses", "extras", "mounts", "objects", "postgresql"),
+        *("addresses", "extras", "mounts", "objects", "plurals", "postgresql"),
     },
     {"photos", "query", "grammar", "clauses", "where", "relevance", "diversity", "encoders", "vectors", "catalog"},
     {

@@ -497,7 +497,7 @@ def test_a_full_check_compares_ids_and_vectors_with_the_catalog(indexed, album, 
         return found
 
     assert problems_after("DELETE FROM photos WHERE id = 3") == [
-        "generation 1 has 1 photos that the catalog never knew, photo 3 first"
+        "generation 1 has 1 photo that the catalog never knew, photo 3 first"
     ]
     assert (
         problems_after("UPDATE embeddings SET crc = crc + 1 WHERE photo_id = 3") == []
@@ -519,8 +519,8 @@ def test_a_full_check_finds_vectors_that_were_never_or_wrongly_published(indexed
     monkeypatch.setattr("search.catalog.snapshot.Snapshot.vectors", vectors)
     indexed.rebuild()
     assert indexed._index.generations.problems(indexed.catalog, full=True) == [
-        "generation 2 lacks 1 vectors of builtin",
-        "generation 2 has 1 vectors of builtin that are not the catalog's",
+        "generation 2 lacks 1 vector of builtin",
+        "generation 2 has 1 vector of builtin other than the catalog's",
     ]
 
 

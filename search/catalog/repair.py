@@ -72,6 +72,7 @@ from search.catalog.tagging import settle_all, stand_in
 from search.catalog.transaction import commit
 from search.failpoints import reach
 from search.files import fsync_file, fsync_folder
+from search.plurals import count_of
 from search.types import Problem, ProblemKind
 
 if TYPE_CHECKING:
@@ -212,8 +213,8 @@ def without_vector(connection: Connection) -> Iterator[Remedy]:
         return  # the quick way to know; the sure one takes seconds for a million photos
     count = connection.execute(select(func.count()).select_from(photos).where(lacking(answering))).scalar_one()
     if count:
-        detail = f"{count} photos have no vector by the model that answers"
-        loss = f"{count} photos to encode again, by the next 'search index'"
+        detail = f"{count_of(count, 'photo has', 'photos have')} no vector by the model that answers"
+        loss = f"{count_of(count, 'photo')} to encode again, by the next 'search index'"
         yield Remedy(Problem(ProblemKind.VECTOR_MISSING, detail, loss))
 
 
@@ -321,7 +322,7 @@ def _mend_photo(bad: _BadRow) -> Remedy:
         return bad.replaced(spare, path=path, id=bad.row_id)
     own = select(func.count()).select_from(labels).where(labels.c.photo_id == bad.row_id)
     labelled = bad.connection.execute(own).scalar_one()
-    loss = "1 photo to encode again" + (f", and its {labelled} labels are lost" if labelled else "")
+    loss = "1 photo to encode again" + (f", and its {count_of(labelled, 'label')} lost" if labelled else "")
     return bad.remedy(loss, partial(_drop_photo, bad.connection, bad.row_id), path=path, id=bad.row_id)
 
 
@@ -503,7 +504,7 @@ def _orphans(connection: Connection, spares: Spares, done: set[int | None]) -> I
         child, column = tables[name], _reference(tables[name], parent)
         wanted = {raw_row(connection, child, row_id).get(column) for row_id in left}
         kept = {id_: spares.row(tables[parent], None, id_) for id_ in wanted if isinstance(id_, int)}
-        detail = f"{len(left)} rows of {name} refer to no row of {parent}, the first is row {left[0]}"
+        detail = f"{count_of(len(left), 'row')} of {name} with no row of {parent}, the first is row {left[0]}"
         if kept and all(kept.values()) and len(kept) == len(wanted):
             loss = f"{NOTHING}: {len(kept)} rows of {parent} are restored from the last generation"
             yield Remedy(

@@ -96,7 +96,8 @@ class Telling:
         from search.cli.output import emit_answers, emit_json
         from search.documents import answer_document
 
-        self._tell_what_was_dropped(answers)
+        if self._settings.json or self._file or self._output != "table":
+            self._tell_what_was_dropped(answers)  # a table says it in its place
         if self._settings.json:
             documents = [answer_document(answer) for answer in answers]
             emit_json({"answers": documents} if many else documents[0])
@@ -126,12 +127,11 @@ class Telling:
 
     def _tell_what_was_dropped(self, answers: Sequence[Answer]) -> None:
         """Say where nothing matches how near the best came, and how to see it anyway."""
+        from search.cli.output import how_near
+
         for answer in answers:
-            if answer.below and not answer.hits and answer.best is not None:
-                self._settings.talk(
-                    f"nothing matches {answer.query!r}: the best has a relevance of {answer.best:.0%}, shown is what "
-                    f"has {answer.cut:.0%}; --min-relevance 0 shows everything"
-                )
+            if said := how_near(answer):
+                self._settings.talk(said)
 
     def _warn_of_line_breaks(self, answers: Sequence[Answer]) -> None:
         if self._output == "paths" and any("\n" in path for path in _paths(answers)):

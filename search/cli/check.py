@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli.options import FAILED, OK, Number, Settings, as_command
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.types import CheckReport, Problem
@@ -85,7 +86,9 @@ def _tell(report: CheckReport, settings: Settings, *, photos: bool) -> None:
     from search.cli.output import emit_table, printable
 
     if report.repaired:
-        click.echo(f"{report.repaired} damaged rows restored or dropped; index again to make anew what is missing")
+        click.echo(
+            f"{count_of(report.repaired, 'damaged row')} restored or dropped; index again to make anew what is missing"
+        )
     if backup := report.facts.get("backup"):
         click.echo(f"the catalog as it was: {printable(str(backup))}")
     for kind in dict.fromkeys(problem.kind for problem in report.problems):
@@ -96,7 +99,9 @@ def _tell(report: CheckReport, settings: Settings, *, photos: bool) -> None:
         if len(own) > len(shown):
             click.echo(f"  and {len(own) - len(shown)} more: --verbose or --json lists them all")
     if photos:
-        click.echo(f"{report.checked} photos looked at, {report.remaining} left, {report.offline} offline")
+        click.echo(
+            f"{count_of(report.checked, 'photo')} looked at, {report.remaining} left, {report.offline} offline"
+        )
     elif report.ok:
         click.echo("all is well" if report.facts.get("level") == "full" else "all is well at a quick look")
     if low := report.facts.get("space"):

@@ -8,6 +8,7 @@ import click
 
 from search.cli import destination
 from search.cli.options import Number, Settings, as_command, completed_by, model_option, not_empty
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,7 @@ def command(
     if file is not None:
         _write_sheet(report.groups, file)
     if report.skipped:
-        settings.talk(f"{len(report.skipped)} photos could not be read to be compared")
+        settings.talk(f"{count_of(len(report.skipped), 'photo')} could not be read to be compared")
     if settings.json:
         emit_json(_document(report, moved))
     elif listing:
@@ -121,7 +122,7 @@ def command(
     elif moved is not None:
         _tell_moved(moved)
     elif file is not None:
-        settings.talk(f"{len(report.groups)} groups are in {file}")
+        settings.talk(f"{count_of(len(report.groups), 'group is', 'groups are')} in {file}")
     else:
         _tell(report.groups)
     return 128 + signals[0] if signals else 0
@@ -213,13 +214,16 @@ def _tell(groups: Sequence[DuplicateGroup]) -> None:
         emit_table(rows)
     if groups:
         total = sum(len(group.others) for group in groups)
-        click.echo(f"\n{total} photos could go in {len(groups)} groups; nothing was changed")
+        click.echo(
+            f"\n{count_of(total, 'photo')} could go in {count_of(len(groups), 'group')}; nothing was changed"
+        )
 
 
 def _tell_moved(moved: MoveReport, said: str = "") -> None:
     from search.cli.output import emit_table, printable, short
 
-    click.echo(f"{len(moved.moved)} files moved{said}; {printable(moved.undo)} says where from")
+    where = f"; {printable(moved.undo)} says where from" if moved.moved else ""
+    click.echo(f"{count_of(len(moved.moved), 'file')} moved{said}{where}")
     if moved.skipped:
         click.echo("Not moved:")
         emit_table([(f"  {short(skip.path)}", skip.reason, skip.detail) for skip in moved.skipped])

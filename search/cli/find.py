@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,9 @@ from search.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from search import Library
     from search.query import Query
+    from search.types import Filter
 
 
 class _Describing(click.Command):
@@ -112,8 +115,10 @@ def command(
         # A few short texts: threads that wait for each other take longer than one alone, on a busy machine three times
         # as long. Read when numpy is imported.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    asked = _queries(queries, texts, like, {"avoid": avoid, "unlike": unlike})
     wanted = filter_of(**options)
+    if queries is None and not texts and not like:
+        raise click.UsageError(_what_to_say(wanted))
+    asked = _queries(queries, texts, like, {"avoid": avoid, "unlike": unlike})
     with settings.open_library(model, trust_checkpoint) as library:
         answers = [
             library.answer(
@@ -121,9 +126,36 @@ def command(
             )
             for query in asked
         ]
-        if not any(answer.candidates for answer in answers) and not library.catalog.count():
-            settings.talk("the library holds no photos yet; 'search index DIR' brings some in")
+        if not any(answer.candidates for answer in answers):
+            _tell_why_none(settings, library, wanted.labels)
     telling.tell(answers, many=queries is not None)
+
+
+def _what_to_say(wanted: Filter) -> str:
+    """Say what is missing where neither a text nor a photo is given, and where a filter alone leads to its photos."""
+    missing = "say what to find: a TEXT, or a photo with --like"
+    if wanted.labels:
+        return (
+            f"{missing}; `search tags list --photos {shlex.quote(wanted.labels[0])}` lists the photos of a label"
+        )
+    if wanted:
+        return (
+            f"{missing}; `search find photo --min-relevance 0 -k 1000` with these conditions lists what meets them"
+        )
+    return missing
+
+
+def _tell_why_none(settings: Settings, library: Library, labels: Sequence[str]) -> None:
+    """Say why there was no photo to look at, where it is no matter of the photos."""
+    if not library.catalog.count():
+        settings.talk("the library holds no photos yet; 'search index DIR' brings some in")
+        return
+    from search.types import Filter
+
+    for label in labels:
+        having = library.catalog.select(Filter(labels=(label,)))
+        if having is not None and not len(having):
+            settings.talk(f"no photo has the label {label!r}; 'search tags list' shows the labels there are")
 
 
 def _queries(
@@ -133,8 +165,6 @@ def _queries(
     from search.query import parse
 
     if file is None:
-        if not texts and not like:
-            raise click.UsageError("say what to find: a TEXT, or a photo with --like")
         return [parse(texts, like=like, **away)]
     if texts or like:
         raise click.UsageError("--queries takes the place of TEXT and --like")

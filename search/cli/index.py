@@ -22,6 +22,7 @@ from search.cli.options import (
     trust_option,
 )
 from search.errors import LibraryBusy, UsageError
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -183,8 +184,8 @@ def command(
         _tell(settings, library, report)
     if report.not_encoded:
         settings.talk(
-            f"{report.not_encoded} photos have no vector by {report.encoder} yet, so the model before it answers "
-            "still; run this again over all folders"
+            f"{count_of(report.not_encoded, 'photo has', 'photos have')} no vector by {report.encoder} yet, so the "
+            "model before it answers still; run this again over all folders"
         )
     if report.not_published:
         click.echo(f"search: {printable(report.not_published)}", err=True)
@@ -216,18 +217,18 @@ def _tell_report(report: IndexReport, library: str) -> None:
     from search.cli.output import printable, short
 
     ending = "Interrupted: so far" if report.interrupted else "Done:"
-    click.echo(f"{ending} {report.photos} photos in {printable(library)}, by {report.encoder}")
+    click.echo(f"{ending} {count_of(report.photos, 'photo')} in {printable(library)}, by {report.encoder}")
     click.echo(
         f"  added {report.added} · updated {report.updated} · moved {report.moved} · unchanged {report.unchanged}"
         f" · gone {report.gone} · offline {report.offline} · skipped {len(report.skipped)}"
     )
     click.echo(f"  {report.encoded} encoded in {report.seconds:.1f} s, {report.images_per_second:.1f} a second")
     if report.reread:
-        click.echo(f"  metadata of {report.reread} photos read again")
+        click.echo(f"  metadata of {count_of(report.reread, 'photo')} read again")
     for kept in report.withheld:
         click.echo(
-            f"  {kept.photos} photos of {printable(short(kept.path))} were not found and are kept: {kept.reason}; "
-            "if they are gone for good, index with --confirm-removals"
+            f"  {count_of(kept.photos, 'photo')} of {printable(short(kept.path))} not found but kept: {kept.reason}; "
+            "if gone for good, index with --confirm-removals"
         )
     if not (report.seen or report.offline or report.gone or report.interrupted):
         left_out = passed_over(report)

@@ -8,6 +8,7 @@ import click
 
 from search.cli.options import Settings
 from search.errors import SearchError
+from search.plurals import count_of
 from search.types import PassedOver
 
 if TYPE_CHECKING:
@@ -53,10 +54,8 @@ def tell(settings: Settings, library: Library, report: IndexReport) -> None:
 
 def passed_over(report: IndexReport) -> str:
     """Say what was left out on purpose, "" if nothing was."""
-    from search.cli.output import counted
-
     found = report.passed_over
-    told = [counted(found[kind], what) for kind, what in _TOLD.items() if kind in found]
+    told = [count_of(found[kind], what) for kind, what in _TOLD.items() if kind in found]
     told += [f"{found[kind]} {kind}" for kind in (PassedOver.HIDDEN, PassedOver.EXCLUDED) if kind in found]
     return " · ".join(told)
 
@@ -76,10 +75,8 @@ def _suggestions(settings: Settings, library: Library) -> tuple[Suggestion, ...]
 
 
 def _described(contents: Contents) -> str:
-    from search.cli.output import counted
-
     parts = [", ".join(f"{count} {name.upper()}" for name, count in contents.formats.items())]
     if contents.years:
         first, last = contents.years
         parts.append(f"taken in {first}" if first == last else f"taken from {first} to {last}")
-    return " · ".join([*parts, f"in {counted(contents.folders, 'folder')}"])
+    return " · ".join([*parts, f"in {count_of(contents.folders, 'folder')}"])

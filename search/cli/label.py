@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli.options import Number, Settings, as_command, completed_by, model_option, trust_option
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,8 +128,8 @@ def command(
     if settings.json:
         emit_json(labelling_document(labelling) | ({"classes": classes} if folders else {}))
     else:
-        counted = apply and not settings.verbose
-        _tell(labelling, classes, counted=_counts(labelling.photos, options) if counted else None)
+        totals = _counts(labelling.photos, options) if apply and not settings.verbose else None
+        _tell(labelling, classes, totals=totals)
 
 
 def _folders(paths: tuple[str, ...]) -> dict[str, str]:
@@ -164,10 +165,10 @@ def _talk(settings: Settings, labelling: Labelling, *, apply: bool) -> None:
     if apply:
         beside = sum(photo.id is None for photo in labelling.photos)
         without = len(labelling.photos) - beside - labelling.applied
-        left = f"; {without} have none" if without else ""
-        strangers = f"; {beside} are in no library" if beside else ""
+        left = f"; {count_of(without, 'has', 'have')} none" if without else ""
+        strangers = f"; {count_of(beside, 'is', 'are')} in no library" if beside else ""
         settings.talk(
-            f"run {labelling.run}: labels written for {labelling.applied} photos{left}{strangers}; "
+            f"run {labelling.run}: labels written for {count_of(labelling.applied, 'photo')}{left}{strangers}; "
             f"search tags undo {labelling.run} takes them back"
         )
 
@@ -183,7 +184,7 @@ def _counts(photos: Sequence[LabelledPhoto], options: LabelOptions) -> list[tupl
 
 
 def _tell(
-    labelling: Labelling, classes: list[dict[str, Any]], *, counted: Sequence[tuple[str, str]] | None
+    labelling: Labelling, classes: list[dict[str, Any]], *, totals: Sequence[tuple[str, str]] | None
 ) -> None:
     """Print how the folders agree, how often each label was written, or the labels of each photo."""
     from search.cli.output import emit_table, short
@@ -193,8 +194,8 @@ def _tell(
         photos, agree = (sum(x[key] for x in classes) for key in ("photos", "agree"))
         rows.append(("all", str(photos), str(agree), _share(agree, photos)))
         emit_table(rows, right=(1, 2, 3), header=("class", "photos", "agree", ""))
-    elif counted is not None:
-        emit_table(counted, right=(1,), header=("label", "photos"))
+    elif totals is not None:
+        emit_table(totals, right=(1,), header=("label", "photos"))
     elif labelling.photos:
         emit_table([(short(photo.path), _said(photo)) for photo in labelling.photos], header=("photo", "labels"))
 

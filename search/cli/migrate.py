@@ -8,6 +8,7 @@ import click
 
 from search.cli.options import Settings, as_command, completed_by
 from search.cli.rebuild import kind_of_index
+from search.plurals import count_of
 
 
 @as_command("migrate")
@@ -55,5 +56,10 @@ def command(settings: Settings, *, source: str, destination: str, index: str | N
         )
         return
     found = f", and finds {report.agreement:.1%} of what it should" if report.agreement is not None else ""
-    click.echo(f"{report.photos} photos and {report.vectors} vectors are now in {printable(places[1])} as well")
-    click.echo(f"  {sum(report.rows.values())} rows compared in {report.seconds:.1f} s; its index is made{found}")
+    click.echo(
+        f"{count_of(report.photos, 'photo')} and {count_of(report.vectors, 'vector')} are now in "
+        f"{printable(places[1])} as well"
+    )
+    click.echo(
+        f"  {count_of(sum(report.rows.values()), 'row')} compared in {report.seconds:.1f} s; its index is made{found}"
+    )

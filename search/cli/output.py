@@ -94,11 +94,6 @@ def emit_skipped(skipped: Sequence[Skip], *, most: int = 10) -> None:
         click.echo(f"  and {len(skipped) - most} more: --json lists them all")
 
 
-def counted(count: int, what: str) -> str:
-    """Return how many there are of something, in words."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 def terminal_columns() -> int | None:
     """Return how wide the terminal is that stdout is, None if it is none."""
     if not sys.stdout.isatty():
@@ -148,12 +143,22 @@ def why_empty(answer: Answer) -> str:
     return "nothing matches" if answer.below else "nothing found"
 
 
+def how_near(answer: Answer) -> str:
+    """Say where nothing matches how near the best came, and how to see it anyway; "" where that is not so."""
+    if answer.hits or not answer.below or answer.best is None:
+        return ""
+    return (
+        f"nothing matches {answer.query!r}: the best has a relevance of {answer.best:.0%}, shown is what "
+        f"has {answer.cut:.0%}; --min-relevance 0 shows everything"
+    )
+
+
 def emit_answer(answer: Answer, *, named: bool) -> None:
     """Print one answer as a table, its query above it where there are several."""
     if named:
         click.echo(click.style(printable(answer.query), bold=True))
     if not answer.hits:
-        click.echo(f"  {why_empty(answer)}")
+        click.echo(f"  {printable(how_near(answer)) or why_empty(answer)}")
         return
     paths = [short(hit.photo.path) for hit in answer.hits]
     columns = [

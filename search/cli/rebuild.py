@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from search.cli.options import Settings, as_command
+from search.plurals import count_of
 
 _KINDS = ("auto", "exact", "pq", "ivf", "pgvector")
 
@@ -53,9 +54,9 @@ def command(settings: Settings, *, index: str | None) -> None:
         )
         return
     if report.recovered is None:
-        click.echo(f"index of {report.photos} photos written anew in {report.seconds:.1f} s")
+        click.echo(f"index of {count_of(report.photos, 'photo')} written anew in {report.seconds:.1f} s")
         return
-    click.echo(f"catalog made anew from generation {report.generation}: {report.recovered} photos")
+    click.echo(f"catalog made anew from generation {report.generation}: {count_of(report.recovered, 'photo')}")
     if report.backup:
         click.echo(f"  the damaged one is now {printable(report.backup)}")
     click.echo("  photos indexed after that generation are not in it: run 'search index' over their folders")

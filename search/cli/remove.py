@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from search.cli.options import Settings, as_command, completed_by
+from search.plurals import count_of
 
 
 @as_command("remove")
@@ -23,4 +24,4 @@ def command(settings: Settings, *, paths: tuple[str, ...]) -> None:
     if settings.json:
         emit_json({"removed": removed})
     else:
-        click.echo(f"{removed} photos forgotten; their files are untouched")
+        click.echo(f"{count_of(removed, 'photo')} forgotten; files stay as they are")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from search.cli.options import Settings, as_command, completed_by
+from search.plurals import count_of
 
 
 @click.group("root")
@@ -61,7 +62,7 @@ def move(settings: Settings, *, old: str, new: str, force: bool) -> None:
     if settings.json:
         emit_json({**path_fields(source, "from"), **path_fields(target, "to"), "photos": photos})
     else:
-        click.echo(f"{photos} photos are now below {printable(target)}")
+        click.echo(f"{count_of(photos, 'photo is', 'photos are')} now below {printable(target)}")
 
 
 command.add_command(list_)

@@ -22,3 +22,5 @@ def command(settings: Settings) -> None:
         emit_json({"skipped": [skip_document(skip) for skip in skipped]})
     elif skipped:
         emit_table([(skip.path, skip.reason, skip.detail) for skip in skipped])
+    else:
+        settings.talk("no file was skipped")

@@ -10,6 +10,7 @@ import click
 
 from search.cli.options import Settings, error_document
 from search.errors import LibraryNotFound, SearchError
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -154,13 +155,11 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_photos(found: dict[str, Any]) -> Iterator[str]:
-    from search.cli.output import counted
-
-    yield f"{counted(found['photos'], 'photo')} in {found['library']}{_last_run(found['job'])}"
+    yield f"{count_of(found['photos'], 'photo')} in {found['library']}{_last_run(found['job'])}"
     for root in found["offline"]:
         yield f"  {root['path']} is not within reach, with {root['photos']} of them"
     if found["skipped"]:
-        yield f"  {counted(found['skipped'], 'file')} could not be indexed: `search skipped` says why"
+        yield f"  {count_of(found['skipped'], 'file')} could not be indexed: `search skipped` says why"
 
 
 def _last_run(job: dict[str, Any] | None) -> str:
@@ -170,7 +169,7 @@ def _last_run(job: dict[str, Any] | None) -> str:
         return ""
     when = f"{datetime.fromisoformat(job['heartbeat_at']).astimezone():%Y-%m-%d %H:%M}"
     if job["state"] == "running":
-        return f", being indexed now: {job['done']} files done"
+        return f", being indexed now: {count_of(job['done'], 'file')} done"
     if job["state"] == "done":
         return f", last indexed {when}"
     return f"; the last run was cut short on {when}, and the same command again does the rest"

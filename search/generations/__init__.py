@@ -38,6 +38,7 @@ from search.files import atomic_write, fsync_folder
 from search.generations.generation import Generation, rename_unheld
 from search.generations.manifest import AUTO, MANIFEST, ROWS, WISHES, EncoderFiles, Manifest, Unsound
 from search.generations.writing import Draft
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.catalog import Catalog, Writer
@@ -375,7 +376,7 @@ def _compare(generation: Generation, row: EncoderFiles, catalog: Catalog, said: 
         return
     stays = said.purge_seq <= generation.manifest.seq
     if stays and len(strange := np.setdiff1d(ids, catalog.known_ids())):
-        yield f"has {len(strange)} photos that the catalog never knew, photo {strange[0]} first"
+        yield f"has {count_of(len(strange), 'photo')} that the catalog never knew, photo {strange[0]} first"
     from search.catalog.rows import is_unit
 
     seen: list[int] = []
@@ -389,9 +390,9 @@ def _compare(generation: Generation, row: EncoderFiles, catalog: Catalog, said: 
                 seen.append(id_)
                 different += blob is not None and halves[place].tobytes() != blob
     if missing:
-        yield f"lacks {missing} vectors of {row.name}"
+        yield f"lacks {count_of(missing, 'vector')} of {row.name}"
     if different:
-        yield f"has {different} vectors of {row.name} that are not the catalog's"
+        yield f"has {count_of(different, 'vector')} of {row.name} other than the catalog's"
 
 
 def _is_own(generation: Generation, said: Publication, named: Manifest | None) -> bool:

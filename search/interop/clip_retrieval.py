@@ -20,6 +20,7 @@ from search.errors import UsageError
 from search.files import atomic_write, fsync_file, new_folder
 from search.interop.tables import columns_of, row_of, write_parquet
 from search.photos.scan import scan
+from search.plurals import count_of
 from search.types import Progress, Stage
 from search.vectors.flat import write_flat
 
@@ -76,7 +77,7 @@ class EmbeddingFolder:
         for array, start, name, table in zip(self._arrays, self._starts, names, tables, strict=False):
             paths = columns_of(table, [_PATH])[_PATH]
             if len(paths) != len(array):
-                raise UsageError(f"{name} has {len(array)} rows, but {table} {len(paths)}")
+                raise UsageError(f"{name} has {count_of(len(array), 'row')}, but {table} {len(paths)}")
             made_s = os.stat(name).st_mtime
             for number, path in enumerate(paths, start=int(start)):
                 if not isinstance(path, str) or not path or "\0" in path:

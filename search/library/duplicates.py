@@ -27,6 +27,7 @@ from search.encoders.preprocessing import Preprocessing
 from search.errors import DamagedLibrary, LibraryBusy, NewerLibrary, StorageError, UsageError
 from search.library.seams import spellings
 from search.photos.likeness import FINE_PX, METHOD, VIEW_PX, View, agree, compare
+from search.plurals import count_of
 from search.types import HASH_BYTES, Filter, Picture, Progress, Skip, SkipReason, Stage
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def hash_lacking(
             put = functools.partial(writer.put_pictures, method=METHOD)
             _hash(seams, lacking, put, progress=progress, stop=stop)
     except (LibraryBusy, StorageError, NewerLibrary, DamagedLibrary) as error:
-        seams.notify(f"{len(lacking)} photos have no hash yet and go without: {error.message}")
+        lack = count_of(len(lacking), "photo has", "photos have")
+        seams.notify(f"{lack} no hash yet, compared without: {error.message}")
 
 
 def _hash(

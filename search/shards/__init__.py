@@ -22,6 +22,7 @@ from itertools import islice
 from typing import Protocol
 
 from search.errors import SearchError, UsageError
+from search.plurals import count_of
 from search.types import FileStat, Skip, SkipReason
 
 SIZE = 512
@@ -197,7 +198,7 @@ class _Account:
 
 def _failed(first: Failure, photos: int) -> SearchError:
     return SearchError(
-        f"{photos} photos could not be encoded: {first.reason}",
+        f"{count_of(photos, 'photo')} could not be encoded: {first.reason}",
         hint="what is done is kept; once that is mended, the same command does the rest",
     )
 

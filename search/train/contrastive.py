@@ -27,6 +27,7 @@ from search.encoders import parse_name
 from search.errors import TrainingError, UsageError
 from search.evaluate.metrics import first_positive_ranks
 from search.files import atomic_write
+from search.plurals import count_of
 from search.train import checkpoints, gradcache, long_captions, models
 from search.train.averages import Average
 from search.train.folder import RECORD, REPEAT, REPEAT_SHA256, alone, finished
@@ -162,7 +163,9 @@ def _pairs(recipe: Recipe) -> tuple[Pairs, Pairs, tuple[Skip, ...]]:
     else:
         pairs, held_out = pairs.split(recipe.held_out_share, recipe.held_out_most, recipe.seed)
     if len(pairs.paths) < 2:
-        raise UsageError(f"{recipe.captions} leaves {len(pairs.paths)} photos to train with; it takes 2")
+        raise UsageError(
+            f"{recipe.captions} leaves {count_of(len(pairs.paths), 'photo')} to train with; it takes 2"
+        )
     return pairs, held_out, missing
 
 

@@ -105,7 +105,7 @@ def test_a_vector_that_was_never_made_is_found(library, album):
     library.index([album])
     change(library, "DELETE FROM embeddings WHERE photo_id = 3")
     report = library.check()
-    assert [(problem.kind, problem.detail[:8]) for problem in report.problems] == [("vector_missing", "1 photos")]
+    assert [(problem.kind, problem.detail[:7]) for problem in report.problems] == [("vector_missing", "1 photo")]
 
 
 def test_a_catalog_whose_making_was_cut_short_is_no_damage(tmp_path):
@@ -126,7 +126,7 @@ def test_a_quick_look_at_a_whole_library_finds_nothing(library, album):
         ("UPDATE roots SET path = x'2f78'", ["row 1 of roots is not what was written"]),
         ("UPDATE jobs SET pid = -1", ["row 1 of jobs is not what was written"]),
         ("DELETE FROM state", ["the catalog's state is gone"]),
-        ("DELETE FROM embeddings WHERE photo_id = 3", ["1 photos have no vector by the model that answers"]),
+        ("DELETE FROM embeddings WHERE photo_id = 3", ["1 photo has no vector by the model that answers"]),
         ("UPDATE embeddings SET crc = 0", []),  # that takes reading every vector
         ("DROP TABLE alembic_version", ["its tables are gone"]),
     ],

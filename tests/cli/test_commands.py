@@ -272,7 +272,7 @@ def test_rating_and_keywords_are_shown_and_keywords_are_tags(run, tmp_path, make
     assert run("index", photo.parent, "--json").json["reread"] == 1
     assert run("show", photo, "--json").json["rating"] is None
     away.rename(sidecar)
-    assert "  metadata of 1 photos read again\n" in run("index", photo.parent).stdout
+    assert "  metadata of 1 photo read again\n" in run("index", photo.parent).stdout
     assert "read again" not in run("index", photo.parent).stdout
 
 
@@ -531,7 +531,7 @@ def test_photos_that_may_be_away_are_kept_and_the_way_out_is_named(run, album, t
     told = run("index", album)
     assert told.code == 0
     [line] = [line for line in told.stdout.splitlines() if "--confirm-removals" in line]
-    assert line.startswith("  12 photos of album were not found and are kept")
+    assert line.startswith("  12 photos of album not found but kept")
     report = run("index", album, "--json").json
     assert (report["offline"], report["gone"], report["purged"]) == (12, 0, 0)
     assert [(entry["path"], entry["photos"]) for entry in report["withheld"]] == [(str(album), 12)]
@@ -594,3 +594,29 @@ def test_a_model_that_reads_its_padding_is_stretched_with_a_warning(run, tiny_mo
     done = run("models", "stretch", tiny_model, tmp_path / "long", "--json")
     assert done.json["unchanged"] == 0
     assert "no text keeps its vector" in done.stderr
+
+
+def test_find_says_once_that_nothing_matches(indexed):
+    done = indexed("find", "xqzvkj wpfh")
+    assert (done.stdout + done.stderr).count("nothing matches") == 1
+    assert "--min-relevance 0 shows everything" in done.stdout
+
+
+def test_a_filter_alone_is_told_what_lists_its_photos(indexed):
+    tag = indexed("find", "--tag", "brick wall")
+    assert (tag.code, tag.stdout) == (2, "")
+    assert "`search tags list --photos 'brick wall'`" in tag.stderr
+    assert "`search find photo --min-relevance 0 -k 1000`" in indexed("find", "--camera", "Canon").stderr
+    assert "--min-relevance" not in indexed("find").stderr
+
+
+def test_a_label_that_no_photo_has_is_named(indexed):
+    done = indexed("find", "a cat", "--tag", "nosuch")
+    assert (done.code, done.stdout) == (0, "  nothing found\n")
+    assert "no photo has the label 'nosuch'; 'search tags list'" in done.stderr
+
+
+def test_a_label_that_photos_have_is_not_blamed_for_another_condition(indexed):
+    assert indexed("label", "--label", "Animal/Cat", "--apply").code == 0
+    none = indexed("find", "a cat", "--tag", "animal", "--before", "1900")
+    assert (none.stdout, none.stderr) == ("  nothing found\n", "")

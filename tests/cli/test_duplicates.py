@@ -91,6 +91,9 @@ def test_a_library_without_duplicates_says_so(run, tmp_path):
     run("index", tmp_path / "album", "--model", "builtin")
     assert run("duplicates").stdout == "no duplicates\n"
     assert run("duplicates", "--json").json["groups"] == []
+    assert (
+        run("duplicates", "--move-to", tmp_path / "aside").stdout == "0 files moved\n"
+    )  # no list of them is there
 
 
 def test_what_was_moved_is_moved_back(album, run, tmp_path):

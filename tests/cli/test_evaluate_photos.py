@@ -131,7 +131,7 @@ def test_retrieval_as_json_has_clip_benchmarks_keys(evaluate, captions):
     assert (document["photos"], document["captions"]) == (2, 3)
     assert [(one["tokens"][0], one["captions"]) for one in document["by_length"]] == [(4, 1), (15, 2)]
     assert (document["truncated"], document["truncated_tokens"]) == (1, 122 - 77)
-    assert "1 captions are longer than builtin reads" in outcome.stderr
+    assert "1 caption is longer than builtin reads" in outcome.stderr
 
 
 def test_retrieval_goes_by_the_column_asked_for_and_tells_lines_without_a_caption(evaluate, captions):
@@ -162,7 +162,7 @@ def test_models_stand_beside_one_another_by_the_same_lengths(evaluate, captions,
         *("captions:", "captions", long_model, "builtin"),
         *("recall@1", long_model, "builtin"),
     ]
-    assert "captions are longer than builtin reads" in outcome.stderr
+    assert "caption is longer than builtin reads" in outcome.stderr
     assert page.read_text(encoding="utf-8").count("<svg") == 2, "a plot for each k"
     models = evaluate(*arguments, "--json").json["models"]
     assert [one["model"] for one in models] == [long_model, "builtin"]

@@ -54,7 +54,7 @@ def test_a_table_says_what_examples_are_worth(probe, tmp_path):
 def test_json_has_clip_benchmarks_keys(probe, others):
     done = probe("--shots", "1,all", "--test", others, "--json")
     found = done.json
-    assert "1 photos to test with are among those to train with; left out" in done.stderr
+    assert "1 photo to test with is among those to train with; left out" in done.stderr
     assert found["photos"]["left_out"] == 1
     assert {"lp_acc1", "lp_acc5", "lp_mean_per_class_recall", "fewshot_k"} <= set(found["metrics"])
     assert found["task"] == "linear_probe"

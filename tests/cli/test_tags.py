@@ -48,7 +48,7 @@ def test_labels_written_are_a_run(labelled):
 def test_the_loop(labelled, album):
     photo = next(album.rglob("*.png"))
     done = labelled("tags", "reject", photo, "--label", "red wall")
-    assert "run 2: 1 labels rejected on 1 photos; search tags undo 2 takes that back" in done.stderr
+    assert "run 2: 1 label rejected on 1 photo; search tags undo 2 takes that back" in done.stderr
     others = sorted(other for other in album.rglob("*.png") if other != photo)
     accepted = labelled("tags", "accept", "--label", "red wall", *others, "--json").json
     assert accepted == {"run": 3, "photos": 3, "labels": 3, "unchanged": 0, "new": []}
@@ -205,7 +205,7 @@ def test_a_photo_without_any_label_left_is_not_counted(labelled, album, options)
     labelled("label", *WALLS, "--multi", "--threshold", "0", "--apply", "--quiet")
     labelled("tags", "reject", path, *WALLS)
     told = labelled("label", *WALLS, *options, "--apply")
-    assert "labels written for 3 photos; 1 have none" in told.stderr
+    assert "labels written for 3 photos; 1 has none" in told.stderr
     assert labelled("tags", "list", "--runs", "--json").json["runs"][0]["photos"] == 3
 
 

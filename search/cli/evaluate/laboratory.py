@@ -10,6 +10,7 @@ import click
 
 from search.cli import report
 from search.cli.evaluate import results
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.evaluate.prompts import ChangeResult, Comparison, PromptEvaluation, WordingResult
@@ -34,7 +35,9 @@ def tell(found: PromptEvaluation, changed: Sequence[ChangeResult], model: str) -
     click.echo()
     results.table(_class_rows(found)[:_SHOWN], header=_class_header(found), right=range(1, len(found.results) + 2))
     if len(found.dataset.folders) > _SHOWN:
-        click.echo(f"and {len(found.dataset.folders) - _SHOWN} classes more, all better; --json has them")
+        click.echo(
+            f"and {count_of(len(found.dataset.folders) - _SHOWN, 'class', 'classes')} more, all better; --json has them"
+        )
     for mistake in found.mistakes(found.best)[:3]:
         true, said = (found.dataset.classnames[place] for place in (mistake.true, mistake.said))
         click.echo(printable(f"{mistake.count} of {true} taken for {said}"))

@@ -10,6 +10,7 @@ import click
 from search.cli import report
 from search.cli.evaluate import results
 from search.cli.options import Number, Settings, as_command
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.evaluate.probe import ProbeEvaluation, ProbeResult
@@ -97,7 +98,10 @@ def command(
     )
     _tell_left_out(settings, found, shots)
     if found.left_out:
-        settings.talk(f"{found.left_out} photos to test with are among those to train with; left out")
+        settings.talk(
+            f"{count_of(found.left_out, 'photo to test with is', 'photos to test with are')} among those to train "
+            "with; left out"
+        )
     if html is not None:
         report.write(html, f"Few-shot on {dataset.name}", _sections(found, dataset.name, name))
     if settings.json:

@@ -11,6 +11,7 @@ import click
 from search.cli import report
 from search.cli.evaluate import results
 from search.cli.options import Settings, as_command, not_empty
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.evaluate.datasets import Captions
@@ -55,9 +56,8 @@ def command(
     """Measure how often a caption finds its photo, and a photo one of its captions.
 
     CAPTIONS is a table of image and caption, .tsv or .csv, as many lines an image as it has captions; of more than
-    two columns the first line names them. A caption that
-    is longer than the model reads counts as it reads it: cut. Several --model stand beside one another, captions
-    counted in tokens of the first. Your library is not touched.
+    two columns the first line names them. A caption that is longer than the model reads counts as it reads it: cut.
+    Several --model stand beside one another, captions counted in tokens of the first. Your library is not touched.
 
     \b
     Example:
@@ -124,8 +124,8 @@ def _measured(
     )
     if found.truncated:
         settings.talk(
-            f"warning: {found.truncated} captions are longer than {pictures.model} reads and count as cut; "
-            f"{found.truncated_tokens} tokens are beyond"
+            f"warning: {count_of(found.truncated, 'caption is', 'captions are')} longer than {pictures.model} "
+            f"reads and cut; {count_of(found.truncated_tokens, 'token is', 'tokens are')} beyond"
         )
     return _Result(pictures.model, captions, found, lengths, (*whole.skipped, *seen.skipped))
 

@@ -9,6 +9,7 @@ import click
 from search.cli import report
 from search.cli.evaluate import results
 from search.cli.options import Settings, as_command
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.evaluate.datasets import Dataset
@@ -125,7 +126,7 @@ def _tell(found: ZeroShot, dataset: Dataset, model: str) -> None:
         click.echo()
         results.table(_class_rows(found)[:_SHOWN], header=_HEADER, right=(1, 2), giving=3)
     if len(found.classes) > _SHOWN:
-        click.echo(f"and {len(found.classes) - _SHOWN} classes more, all better")
+        click.echo(f"and {count_of(len(found.classes) - _SHOWN, 'class', 'classes')} more, all better")
 
 
 def _telling(found: ZeroShot) -> list[tuple[str, Interval]]:

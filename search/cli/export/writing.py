@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from search.cli.options import Settings
 from search.errors import StorageError
+from search.plurals import count_of
 
 
 @contextmanager
@@ -27,4 +28,4 @@ def finish(settings: Settings, dest: str, count: int) -> None:
     if settings.json:
         emit_json({**path_fields(dest), "photos": count})
     else:
-        settings.talk(f"{count} photos are in {dest}")
+        settings.talk(f"{count_of(count, 'photo is', 'photos are')} in {dest}")

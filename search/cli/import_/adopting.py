@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from search.cli.options import SKIPPED, STORAGE, Number, Settings, completed_by, trust_option
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.adoption import Source
@@ -179,13 +180,13 @@ def _tell(report: AdoptReport, library: str) -> None:
         _tell_passport(report.passport)
     index = report.index
     ending = "Interrupted: so far" if index.interrupted else "Done:"
-    click.echo(f"{ending} {index.photos} photos in {printable(library)}, by {index.encoder}")
+    click.echo(f"{ending} {count_of(index.photos, 'photo')} in {printable(library)}, by {index.encoder}")
     click.echo(
         f"  taken over {report.adopted} of {report.named} · encoded {index.encoded} · unchanged {index.unchanged}"
         f" · waiting {report.not_encoded} · skipped {len(index.skipped)}"
     )
     for reason, count in report.not_adopted.items():
-        click.echo(f"  {count} vectors not taken over: {_REASONS[reason]}")
+        click.echo(f"  {count_of(count, 'vector')} not taken over: {_REASONS[reason]}")
     for reason, count in report.left.items():
-        click.echo(f"  {count} rows of no use: {reason}")
+        click.echo(f"  {count_of(count, 'row')} of no use: {reason}")
     emit_skipped(index.skipped)

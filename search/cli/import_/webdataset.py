@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from search.cli.options import SKIPPED, STORAGE, Settings, as_command, completed_by, model_option, trust_option
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.interop.webdataset import UnpackReport
@@ -82,7 +83,8 @@ def _tell(unpacked: UnpackReport, index: IndexReport | None) -> None:
     from search.cli.output import emit_table, short
 
     click.echo(
-        f"{unpacked.shards} tar files unpacked, {unpacked.unchanged} as before; {unpacked.photos} pictures in all"
+        f"{count_of(unpacked.shards, 'tar file')} unpacked, {unpacked.unchanged} as before; "
+        f"{count_of(unpacked.photos, 'picture')} in all"
     )
     if index:
         click.echo(f"  encoded {index.encoded} · unchanged {index.unchanged} · skipped {len(index.skipped)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from search.cli.options import SKIPPED, Settings, as_command, completed_by, not_empty
+from search.plurals import count_of
 
 
 @as_command("import")
@@ -59,7 +60,7 @@ def command(
     else:
         rejected = f" and {report.rejected} rejected" if report.rejected else ""
         settings.talk(
-            f"run {report.run}: {report.accepted} labels imported{rejected} on {report.photos} photos; "
-            f"search tags undo {report.run} takes that back"
+            f"run {report.run}: {count_of(report.accepted, 'label')} imported{rejected} on "
+            f"{count_of(report.photos, 'photo')}; search tags undo {report.run} takes that back"
         )
     return SKIPPED if strict and report.skipped else None

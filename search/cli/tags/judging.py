@@ -9,6 +9,7 @@ import click
 
 from search.cli.options import Number, Settings, completed_by, not_empty
 from search.cli.similar import photo_ref
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.types import TagReport
@@ -74,6 +75,6 @@ def _tell(settings: Settings, report: TagReport, done: str) -> None:
         )
         return
     settings.talk(
-        f"run {report.run}: {report.labels} labels {done} on {report.photos} photos; "
+        f"run {report.run}: {count_of(report.labels, 'label')} {done} on {count_of(report.photos, 'photo')}; "
         f"search tags undo {report.run} takes that back"
     )

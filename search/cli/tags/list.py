@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from search.cli.options import Settings, as_command, completed_by, not_empty
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +128,7 @@ def _stands(run: dict[str, Any]) -> str:
     return (
         f"{len(run['details']['labels'])} taught"
         if run["kind"] == "probe"
-        else f"{run['labels']} on {run['photos']} photos"
+        else f"{run['labels']} on {count_of(run['photos'], 'photo')}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from search.cli.options import SKIPPED, Settings, as_command, completed_by
+from search.plurals import count_of
 
 _TOLD = {"probe": "its labels are decided as they were before"}
 
@@ -30,8 +31,8 @@ def command(settings: Settings, *, run: int, strict: bool) -> int | None:
         settings.talk(f"skipped {skip.path}: {skip.reason}: {skip.detail}")
     if settings.json:
         emit_json(undo_document(report))
-    taken = [(report.labels, "proposals"), (report.verdicts, "verdicts"), (report.sidecars, "sidecars")]
-    told = ", ".join(f"{count} {what}" for count, what in taken if count) or _TOLD.get(
+    taken = [(report.labels, "proposal"), (report.verdicts, "verdict"), (report.sidecars, "sidecar")]
+    told = ", ".join(count_of(count, what) for count, what in taken if count) or _TOLD.get(
         report.kind, "nothing was left of it"
     )
     settings.talk(f"run {report.run} ({report.kind}) undone: {told}")

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from search.cli.evaluate import results
 from search.cli.options import Number, Settings, as_command, not_empty
+from search.plurals import count_of
 
 if TYPE_CHECKING:
     from search.heads import Probe
@@ -147,12 +148,12 @@ def _tell(settings: Settings, document: dict[str, Any]) -> None:
     worth = document.get("worth")
     if worth:
         right, zero, gain = worth["accuracy"], worth["zero_shot"], worth["against"]["difference"]
-        told = f"{worth['test']} photos that did not train it: {_percent(right)} right"
+        told = f"{count_of(worth['test'], 'photo')} that did not train it: {_percent(right)} right"
         click.echo(f"{told}, zero-shot {_percent(zero)}")
         points = ", ".join(f"{100 * gain[name]:+.1f}" for name in ("low", "high"))
         click.echo(f"difference {100 * gain['value']:+.1f} points, between {points}; C = {worth['c']:.3g}")
     run = f"run {document['run']}: " if document["run"] else ""
-    click.echo(printable(f"{run}{len(document['labels'])} labels taught"))
+    click.echo(printable(f"{run}{count_of(len(document['labels']), 'label')} taught"))
     if document["file"]:
         click.echo(printable(document["file"]))
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from search.photos.keywords import printable
+from search.plurals import noun_of
 from search.web.pages import statics
 
 _FOLDER = Path(__file__).parent.parent / "templates"
@@ -23,8 +24,8 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
 
     Templates know beside `values`: `request`, `form_token` for hidden fields of that name, `static(name)`; the filters
     `name` (of a path, its last part), `shown` (a text from outside, without what hides or turns other text),
-    `number` (1,234), `percent` (0.873 → 87 %), `size` (of bytes),
-    `sentence` (begins with a capital).
+    `number` (1,234), `counted` (1,234 photos), `plural` (of a noun, for so many),
+    `percent` (0.873 → 87 %), `size` (of bytes), `sentence` (begins with a capital).
     """
     token = request.scope.get("state", {}).get("form_token", "")
     return HTMLResponse(filled(name, request=request, form_token=token, **values), status)
@@ -54,10 +55,12 @@ def _environment() -> Environment:
         auto_reload=False,
     )
     environment.globals["static"] = statics.address
-    filters: dict[str, Callable[[Any], str]] = {
+    filters: dict[str, Callable[..., str]] = {
         "name": name_of,
         "shown": shown,
         "number": lambda value: f"{value:,}",
+        "counted": lambda value, noun: f"{value:,} {noun_of(value, noun)}",
+        "plural": noun_of,
         "percent": percent,
         "sentence": lambda text: text[:1].upper() + text[1:],
         "size": size,

@@ -3,7 +3,7 @@
 import { isForPage, say } from "./app.js";
 
 const KEYS = {
-  y: "yes", ArrowRight: "yes", n: "no", ArrowLeft: "no", s: "skip", " ": "skip", z: "undo",
+  y: "yes", ArrowRight: "yes", n: "no", ArrowLeft: "no", s: "skip", " ": "skip", z: "undo", u: "undo",
 };
 const place = document.getElementById("review");
 let busy = false;
