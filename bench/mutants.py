@@ -31,7 +31,7 @@ LIMIT_S = 240  # a mutant that makes the tests go on for ever is seen by that
 CATALOG = ("tests/contracts/test_catalog.py", "tests/test_filters.py", "tests/test_where.py")
 VECTORS = ("tests/contracts/test_vectors.py", "tests/vectors")
 TESTS = {
-    "search/indexer.py": ("tests/test_indexer.py", "tests/test_reread.py", "tests/test_library.py"),
+    "search/indexer/__init__.py": ("tests/test_indexer.py", "tests/test_reread.py", "tests/test_library.py"),
     "search/where.py": ("tests/test_where.py", "tests/test_filters.py"),
     "search/conditions.py": ("tests/test_where.py", "tests/test_clauses.py", "tests/test_filters.py"),
     "search/clauses.py": ("tests/test_clauses.py", "tests/test_where.py", "tests/test_filters.py"),
