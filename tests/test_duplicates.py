@@ -204,6 +204,12 @@ def test_a_handful_of_photos_has_the_usual_levels():
     assert levels(normalize(np.eye(5, 8)), 5) == (0.85, 0.95)
 
 
+def test_two_hundred_photos_are_enough_to_tell_levels_of_their_own():
+    sample = normalize(np.random.default_rng(0).standard_normal((200, 12)))
+    assert levels(sample[1:], 200) == (0.85, 0.95)
+    assert levels(sample, 200) != (0.85, 0.95)
+
+
 @pytest.mark.parametrize("wrong", [{"threshold": 1.5}, {"threshold": float("nan")}, {"within_s": -1}])
 def test_options_that_mean_nothing_are_refused(wrong):
     with pytest.raises(UsageError):
