@@ -23,7 +23,18 @@ LEAST = 0.95
 ROOMS = ("catalog", "indexer", "vectors")
 FOLDERS = ("catalog", "contracts", "reliability", "vectors")
 OF_THE_LIBRARY = (
-    *("adoption", "browsing", "duplicates_library", "files", "filters", "generations", "indexer", "inspection"),
+    *(
+        "adoption",
+        "answering",
+        "browsing",
+        "duplicates_library",
+        "exporting",
+        "files",
+        "filters",
+        "generations",
+        "indexer",
+        "inspection",
+    ),
     *("library", "migrate", "mounts", "reread", "reviewing", "shards", "sources", "stores", "suggestions", "tags"),
     "where",
 )

@@ -124,6 +124,21 @@ def test_threads_share_a_scan_without_a_gap(count, threads, monkeypatch):
     assert sorted(found.tolist()) == sorted(expected.tolist())
 
 
+def test_faiss_is_imported_beside_other_work_where_it_is_asked_for():
+    script = """
+import sys, threading
+from search.vectors import scan
+assert "faiss" not in sys.modules
+scan.prepare()
+[thread] = [thread for thread in threading.enumerate() if thread.name == "faiss"]
+thread.join()
+assert "faiss" in sys.modules
+scan.prepare()
+assert threading.active_count() == 1
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 def test_a_small_library_is_searched_without_importing_faiss():
     script = """
 import sys
