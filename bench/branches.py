@@ -23,21 +23,11 @@ LEAST = 0.95
 ROOMS = ("catalog", "indexer", "vectors")
 FOLDERS = ("catalog", "contracts", "reliability", "vectors")
 OF_THE_LIBRARY = (
-    *(
-        "adoption",
-        "answering",
-        "browsing",
-        "duplicates_library",
-        "exporting",
-        "files",
-        "filters",
-        "generations",
-        "indexer",
-        "inspection",
-    ),
-    *("library", "migrate", "mounts", "reread", "reviewing", "shards", "sources", "stores", "suggestions", "tags"),
-    "where",
+    *("adoption", "answering", "browsing", "duplicates_library", "exporting", "files", "filters", "generations"),
+    *("indexer", "inspection", "library", "migrate", "mounts", "reread", "reviewing", "shards", "sources"),
+    *("stores", "suggestions", "tags", "where"),
 )
+ELSEWHERE = ("tests/cli/test_root.py",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +47,12 @@ class Room:
 
 
 def tests() -> list[str]:
-    """Return the tests that these rooms are for, the others would only take time."""
-    return [*(f"tests/{name}" for name in FOLDERS), *(f"tests/test_{name}.py" for name in OF_THE_LIBRARY)]
+    """Return the tests of what these rooms are for; the others would only take time."""
+    return [
+        *(f"tests/{name}" for name in FOLDERS),
+        *(f"tests/test_{name}.py" for name in OF_THE_LIBRARY),
+        *ELSEWHERE,
+    ]
 
 
 def rooms(found: Mapping[str, Any]) -> list[Room]:

@@ -80,6 +80,13 @@ def test_near_vectors_need_hashes_that_are_not_far():
     assert pairs(found) == {(0, 1)}
 
 
+def test_pairs_near_by_their_vectors_are_all_looked_at_however_many():
+    hashes = np.tile(some_hashes(1), (2, 1, 1))
+    count = 2**16 + 2
+    found = by_vector(np.zeros(count, np.int64), np.ones(count, np.int64), np.arange(2), hashes)
+    assert len(found.first) == len(found.second) == count
+
+
 def test_the_likeliest_turns_come_first():
     hashes = some_hashes(2)
     hashes[1, 0] = hashes[0, 6]
