@@ -556,3 +556,26 @@ def test_numbers_that_photos_once_had_are_not_given_again_in_a_copy(shelf, tmp_p
         [id_] = shelf.put(writer, {"c.jpg": b"C"})
     assert id_ == max(ids) + 1
     other.close()
+
+
+def test_what_a_rule_judged_says_nothing_of_how_good_proposals_are(shelf):
+    with shelf.catalog.writing() as writer:
+        a, b = shelf.put(writer, {"a": b"a", "b": b"b"})
+        with writer.run(RunKind.LABEL, encoder_id=shelf.model) as run:
+            likely = [LabelledPhoto("", (LabelScore("cat", 0.9, 0.2),), id_) for id_ in (a, b)]
+            run.propose(likely, ["cat"], encoder_id=shelf.model)
+        with writer.run(RunKind.ACCEPT, details={"above": 0.5}) as ruling:
+            ruling.judge([(a, "cat", True)])
+        with writer.run(RunKind.REJECT) as judging:
+            judging.judge([(b, "cat", False)])
+    [counts] = shelf.catalog.label_counts("cat")
+    assert (counts.judged_proposals, counts.right_proposals, counts.accepted, counts.rejected) == (1, 0, 1, 1)
+    records = {
+        id_: [(one.source, one.run, one.rejected) for one in found]
+        for id_, found in shelf.catalog.records("cat").items()
+    }
+    assert records == {
+        a: [("user", ruling.id, False), ("zero-shot", run.id, False)],
+        b: [("zero-shot", run.id, True)],
+    }
+    assert shelf.catalog.run(judging.id + 1) is None
