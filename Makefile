@@ -2,14 +2,15 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 CPU_TORCH = torch==2.13.0 torchvision==0.28.0
+QUICK_TESTS = -m "not slow and not milvus and not int8 and not programs" -n auto --maxprocesses 5 --dist worksteal
 
-.PHONY: demo test test-slow test-programs test-int8 test-clients test-browser test-scale test-milvus torture lint format bench docs wheel clean
+.PHONY: demo test test-slow test-programs test-int8 test-clients test-browser test-scale test-milvus torture coverage lint format bench docs wheel clean
 
 demo: $(VENV)/installed       ## index real photographs, search and label them; PHOTOS=DIR for your own
 	@$(BIN)/python bench/demo.py $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 test: $(VENV)/installed       ## run the tests
-	$(BIN)/python -m pytest -m "not slow and not milvus and not int8 and not programs" -n auto --maxprocesses 5 --dist worksteal
+	$(BIN)/python -m pytest $(QUICK_TESTS)
 
 test-slow: $(VENV)/installed  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
@@ -38,6 +39,11 @@ test-milvus: $(VENV)/installed ## run the tests of an index on Milvus against a 
 
 torture: $(VENV)/installed    ## kill, starve and unplug it for an hour; SEED=n PART=0.1
 	$(BIN)/python -m pytest -s -m slow tests/reliability --torture-seed $(or $(SEED),1) --torture-part $(or $(PART),1)
+
+coverage: $(VENV)/installed   ## run the tests of catalog, indexer and vectors, and fail where they take less than 95 % of the branches
+	$(BIN)/pip install -q -c constraints.txt --group coverage
+	$(BIN)/coverage erase && $(BIN)/coverage run -m pytest $(QUICK_TESTS) $$($(BIN)/python bench/branches.py --tests)
+	$(BIN)/coverage combine -q && $(BIN)/coverage json -q && $(BIN)/python bench/branches.py
 
 lint: $(VENV)/installed       ## check style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -93,6 +93,54 @@ def test_sections_have_scripts_that_are_there_and_summaries_sections_with_figure
     assert {title for title, _ in summary} <= {title for title, _, has_figures in sections if has_figures}
 
 
+FOUND = """
+def file(lines, taken, branches, branches_taken, missing=()):
+    counts = {"num_statements": lines, "covered_lines": taken, "num_branches": branches}
+    return {"summary": {**counts, "covered_branches": branches_taken}, "missing_branches": list(missing)}
+found = {"files": {
+    "search/catalog/a.py": file(100, 99, 60, 59, [[3, 4]]),
+    "search/catalog/b.py": file(50, 50, 40, 36, [[5, 6], [7, -1]] * 2),
+    "search/indexer/__init__.py": file(10, 9, 20, 19, [[8, 9]]),
+    "search/vectors/stores/c.py": file(10, 10, 0, 0),
+    "search/catalogue.py": file(10, 0, 10, 0),
+}}
+"""
+
+
+def test_branches_are_told_room_by_room_and_fewer_than_95_of_100_fail(tmp_path):
+    lines = f"""{FOUND}
+import json, sys, branches, pathlib
+branches.FOUND = pathlib.Path(sys.argv.pop())
+branches.FOUND.write_text(json.dumps(found))
+branches.main()
+"""
+    done = _run(lines, tmp_path / "found.json")
+    assert done.stdout == (
+        "catalog: 149 of 150 lines (99.3%), 95 of 100 branches (95.0%)\n"
+        "indexer: 9 of 10 lines (90.0%), 19 of 20 branches (95.0%)\n"
+        "vectors: 10 of 10 lines (100.0%), 0 of 0 branches (100.0%)\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    short = _run(
+        lines.replace("59, [", "58, [").replace(
+            "branches.main()", "sys.argv.append('--missing'); branches.main()"
+        ),
+        tmp_path / "found.json",
+    )
+    assert short.returncode == 1
+    assert short.stderr == "fewer than 95% of the branches: catalog\n"
+    assert "94 of 100 branches (94.0%)\n  search/catalog/a.py: 3 → 4\n  search/catalog/b.py: 5 → 6" in short.stdout
+
+
+def test_the_tests_that_are_measured_and_tried_on_mutants_are_there():
+    done = _run(
+        "import branches, mutants; print(*branches.tests(), *mutants.TESTS, *sum(mutants.TESTS.values(), ()))"
+    )
+    named = done.stdout.split()
+    assert len(named) > 50
+    assert not [name for name in named if not (BENCH.parent / name).exists()]
+
+
 def _run(lines: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", textwrap.dedent(lines), *map(str, arguments)]
     return subprocess.run(command, env=_with_path(), capture_output=True, text=True, check=False)

@@ -58,7 +58,7 @@ def test_measured_tables_are_found_by_their_headings():
 
 
 @pytest.mark.parametrize(
-    "target", ["demo", "test", "test-slow", "test-scale", "lint", "bench", "docs", "format", "wheel"]
+    "target", ["demo", "test", "test-slow", "test-scale", "coverage", "lint", "bench", "docs", "format", "wheel"]
 )
 def test_make_targets_are_short_and_there(target):
     makefile = (Path(__file__).parent.parent / "Makefile").read_text()

@@ -80,6 +80,13 @@ def test_near_vectors_need_hashes_that_are_not_far():
     assert pairs(found) == {(0, 1)}
 
 
+def test_pairs_near_by_their_vectors_are_all_looked_at_however_many():
+    hashes = np.tile(some_hashes(1), (2, 1, 1))
+    count = 2**16 + 2
+    found = by_vector(np.zeros(count, np.int64), np.ones(count, np.int64), np.arange(2), hashes)
+    assert len(found.first) == len(found.second) == count
+
+
 def test_the_likeliest_turns_come_first():
     hashes = some_hashes(2)
     hashes[1, 0] = hashes[0, 6]
@@ -202,6 +209,12 @@ def test_relatives_in_the_sample_do_not_count():
 
 def test_a_handful_of_photos_has_the_usual_levels():
     assert levels(normalize(np.eye(5, 8)), 5) == (0.85, 0.95)
+
+
+def test_two_hundred_photos_are_enough_to_tell_levels_of_their_own():
+    sample = normalize(np.random.default_rng(0).standard_normal((200, 12)))
+    assert levels(sample[1:], 200) == (0.85, 0.95)
+    assert levels(sample, 200) != (0.85, 0.95)
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": 1.5}, {"threshold": float("nan")}, {"within_s": -1}])

@@ -475,6 +475,16 @@ def test_a_manifest_that_is_none_is_refused(indexed):
             Generation(path.parent)
 
 
+@pytest.mark.parametrize(
+    "change", [{"lacks": "none"}, {"keeps": (1.5,)}, {"previous": 2**62}, {"created_at": 5}, {"catalog": None}]
+)
+def test_a_manifest_with_a_checksum_that_holds_is_not_trusted_for_it(indexed, change):
+    with Generation(generation(indexed)) as published:
+        changed = dataclasses.replace(published.manifest, **change)
+    with pytest.raises(module.Unsound, match="can't be understood"):
+        module.Manifest.parse(changed.to_bytes())
+
+
 # ---- checking
 
 

@@ -117,6 +117,13 @@ def test_too_few_examples_have_no_gain():
     assert (found.before, found.after) == (None, None)
 
 
+@pytest.mark.parametrize(("accepted", "rejected", "enough"), [(3, 3, True), (2, 9, False), (9, 2, False)])
+def test_three_of_each_kind_tell_enough(accepted, rejected, enough):
+    targets = np.arange(accepted + rejected) < accepted
+    examples = Examples.of(photos(len(targets), seed=10), targets, np.zeros(len(targets)))
+    assert examples.tell_enough is enough
+
+
 def judged(odds, targets) -> Examples:
     vectors = photos(len(odds), seed=11)
     return Examples.of(vectors, np.array(targets, bool), np.array(odds, float))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from search import IndexOptions, indexer
-from search.catalog import lite
+from search.catalog import lite, look
 from search.catalog.lock import is_held
 from search.errors import LibraryBusy, UsageError
 from search.photos.scan import ScanOptions
@@ -763,3 +763,15 @@ def test_options_that_mean_nothing_are_refused(options, said):
 def test_options_at_their_bounds_are_taken():
     IndexOptions(batch_size=1, workers=1, max_megapixels=0.001, decoder_gigabytes=0.25, keep_gone_days=0)
     assert IndexOptions(keep_gone_days=36_500).keep_gone_days == 36_500
+
+
+def test_of_very_many_scopes_the_last_are_looked_at_one_by_one(library, tmp_path, make_photo, monkeypatch):
+    monkeypatch.setattr(look, "_MATCHED", 2)
+    folders = [make_photo(tmp_path / name / "a.png", seed).parent for seed, name in enumerate("abc")]
+    make_photo(folders[2] / "b.png", 9)
+    assert library.index(folders).added == 4
+    report = library.index(folders)
+    assert (report.unchanged, report.encoded, report.updated) == (4, 0, 0)
+    (folders[2] / "a.png").unlink()
+    report = library.index(folders)
+    assert (report.unchanged, report.gone) == (3, 1)

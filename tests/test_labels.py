@@ -18,6 +18,7 @@ from search.labels import (
     sigmoid,
 )
 from search.relevance import Bank
+from search.types import LabelScore
 
 
 def test_a_line_holds_parents_name_and_synonyms():
@@ -160,6 +161,21 @@ def test_none_of_these_stands_a_step_above_unrelated_prompts():
     labels = built("xyz", LabelOptions(none_of_these=True)).label(np.float32([[0.26, 0, 0], [0.24, 0, 0]]))
     assert [found[0].label for found in labels] == ["x", NONE_OF_THESE]
     assert sum(x.probability for x in labels[0]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "worth"),
+    [
+        (LabelOptions(), ["x"]),
+        (LabelOptions(multi=True), ["x", "y"]),
+        (LabelOptions(k=3), ["x", "y"]),
+    ],
+)
+def test_what_is_written_is_the_best_label_or_all_that_were_asked_for_but_none_of_these(options, worth):
+    listed = tuple(LabelScore(name, 0.3, 0.4) for name in ("x", NONE_OF_THESE, "y"))
+    assert [one.label for one in options.to_apply(listed)] == worth
+    assert options.to_apply(listed[1:]) == (() if worth == ["x"] else listed[2:])
+    assert options.to_apply(()) == ()
 
 
 @dataclass(frozen=True)

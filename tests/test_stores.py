@@ -556,3 +556,10 @@ def test_a_collection_that_was_made_by_something_else_is_left_alone(tmp_path):
         store._client.create_collection("photos", dimension=4)
         with pytest.raises(IndexMismatch, match="left alone"):
             store.stamp()
+
+
+def test_a_condition_that_hundreds_of_cameras_fulfil_is_not_told_to_a_server():
+    cameras = [f"Camera {number}" for number in range(201)]
+    assert pushed(Filter(where=Called("camera", "camera")), cameras[:200]) is not None
+    assert pushed(Filter(where=Called("camera", "camera")), cameras) is None
+    assert pushed(Filter(where=Called("camera", "Camera 7", whole=True)), cameras) is not None

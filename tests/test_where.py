@@ -323,6 +323,15 @@ def test_what_lies_on_the_edge_of_a_circle_or_box_is_in_it(shown, place):
     assert name in names(shown, Near(latitude - 1, longitude, edge))
 
 
+def test_a_photo_on_the_edge_of_a_circle_is_in_it_without_a_catalog_too():
+    info = PhotoInfo("JPEG", 100, 100, latitude=48.2166, longitude=16.3957)
+    photo = Photo(1, "/photos", "/photos/a.jpg", 1, 1, "00", info)
+    assert Near(48.2166, 16.3957, 0).holds(photo)
+    edge = distance_km(48.2166, 16.3957, 48.0, 16.0)
+    assert Near(48.0, 16.0, edge).holds(photo)
+    assert not Near(48.0, 16.0, edge - 1e-6).holds(photo)
+
+
 def test_a_pattern_of_many_stars_takes_no_time():
     assert not Named("name", "*a" * 50 + "*b").matches("a" * 5000)
 

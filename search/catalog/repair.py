@@ -503,9 +503,10 @@ def _orphans(connection: Connection, spares: Spares, done: set[int | None]) -> I
             continue
         child, column = tables[name], _reference(tables[name], parent)
         wanted = {raw_row(connection, child, row_id).get(column) for row_id in left}
-        kept = {id_: spares.row(tables[parent], None, id_) for id_ in wanted if isinstance(id_, int)}
+        spare = {id_: spares.row(tables[parent], None, id_) for id_ in wanted if isinstance(id_, int)}
+        kept = {id_: row for id_, row in spare.items() if row is not None}
         detail = f"{count_of(len(left), 'row')} of {name} with no row of {parent}, the first is row {left[0]}"
-        if kept and all(kept.values()) and len(kept) == len(wanted):
+        if kept and len(kept) == len(wanted):
             loss = f"{NOTHING}: {len(kept)} rows of {parent} are restored from the last generation"
             yield Remedy(
                 _damage(detail, loss),
@@ -538,10 +539,9 @@ def _by_the_end(seq: int) -> None:
     """Do nothing: indexes are made anew and orphans dropped at the end of every repair."""
 
 
-def _put_all(connection: Connection, table: Table, rows: dict[int, dict[str, Any] | None], seq: int) -> None:
+def _put_all(connection: Connection, table: Table, rows: dict[int, dict[str, Any]], seq: int) -> None:
     for row_id, row in rows.items():
-        if row is not None:
-            _put(connection, table, row_id, row, seq)
+        _put(connection, table, row_id, row, seq)
 
 
 def _put(connection: Connection, table: Table, row_id: int, row: dict[str, Any], seq: int) -> None:

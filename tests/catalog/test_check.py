@@ -6,9 +6,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from search import Library
+from search.catalog.rows import checksum
 from search.catalog.storage import CATALOG_NAME
 from search.errors import LibraryNotFound
 
@@ -99,6 +101,28 @@ def test_a_row_without_its_parent_is_found(library, album):
     library.index([album])
     change(library, "DELETE FROM photos WHERE id = 3")
     assert "catalog_damaged" in kinds(library.check())
+
+
+def test_a_vector_that_is_whole_but_of_another_model_is_found(library, album):
+    library.index([album])
+    blob = np.array([1, 0, 0], "<f2").tobytes()
+    change(library, "UPDATE embeddings SET vector = ?, crc = ? WHERE photo_id = 3", blob, checksum(blob, 3, 1))
+    [problem, of_the_copy] = library.check().problems
+    assert problem.detail.endswith("its vector has 3 numbers, not 256")
+    assert of_the_copy.kind == "generation_damaged"  # it has another vector
+
+
+def test_a_table_whose_statement_no_longer_reads_as_written_is_found(library, album):
+    library.index([album])
+    library.close()
+    with closing(sqlite3.connect(Path(library.catalog.location, CATALOG_NAME))) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        changed = "replace(sql, 'CREATE TABLE', 'CREATE /**/ TABLE')"  # which SQLite takes for the same
+        connection.execute(f"UPDATE sqlite_schema SET sql = {changed} WHERE name = 'skips'")
+    assert [problem.detail for problem in library.check().problems] == [
+        "the statements that made its tables are not what they were",
+        "table skips is not kept under its own name",
+    ]
 
 
 def test_a_vector_that_was_never_made_is_found(library, album):

@@ -89,6 +89,17 @@ def test_what_sqlite_says_is_told_by_its_code(tmp_path, content, query, kind, sa
 
 
 @pytest.mark.parametrize(
+    ("pragma", "said"),
+    [("query_only = ON", "is read-only here"), ("max_page_count = 1", "can't write to the library")],
+)
+def test_a_disk_that_takes_no_more_is_told_by_sqlites_code(tmp_path, pragma, said):
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.execute(f"PRAGMA {pragma}")
+        with pytest.raises(StorageError, match=said), storage_errors(str(tmp_path)):
+            connection.execute("CREATE TABLE t (a)")
+
+
+@pytest.mark.parametrize(
     ("number", "name", "said"),
     [
         (errno.EROFS, "library/catalog.db", "is read-only here"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.catalog.moves import Known, Place, resolve
+from search.catalog.moves import Known, Place, Waiting, resolve
 
 
 def place(path: bytes, content: bytes, photo_id: int | None = None) -> Place:
@@ -69,3 +69,16 @@ def test_any_shuffle_of_files_keeps_every_content_with_its_photo(before, order, 
     assert served == {p.path for p in places if p.content_hash in before}
     owners = {p.photo_id for _, p in found.moved if p.photo_id is not None}
     assert set(found.parked) == owners - set(movers)
+
+
+def test_a_file_waits_while_the_photo_of_its_content_may_turn_out_to_have_left():
+    waiting = Waiting()
+    new, other, kept = place(b"new", b"A"), place(b"other", b"B"), place(b"kept", b"C", 3)
+    known = [Known(1, b"old", b"A", free=False), Known(3, b"kept", b"C", free=False)]
+    assert waiting.split([new, other, kept], known, [1]) == [other, kept]
+    assert waiting.places == [new]
+    assert waiting.held == {}
+    late, replaced = place(b"late", b"A"), place(b"kept", b"D", 3)
+    assert waiting.split([late, replaced], known, []) == []  # the first of a content is told first
+    assert waiting.places == [new, late, replaced]
+    assert waiting.held == {3: b"D"}

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from search.catalog import Catalog, Writer
+from search.catalog.doubts import is_nowhere
 from search.catalog.scan import Recognised, Scan, ScannedFile, Settled, Verdict
 from search.catalog.scopes import Scope
 from search.catalog.writer import Record
@@ -344,3 +345,20 @@ def test_what_a_root_lacks_moves_to_another_unless_a_drive_may_be_away(
         expected = moved if covered or not confirmed else 0
         told = found.recognise(hashed(found, contents), confirmed=confirmed)
         assert told == Recognised(moved=expected, added=len(lost) - expected)
+
+
+def test_only_what_a_folder_could_show_and_does_not_is_nowhere(tmp_path):
+    (tmp_path / "here.jpg").touch()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "00001.tar").touch()
+    said = {
+        "here.jpg": False,
+        "link.jpg": False,
+        "gone.jpg": True,
+        "gone/away.jpg": True,
+        "here.jpg/a.jpg": True,
+        "00001.tar/a.jpg": False,
+        "a" * 300 + ".jpg": False,
+    }
+    assert {name: is_nowhere(str(tmp_path / name)) for name in said} == said
+    assert not is_nowhere("s3://bucket/gone.jpg")

@@ -14,9 +14,12 @@ import pytest
 from sqlalchemy import create_engine
 
 from search import failpoints
+from search.catalog import snapshot
+from search.catalog.copies import CatalogCopy
 from search.catalog.repair import back_up
 from search.catalog.rows import HeadRow, SidecarRow, checksum
 from search.catalog.storage import CATALOG_NAME
+from search.errors import DamagedLibrary
 from search.types import LabelledPhoto, LabelScore, RunKind
 
 
@@ -136,6 +139,34 @@ def test_what_a_generation_has_is_restored(library, copied, damage):
     assert library.catalog.problems(copy=copied)[0] == []
     assert dump(library) == before
     assert library.catalog.repair(copied) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("damage", "left"),
+    [
+        ("INSERT INTO sqlite_sequence VALUES ('runs', 'x')", []),
+        ("INSERT INTO sqlite_sequence VALUES ('stranger', 3)", []),
+        ("INSERT INTO sqlite_sequence VALUES ('runs', 3)", [("runs", 3)]),  # whose runs may have been removed
+    ],
+)
+def test_a_counter_of_ids_that_can_not_be_is_removed(library, album, damage, left):
+    library.index([album])
+    change(library, damage)
+    assert library.catalog.repair()[0] == (0 if left else 1)
+    counters = dict(dump(library)["sqlite_sequence"])
+    assert counters == {"photos": 12, "jobs": 1, **dict(left)}
+
+
+def test_a_copy_in_the_catalogs_place_hands_its_vectors_out_once(library, copied):
+    with closing(CatalogCopy(library.catalog.location, copied.rows_path, copied.vectors)) as copy:
+        encoder = library.catalog.encoder()
+        with copy.changes(encoder, 0) as changes:
+            assert changes.rebuild
+            assert sum(len(ids) for ids, _ in changes.added) == changes.photos == 12
+        with copy.changes(encoder, copy.sequence()) as changes:
+            assert not changes.rebuild
+            assert list(changes.added) == []
+            assert changes.photos == 12
 
 
 @pytest.mark.parametrize("damage", ROWS[::3])
@@ -351,3 +382,34 @@ def test_a_catalog_that_can_not_be_read_is_backed_up_byte_by_byte(library, copie
         back_up(connection, str(tmp_path / "backup"))
     engine.dispose()
     assert (tmp_path / "backup").read_bytes()[: len(content)] == content
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM photos WHERE id = 3",
+        "UPDATE embeddings SET vector = 'text' WHERE photo_id = 3",
+        "UPDATE embeddings SET crc = 0 WHERE photo_id = 3",
+    ],
+)
+def test_a_snapshot_tells_what_it_lacks_and_leaves_it_out(library, copied, tmp_path, damage):
+    change(library, damage)
+    folder = Path(library.catalog.location)
+    with snapshot.take(folder, tmp_path / "snapshot.db") as taken:
+        [encoder] = taken.encoders
+        ids = np.concatenate([ids for ids, _ in taken.vectors(encoder)]).tolist()
+        assert taken.lacks
+    assert set(range(1, 13)) - set(ids) <= {3}
+    assert (3 in ids) == damage.startswith("DELETE FROM photos")
+
+
+def test_a_catalog_is_not_made_anew_of_rows_that_are_not_whole(library, copied):
+    folder = Path(library.catalog.location)
+    library.close()
+    before = (folder / CATALOG_NAME).read_bytes()
+    with closing(sqlite3.connect(copied.rows_path)) as connection, connection:
+        connection.execute("DELETE FROM photos WHERE id = 3")
+    vectors = [(1, *copied.vectors(1))]
+    with pytest.raises(DamagedLibrary, match=r"is not whole \(a row of \w+ has no parent\)"):
+        snapshot.restore(folder, copied.rows_path, vectors, number=1, seq=1, manifest_hash="")
+    assert (folder / CATALOG_NAME).read_bytes() == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -304,3 +305,11 @@ def test_the_log_of_a_process_has_no_password(tmp_path: Path):
     outcome = CliRunner().invoke(cli, ["-L", f"postgresql://ann:secret@/db?host={tmp_path}", "find", "x"])
     assert (outcome.exit_code, "secret" in outcome.output) == (1, False)
     assert "can't be reached" in outcome.output
+
+
+def test_without_the_driver_it_is_said_how_to_add_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it were not installed
+    with pytest.raises(LibraryError, match="psycopg is not installed") as caught:
+        Catalog("postgresql://user:secret@nowhere/photos").count()
+    assert "secret" not in str(caught.value)
+    assert "postgresql" in caught.value.hint

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from contextlib import closing
 import pytest
 import sqlalchemy.exc
 
-from search.catalog import Catalog
+from search.catalog import Catalog, lite, upgrades
 from search.catalog.engines import copy_to
 from search.catalog.storage import CATALOG_NAME, Storage
 from search.errors import DamagedLibrary, LibraryBusy, LibraryError, StorageError
+from search.types import JobState
 
 
 @pytest.fixture
@@ -214,3 +216,57 @@ def test_a_url_names_any_database(tmp_path):
 def test_a_url_without_a_driver_is_one_clear_error(url):
     with pytest.raises(LibraryError, match="can't open a database"):
         Catalog(url).count()
+
+
+def test_a_catalog_and_its_log_on_a_medium_without_writing_are_read_from_a_copy_that_goes(
+    catalog, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "copies"))
+    (tmp_path / "copies").mkdir()
+    catalog.close()
+    with closing(sqlite3.connect(tmp_path / "library" / CATALOG_NAME)) as writer:
+        writer.execute("UPDATE state SET seq = 7")
+        writer.commit()  # into the log alone
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        assert catalog.sequence() == 7
+        assert len(list((tmp_path / "copies").iterdir())) == 1
+        catalog.close()
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+def test_a_copy_of_a_catalog_that_somebody_keeps_writing_to_is_given_up(catalog, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "copies"))
+    (tmp_path / "copies").mkdir()
+    catalog.close()
+    copied, real = [], shutil.copyfile
+
+    def copy(source, target):
+        real(source, target)
+        copied.append(source)
+        os.utime(source, ns=(0, len(copied)))
+
+    monkeypatch.setattr(shutil, "copyfile", copy)
+    with pytest.raises(LibraryBusy, match="another program keeps writing"):
+        lite._copied(tmp_path / "library")
+    assert len(copied) == 3
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+def test_a_catalog_is_made_and_upgraded_once(catalog, tmp_path):
+    storage = Storage(catalog.location)
+    with storage.writing() as connection:
+        before = connection.exec_driver_sql("SELECT uuid FROM state").scalar()
+        connection.rollback()
+        upgrades.create(connection)  # another process was faster
+        upgrades._migrate(connection, storage.folder)
+        assert connection.exec_driver_sql("SELECT uuid FROM state").scalar() == before
+    assert not list((tmp_path / "library").glob("*.bak"))
+
+
+def test_a_job_of_another_machine_that_did_not_end_is_interrupted(catalog, tmp_path):
+    with catalog.writing() as writer:
+        writer.begin_job("index")
+        assert catalog.last_job().state is JobState.RUNNING
+        with closing(sqlite3.connect(tmp_path / "library" / CATALOG_NAME)) as other, other:
+            other.execute("UPDATE jobs SET host = host || '.elsewhere'")
+        assert catalog.last_job().state is JobState.INTERRUPTED

@@ -519,3 +519,77 @@ def test_the_right_to_write_goes_with_a_process_that_is_killed(shelf, place):
     with shelf.catalog.writing() as writer:
         shelf.put(writer, {"a": b"a"})
     assert shelf.catalog.count() == 1
+
+
+def test_nothing_to_write_is_written_as_nothing(shelf):
+    with shelf.catalog.writing() as writer:
+        [id_] = shelf.put(writer, {"a.jpg": b"A"})
+        before = shelf.catalog.sequence()
+        writer.put_pictures([Picture(id_ + 1, b"1", 1)], method=1)
+        writer.put_heads(shelf.model, [])
+        writer.put_sidecars([])
+        with writer.run(RunKind.ACCEPT) as run:
+            run.judge([])
+        assert writer.purge([]) == 0
+    assert shelf.catalog.pictures(1) == []
+    assert shelf.catalog.heads(shelf.model) == {}
+    assert shelf.catalog.sidecars() == []
+    assert shelf.catalog.verdicts() == []
+    assert [(run.kind, run.labels) for run in shelf.catalog.runs()] == [(RunKind.ACCEPT, 0)]
+    assert shelf.catalog.sequence() > before
+    assert shelf.catalog.problems(full=True)[0] == []
+
+
+def test_files_are_noted_as_worked_on_only_by_a_job(shelf):
+    with shelf.catalog.writing() as writer:
+        with pytest.raises(RuntimeError, match="no job has begun"):
+            writer.take([shelf.found("a.jpg")])
+        writer.begin_job("index")
+        writer.take([shelf.found("a.jpg")])
+        writer.finish_job(JobState.DONE)
+        writer.finish_job(JobState.FAILED)  # it has ended
+    assert shelf.catalog.last_job().state is JobState.DONE
+
+
+def test_a_quick_look_at_a_whole_catalog_finds_nothing_and_room_can_be_made_in_any(shelf):
+    with shelf.catalog.writing() as writer:
+        ids = shelf.put(writer, {"a.jpg": b"A", "b.jpg": b"B"})
+        assert writer.purge(ids[:1]) == 1
+        writer.compact()
+    assert shelf.catalog.problems(full=False)[0] == []
+    assert shelf.places() == {"b.jpg": ids[1]}
+
+
+def test_numbers_that_photos_once_had_are_not_given_again_in_a_copy(shelf, tmp_path):
+    other = Catalog(str(tmp_path / "other"))
+    with shelf.catalog.turn() as turn:
+        ids = shelf.put(turn.writer, {"a.jpg": b"A", "b.jpg": b"B"})
+        assert turn.writer.purge(ids) == 2
+        shelf.catalog.copy_into(other, told=lambda done, total: None)
+    with other.writing() as writer:
+        [id_] = shelf.put(writer, {"c.jpg": b"C"})
+    assert id_ == max(ids) + 1
+    other.close()
+
+
+def test_what_a_rule_judged_says_nothing_of_how_good_proposals_are(shelf):
+    with shelf.catalog.writing() as writer:
+        a, b = shelf.put(writer, {"a": b"a", "b": b"b"})
+        with writer.run(RunKind.LABEL, encoder_id=shelf.model) as run:
+            likely = [LabelledPhoto("", (LabelScore("cat", 0.9, 0.2),), id_) for id_ in (a, b)]
+            run.propose(likely, ["cat"], encoder_id=shelf.model)
+        with writer.run(RunKind.ACCEPT, details={"above": 0.5}) as ruling:
+            ruling.judge([(a, "cat", True)])
+        with writer.run(RunKind.REJECT) as judging:
+            judging.judge([(b, "cat", False)])
+    [counts] = shelf.catalog.label_counts("cat")
+    assert (counts.judged_proposals, counts.right_proposals, counts.accepted, counts.rejected) == (1, 0, 1, 1)
+    records = {
+        id_: [(one.source, one.run, one.rejected) for one in found]
+        for id_, found in shelf.catalog.records("cat").items()
+    }
+    assert records == {
+        a: [("user", ruling.id, False), ("zero-shot", run.id, False)],
+        b: [("zero-shot", run.id, True)],
+    }
+    assert shelf.catalog.run(judging.id + 1) is None

@@ -245,7 +245,7 @@ def name(tmp_path: Path) -> str:
 
 
 def test_what_it_was_made_of_is_recorded_and_changes_no_fingerprint(name: str, tmp_path: Path) -> None:
-    done = made(name, tmp_path / "there" / "long", keep=30, ratio=3)
+    done = made(name, tmp_path / "not" / "there" / "long", keep=30, ratio=3)
     recipe = json.loads((done.path / RECIPE).read_text())
     assert {key: recipe[key] for key in ("from", "fingerprint", "keep", "ratio", "context_length")} == {
         "from": name,

@@ -54,8 +54,10 @@ def test_text_like_queries_find_99_of_100_true_hits(halves, content):
 def test_codes_in_memory_find_what_mapped_ones_find(halves, content):
     codes, query = opened(content), texts(1)[0]
     first = codes.search(query, 500)
-    for _ in range(coarse._WARM):
-        last = codes.search(query, 500)
+    for _ in range(coarse._WARM - 1):
+        codes.search(query, 500)
+    assert "_resident" not in vars(codes)
+    last = codes.search(query, 500)
     assert "_resident" in vars(codes)
     assert len(set(first.tolist()) & set(last.tolist())) > 495  # of equal codes either may be the last
 
@@ -122,6 +124,21 @@ def test_threads_share_a_scan_without_a_gap(count, threads, monkeypatch):
     expected = np.argsort(-scores)[: min(10, permitted.sum())]
     found = scan.scanned(rows, query, 10, permitted=np.packbits(permitted, bitorder="little"))
     assert sorted(found.tolist()) == sorted(expected.tolist())
+
+
+def test_faiss_is_imported_beside_other_work_where_it_is_asked_for():
+    script = """
+import sys, threading
+from search.vectors import scan
+assert "faiss" not in sys.modules
+scan.prepare()
+[thread] = [thread for thread in threading.enumerate() if thread.name == "faiss"]
+thread.join()
+assert "faiss" in sys.modules
+scan.prepare()
+assert threading.active_count() == 1
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 def test_a_small_library_is_searched_without_importing_faiss():

@@ -28,6 +28,11 @@ def index() -> ExactIndex:
     return index
 
 
+def test_its_size_is_that_of_ids_and_vectors(index):
+    assert index.size_bytes == 3 * (8 + 4 * 4)
+    assert ExactIndex(4).size_bytes == 0
+
+
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
 def test_a_selection_may_be_larger_than_the_index_and_in_any_order(index, order):
     within = np.delete(np.arange(100), 7)[order]

@@ -211,3 +211,29 @@ def test_places_that_are_none_are_left_out(filed):
     found = codes.search(texts(1)[0], 200)
     assert len(found)
     assert ((found >= 0) & (found < COUNT)).all()
+
+
+def test_where_nothing_is_changed_nothing_is_coded_anew(halves, filed, tmp_path, monkeypatch):
+    ids, old = np.arange(COUNT), opened(filed)
+    monkeypatch.setattr(module.Dealer, "deal", lambda *_: pytest.fail("a row was dealt"))
+    assert file(ids, halves, old.book, tmp_path, PreviousLists(ids, halves, old)) == filed
+
+
+def test_without_anything_to_try_all_lists_are_read(halves, book):
+    assert Trial(halves[:2]).probe(book, np.zeros(2, np.int32)) == len(book.centres)
+
+
+def test_groups_that_no_row_is_near_are_passed_over(book, monkeypatch):
+    monkeypatch.setattr(module, "_FEW", 16)
+    monkeypatch.setattr(module, "_LOOKED", 1)
+    dealer = module.Dealer(book.centres)
+    some = [5, 40]
+    assert dealer.deal(book.centres[some]).tolist() == some
+
+
+def test_of_rows_far_from_the_query_some_may_be_removed(index, exact):
+    query = texts(1)
+    far = np.setdiff1d(np.arange(COUNT), exact.search(query, 6000)[0])[:50]
+    found = index.search(query, 10)[0].tolist()
+    index.remove(far)
+    assert index.search(query, 10)[0].tolist() == found

@@ -64,3 +64,9 @@ def test_what_hangs_together_by_a_chain_is_one_group_and_its_first_stays():
     assert firsts(rows, 0.94) == [0, 3, 5]
     assert firsts(rows[::-1], 0.94) == [0, 1, 3]
     assert firsts(rows[:0], 0.94) == []
+
+
+@pytest.mark.parametrize(("codes", "queries"), [(0, 3), (3, 0)])
+def test_where_there_are_no_codes_or_no_queries_nothing_is_near(codes, queries):
+    found = near_bits(np.zeros((codes, 8), np.uint8), np.zeros((queries, 8), np.uint8), 2)
+    assert [len(column) for column in found] == [0, 0, 0]

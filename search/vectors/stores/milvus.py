@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -297,6 +297,8 @@ def expression(test: Test) -> str:
             return " or ".join(f"({expression(part)})" for part in parts)
         case Other(part):
             return f"not ({expression(part)})"
+        case _:
+            assert_never(test)
 
 
 def _literal(value: Value) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import numpy as np
@@ -294,6 +294,8 @@ def _condition(test: Test, values: list[Any]) -> str:
             return "(" + " OR ".join([_condition(part, values) for part in parts]) + ")"
         case Other(part):
             return f"(NOT {_condition(part, values)})"
+        case _:
+            assert_never(test)
 
 
 def _vector(vector: Vectors) -> str:
