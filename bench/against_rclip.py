@@ -3,9 +3,9 @@
     python bench/against_rclip.py [--photos DIR] [--quick]
 
 Both are whole processes from their start to the end of what they print. rclip indexes and answers in one, so ours is
-`index` and a first `find` together; what ours makes of a model once,
-whatever the number of libraries, it has made before. The photographs are made (bench/pictures.py), or those of a folder; rows beyond
-them are written into both databases with random vectors.
+`index` and a first `find` together; what ours reads once for a model, whatever the number of libraries, it has read
+before. The photographs are made (bench/pictures.py), or those of a folder; rows beyond them are written into both
+databases with random vectors.
 """
 
 from __future__ import annotations
