@@ -5,7 +5,7 @@ docs/reference/commands.md   every command, from its help
 docs/reference/rest.md       from the OpenAPI document that `search serve` hands out
 docs/reference/python.md     the public names, from their signatures and docstrings
 all of these pages           between `<!-- measured: TITLE -->` and `<!-- end of measured -->`, the first table below
-                             the heading TITLE of bench/RESULTS.md or bench/ONCE.md
+                             the heading TITLE of bench/RESULTS.md or bench/ONCE.md, or "TITLE #2", the second
 """
 
 from __future__ import annotations

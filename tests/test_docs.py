@@ -53,7 +53,9 @@ def test_measured_tables_are_found_by_their_headings():
     begin = "# All\n\n| no |\n\n## Speed (`bench/a.py DIR`)\n\nSo:\n\n"
     text = f"{begin}| 1 |\n| 2 |\n\n| 3 |\n\n### None\n\n## Size\n| 4 |\n"
     speed = "| 1 |\n| 2 |\n"
-    assert figures.tables_in(text) == {"Speed (`bench/a.py DIR`)": speed, "Speed": speed, "Size": "| 4 |\n"}
+    other = dict.fromkeys(("Speed (`bench/a.py DIR`) #2", "Speed #2"), "| 3 |\n")
+    wanted = {"Speed (`bench/a.py DIR`)": speed, "Speed": speed, "Size": "| 4 |\n"}
+    assert figures.tables_in(text) == wanted | other
     assert figures.measured_tables(ROOT)
 
 

@@ -18,12 +18,16 @@ def measured_tables(root: Path) -> dict[str, str]:
 
 
 def tables_in(text: str) -> dict[str, str]:
-    """Return the first table below each heading, by the heading, with and without the command in brackets behind it."""
+    """Return the tables below each heading by the heading, with and without the command in brackets behind it.
+
+    The first has the heading's name, others have their number behind it: "Speed #2".
+    """
     tables: dict[str, str] = {}
     for section in re.split("^##+ ", text, flags=re.MULTILINE)[1:]:
         title, _, below = section.partition("\n")
-        if found := re.search(r"(?:^\|.*\n)+", below, re.MULTILINE):
-            tables[title.strip()] = tables[re.sub(r" \(`.*", "", title.strip())] = found[0]
+        for number, found in enumerate(re.findall(r"(?:^\|.*\n)+", below, re.MULTILINE), 1):
+            for name in (title.strip(), re.sub(r" \(`.*", "", title.strip())):
+                tables[name if number == 1 else f"{name} #{number}"] = found
     return tables
 
 
