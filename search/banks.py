@@ -53,7 +53,7 @@ def load(folder: Path | None, fingerprint: str) -> Bank | None:
 
 
 def default_cache() -> Path:
-    """Return where banks are that libraries can't keep: the platform's user cache directory, `search/banks`."""
+    """Return where banks are for all of a user's libraries: the platform's user cache directory, `search/banks`."""
     return user_cache("banks")
 
 

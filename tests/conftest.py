@@ -18,9 +18,10 @@ from PIL import Image
 from servers import Milvus, Server, milvus, postgresql
 from sqlalchemy import Engine, create_engine
 
-from search import Library, load_encoder
+from search import Library, banks, load_encoder
 from search.catalog import engines
 from search.library.model import LibraryModel
+from search.resources import user_cache
 
 os.environ["SEARCH_OFFLINE"] = "1"
 os.environ.pop("SEARCH_LIBRARY", None)
@@ -78,6 +79,19 @@ def compiled_once() -> Iterator[None]:
         patch.setattr(engines, "create_engine", create)
         yield
     first.dispose()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def banks_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What models make of prompts is kept for all of a user's libraries: not for those of the tests' models."""
+    folder, own = tmp_path_factory.mktemp("banks"), os.environ.get("XDG_CACHE_HOME")
+
+    def default_cache() -> Path:
+        return folder if os.environ.get("XDG_CACHE_HOME") == own else user_cache("banks")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(banks, "default_cache", default_cache)
+        yield
 
 
 @pytest.fixture(scope="session")
