@@ -168,7 +168,7 @@ def writing(library: Path, folder: Path, port: int) -> Iterator[None]:
                 time.sleep(0.2)
             yield
             if process.poll() is not None:
-                print("(the indexer was done before the end)")
+                print("the indexer was done before the end", file=sys.stderr)
         finally:
             process.terminate()
 

@@ -196,9 +196,13 @@ def _shown(word: str) -> str:
 
 
 def _revision() -> str:
-    git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=8"]
-    done = subprocess.run(git, capture_output=True, text=True, check=False)
-    return f"{_version('search')} ({done.stdout.strip()})" if done.returncode == 0 else _version("search")
+    git = ["git", "-C", str(REPOSITORY)]
+    done = subprocess.run([*git, "rev-parse", "--short=8", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run(
+        [*git, "diff", "--quiet", "HEAD", "--", ".", ":!bench/RESULTS.md"], check=False
+    ).returncode
+    commit = f"{done.stdout.strip()}{', changed' if changed else ''}"
+    return f"{_version('search')} ({commit})" if done.returncode == 0 else _version("search")
 
 
 def _version(name: str) -> str:
