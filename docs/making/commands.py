@@ -45,7 +45,7 @@ def commands() -> list[tuple[str, click.Command]]:
 
 def commands_page() -> str:
     """Return the reference of all commands: usage, what each does, options, examples."""
-    context = click.Context(cli, info_name="search")
+    context = click.Context(cli, info_name="search", **cli.context_settings)
     shared = [option for option in cli.get_params(context) if isinstance(option, click.Option)]
     codes = ((str(code), meaning) for code, meaning in EXIT_CODES.items())
     parts = [
