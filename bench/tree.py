@@ -8,9 +8,9 @@ counted. Parameters are all but `self` and `cls`. Typed is a parameter, or what 
 
 from __future__ import annotations
 
+import argparse
 import ast
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,9 @@ def table(files: Sequence[File]) -> list[tuple[str, ...]]:
 
 
 def main() -> None:
-    files = read(Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=PACKAGE, metavar="FOLDER")
+    files = read(parser.parse_args().folder)
     print("| " + " | ".join(HEADER) + " |")
     print("|---" + "|---:" * (len(HEADER) - 1) + "|")
     for line in table(files):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
-NO_PROGRAMS = {"pictures", "rivals", "sections", "stopwatch", "drawn", "clip_retrieval_run"}
+NO_PROGRAMS = {"pictures", "rivals", "sections", "stopwatch", "drawn", "terminal", "clip_retrieval_run"}
 
 # One process for all, because most of the time goes into importing what they share.
 ASK = """
