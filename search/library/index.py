@@ -16,6 +16,7 @@ from search.vectors import EXACT
 if TYPE_CHECKING:
     from search.catalog import Catalog, EncoderRow, Turn, Writer
     from search.generations import Generations
+    from search.types import Publication
 
 Committed: TypeAlias = Callable[[int], None]
 """Told how many photos a batch made durable."""
@@ -118,10 +119,9 @@ class LibraryIndex:
         row, said = self._catalog.encoder(), self._catalog.publication()
         vectors = self._catalog.count_vectors(row) if row else 0
         delta = self._catalog.count_changed(said.generation_seq)
-        return {"vectors": vectors, **self._kind(row, vectors), "generation": said.number, "delta": delta}
+        return {"vectors": vectors, **self._kind(row, vectors, said), "generation": said.number, "delta": delta}
 
-    def _kind(self, row: EncoderRow | None, vectors: int) -> dict[str, int | str]:
-        said = self._catalog.publication()
+    def _kind(self, row: EncoderRow | None, vectors: int, said: Publication) -> dict[str, int | str]:
         if said.on_server:
             behind = said.seq if said.index_seq < 0 else self._catalog.count_changed(said.index_seq)
             kind = "milvus" if said.on_server.startswith("milvus") else ON_CATALOG

@@ -165,7 +165,7 @@ def _verdicts(found: ProbeEvaluation) -> Iterator[str]:
 def _examples(result: ProbeResult) -> str:
     if result.shots is None:
         return f"All {result.examples} examples"
-    return f"{result.shots} example{'s' if result.shots > 1 else ''} a class"
+    return f"{count_of(result.shots, 'example')} a class"
 
 
 def _document(found: ProbeEvaluation, dataset: str, model: str) -> dict[str, Any]:
